@@ -1,0 +1,62 @@
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup system run check generated generate format test test-all soak lock clean
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+SHELL_SCRIPTS := .ci/run $(wildcard tools/*.sh)
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## Make .venv and install what the lock names (PYTHON=python3.12 picks one)
+
+.venv/ready: requirements-dev.lock
+	@tools/setup.sh
+
+system: ## Install the Debian packages that tests need: nginx, Redis, Chromium, Node
+	@tools/system.sh
+
+run: setup ## Run the service; it says where to look
+	@$(PY) -m service serve
+
+check: setup ## Style, types, import contracts, generated files
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports --no-logo
+	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
+	else echo "check: shellcheck is not here: shell scripts not checked"; fi
+	@tools/generated.sh check
+
+generated: setup ## Prove that generated files are current
+	@tools/generated.sh check
+
+generate: setup ## Write the generated files
+	@tools/generated.sh write
+
+format: setup ## Put code in order
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+test: setup system ## Run the tests, but not the slow ones (ARGS="-k hub" for some)
+	@$(PYTEST) -m "not slow and not soak" $(ARGS)
+
+test-all: setup system ## Run the slow tests, which make test leaves out
+	@$(PYTEST) -m "slow and not soak" $(ARGS) || { [ $$? = 5 ] && echo "test-all: no test is marked slow"; }
+
+soak: setup system ## Run the tests that go on for hours
+	@$(PYTEST) -m soak $(ARGS)
+
+# Keeps the versions that the locks have, unless LOCK=--upgrade.
+lock: setup ## Make the locks from pyproject.toml (LOCK=--upgrade for new versions)
+	@$(LOCK_COMMAND) -o requirements.lock
+	@$(LOCK_COMMAND) --group dev -c requirements.lock -o requirements-dev.lock
+	@! grep -n '://' requirements.lock requirements-dev.lock
+
+LOCK_COMMAND = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" --quiet $(LOCK)
+
+clean: ## Remove what make made
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist ./*.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Sees to it that the programs are there that tests run beside the service. Installs from Debian what is missing, and
+# starts nothing.
+# usage: tools/system.sh                  what the tests need
+#        tools/system.sh install PACKAGE  these packages
+set -eu
+
+# By what a package is for, not by its name: node, for one, often comes from elsewhere.
+missing_packages() {
+    missing_command chromium chromium
+    missing_command nginx nginx
+    missing_command redis-server redis-server
+    missing_command nodejs node
+    missing_command npm npm
+    missing_command shellcheck shellcheck
+    missing_file libnginx-mod-http-js /usr/lib/nginx/modules/ngx_http_js_module.so
+    missing_file libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
+    missing_file libnginx-mod-stream-js /usr/lib/nginx/modules/ngx_stream_js_module.so
+    missing_file libnginx-mod-http-lua /usr/lib/nginx/modules/ngx_http_lua_module.so
+    missing_file lua-nginx-websocket /usr/share/lua/5.1/nginx/websocket/server.lua
+    missing_file lua-nginx-redis /usr/share/lua/5.1/nginx/redis.lua
+}
+
+missing_command() {
+    PATH=$PATH:/usr/sbin command -v "$2" >/dev/null || echo "$1"
+}
+
+missing_file() {
+    [ -e "$2" ] || echo "$1"
+}
+
+install_packages() {
+    # Debian starts a service when its package is installed, unless this program says no.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' HUP INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install --yes --no-install-recommends "$@" >/dev/null
+}
+
+if [ "${1:-}" = install ]; then
+    shift
+    install_packages "$@"
+    exit
+fi
+
+missing=$(missing_packages | tr '\n' ' ')
+if [ -z "$missing" ]; then
+    exit
+fi
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "system: the tests need more than is here. On Debian, as root: apt-get install $missing" >&2
+    exit 1
+fi
+echo "system: installing $missing"
+# shellcheck disable=SC2086 # one word per package
+install_packages $missing
