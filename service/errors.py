@@ -122,6 +122,12 @@ class TooManyGroups(Refused):
     status, code = 409, "too_many_groups"
 
 
+class TooManyGroupsAsked(TooManyGroups):
+    """In a handshake, where the contract knows 400 only."""
+
+    status = 400
+
+
 class TooLarge(Refused):
     status, code = 413, "too_large"
 

@@ -1,0 +1,326 @@
+"""The composition root: builds the parts, starts, drains and stops them. The only place that picks a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import platform
+import re
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+import service
+from service import config as configuration
+from service import http_api, log
+from service.auth import ApiKeys, Hosts, Origins, Verifier
+from service.broker import Broker
+from service.broker_memory import MemoryBroker
+from service.calls import Caller
+from service.commands import Commands
+from service.connection import Connection, Door, Elsewhere
+from service.errors import CloseCode, Unauthorized
+from service.gateway import Gateway
+from service.heartbeat import Heartbeat
+from service.hub import Hub
+from service.metrics import Metrics
+from service.model import NodeInfo, is_id
+from service.peer import CLOSE_S, Shared
+from service.recovery import Recovery
+from service.session import Rights, Session
+from service.settings import Config
+from service.tasks import Tasks
+from service.wire import Turn
+
+PROBE_S = 2.0
+SWEEP_S = 0.25
+HEADER_BYTES = 16 * 1024
+BACKLOG = 4096
+
+
+class App:
+    """One node. ``await start()``, then ``public_port`` and ``internal_port`` are where it listens (a configured 0
+    means any free one); ``await stop(drain_s)`` ends it. Raises ValueError for a configuration that cannot be used and
+    OSError for an address that cannot be bound."""
+
+    def __init__(self, config: Config, node: str | None = None) -> None:
+        self.config = config
+        self.node = node or node_id(config.server.node)
+        self.metrics = Metrics()
+        self.tasks = Tasks()
+        self.hub = Hub()
+        self.started_ms = int(time.time() * 1000)
+        self._verifier = Verifier(config.auth) if config.auth.mode == "jwt" else None
+        self.broker = self._make_broker()
+        self._caller = Caller(config.calls, observe=self._observe_call)
+        self._requests = itertools.count(1)
+        recovery = Recovery(self.hub, self.broker, self.tasks, self.metrics)
+        commands = Commands(
+            config,
+            self.broker,
+            recovery,
+            self.tasks,
+            self.metrics,
+            call=self._call,
+            verify=self._verify if self._verifier else None,
+        )
+        self.gateway = Gateway(
+            config,
+            self.broker,
+            commands,
+            recovery,
+            self.hub,
+            self.tasks,
+            self.metrics,
+            node=self.node,
+            wall=time.time,
+        )
+        self._servers: list[HTTPServer] = []
+
+    def _make_broker(self) -> Broker:
+        config = self.config
+        return MemoryBroker(
+            epoch=secrets.token_hex(4),
+            retention=config.retention,
+            meta_age_s=config.history.meta_age_s,
+            journal_bytes=config.limits.journal_bytes,
+        )
+
+    # Life
+
+    async def start(self) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        await self._caller.start()
+        await self.broker.start(self.gateway, self.info())
+        await self.gateway.probe()
+        self.turn = Turn(loop)
+        self.turn.after = self._observe_writes
+        self._written_ms: list[int] = []
+        self.gateway.on_delivered = lambda message: self._written_ms.append(message.time_ms)
+        self._bind()
+        settings: dict[str, Any] = {
+            "websocket_ping_interval": config.heartbeat.websocket_ping_interval,
+            "websocket_ping_timeout": config.heartbeat.websocket_ping_timeout,
+            "log_function": lambda handler: None,
+        }
+        self.heartbeat = Heartbeat(
+            loop,
+            self.turn,
+            interval_s=settings["websocket_ping_interval"],
+            timeout_s=settings["websocket_ping_timeout"],
+            write_timeout_s=config.heartbeat.write_timeout_s,
+            on_stalled=lambda wire: wire.abort(CloseCode.SLOW_CONSUMER),
+        )
+        self.heartbeat.start()
+        public = Application(
+            [(re.escape(config.server.path), Connection, {"door": self._door()}), (".*", Elsewhere)], **settings
+        )
+        internal = Application(http_api.routes(self._api()), log_function=lambda handler: None)
+        self._serve(public, self._public_sockets, 64 * 1024)
+        self._serve(internal, self._internal_sockets, config.limits.body_bytes)
+        self._register_gauges()
+        self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
+        if isinstance(self.broker, MemoryBroker):
+            self.tasks.spawn(self._every(SWEEP_S, self._sweep), "sweep")
+
+    def _bind(self) -> None:
+        config = self.config
+        self._public_sockets = bind_sockets(config.server.port, config.server.address, backlog=BACKLOG)
+        self._internal_sockets = bind_sockets(config.internal.port, config.internal.address)
+        self.public_port: int = self._public_sockets[0].getsockname()[1]
+        self.internal_port: int = self._internal_sockets[0].getsockname()[1]
+
+    def _serve(self, application: Application, sockets: list[socket.socket], body_bytes: int) -> None:
+        timeout_s = self.config.server.header_timeout_s
+        server = HTTPServer(
+            application,
+            idle_connection_timeout=timeout_s,
+            body_timeout=timeout_s,
+            max_header_size=HEADER_BYTES,
+            max_body_size=body_bytes,
+        )
+        server.add_sockets(sockets)
+        self._servers.append(server)
+
+    def _door(self) -> Door:
+        config = self.config
+        console = [f"http://{host}:{self.internal_port}" for host in config.internal.hosts if host != "*"]
+        return Door(
+            gateway=self.gateway,
+            metrics=self.metrics,
+            hosts=Hosts(config.server.hosts),
+            origins=Origins(config.origins, console),
+            verifier=self._verifier,
+            turn=self.turn,
+            peers=Shared(
+                gateway=self.gateway,
+                heartbeat=self.heartbeat,
+                loop=asyncio.get_running_loop(),
+                metrics=self.metrics,
+                json_depth=config.limits.json_depth,
+                not_understood_per_minute=config.limits.not_understood_per_minute,
+                expiring_s=config.auth.expiring_s,
+            ),
+            message_bytes=config.limits.message_bytes,
+            outbox_bytes=config.limits.outbox_bytes,
+            numbers=itertools.count(1),
+        )
+
+    def _api(self) -> http_api.Api:
+        config = self.config
+        return http_api.Api(
+            gateway=self.gateway,
+            config=config,
+            keys=ApiKeys(config.internal.api_keys),
+            hosts=Hosts(config.internal.hosts),
+            metrics=self.metrics,
+            ready=lambda: self.gateway.ready and not self.gateway.draining,
+            public_port=self.public_port,
+        )
+
+    async def drain(self, seconds: float) -> None:
+        """No new connections; the present ones are closed with 1012, spread over ``seconds`` so that they
+        do not all come back at once. Returns when all are gone."""
+        self.gateway.draining = True
+        sessions = list(self.hub.sessions())
+        log.info("drain.started", connections=len(sessions), duration_s=seconds)
+        begun_s = time.monotonic()
+        for count, session in enumerate(sessions):
+            wait_s = begun_s + seconds * count / len(sessions) - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            self.gateway.end(session, CloseCode.RESTART)
+        deadline_s = time.monotonic() + CLOSE_S
+        while self.metrics.open_connections and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - once in a process's life
+
+    async def stop(self) -> None:
+        """Ends at once what is left."""
+        self.gateway.draining = True
+        for server in self._servers:
+            server.stop()
+        for session in list(self.hub.sessions()):
+            self.gateway.end(session, CloseCode.RESTART)
+        await asyncio.sleep(0)  # the turn in which close frames are written
+        self.heartbeat.stop()
+        for server in self._servers:
+            await server.close_all_connections()
+        await self.tasks.cancel_all()
+        await self._caller.stop()
+        await self.broker.stop()
+
+    # What others are given
+
+    async def _call(self, session: Session, method: str, data: bytes) -> tuple[int, bytes]:
+        answer = await self._caller.call(
+            client=session.client,
+            connection=session.connection,
+            request_id=f"{session.connection}-{next(self._requests)}",
+            method=method,
+            data=data,
+        )
+        return answer.status, answer.data
+
+    def _verify(self, token: str, session: Session) -> Rights:
+        assert self._verifier is not None
+        grant = self._verifier.verify(token, time.time())
+        if grant.client != session.client:
+            raise Unauthorized("the token is another client's")
+        return grant
+
+    def _observe_call(self, outcome: str, seconds: float) -> None:
+        self.metrics.call_seconds.labels(outcome).observe(seconds)
+
+    def _observe_writes(self) -> None:
+        """The turn has been written: how long its messages had been journalled."""
+        if self._written_ms:
+            now_ms = time.time() * 1000
+            for time_ms in self._written_ms:
+                self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000)
+            self._written_ms.clear()
+
+    def _register_gauges(self) -> None:
+        metrics, hub = self.metrics, self.hub
+        metrics.gauge("tidegate_connections", "Connections on this node.", lambda: metrics.open_connections)
+        metrics.gauge("tidegate_streams", "Streams followed on this node.", lambda: len(hub.audiences))
+        metrics.gauge(
+            "tidegate_outbox_bytes",
+            "Unsent bytes of all connections.",
+            lambda: sum(session.outbox.size for session in hub.sessions()),
+        )
+        metrics.gauge(
+            "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
+        )
+        if isinstance(self.broker, MemoryBroker):
+            broker = self.broker
+            metrics.gauge("tidegate_journal_bytes", "What all journals cost in memory.", lambda: broker.journal_bytes)
+        metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
+        metrics.count("tidegate_delivered_bytes", "Their bytes.", lambda: hub.delivered_bytes)
+
+    # What happens again and again
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await work()
+
+    async def _look_after(self) -> None:
+        await self.gateway.probe()
+        self.broker.report(self.info())
+
+    async def _sweep(self) -> None:
+        assert isinstance(self.broker, MemoryBroker)
+        self.broker.sweep()
+
+    def info(self) -> NodeInfo:
+        return NodeInfo(
+            node=self.node,
+            version=service.__version__,
+            started_ms=self.started_ms,
+            connections=self.metrics.open_connections,
+            draining=self.gateway.draining,
+            lag_ms=self.gateway.lag_ms,
+        )
+
+
+def node_id(prefix: str) -> str:
+    """``prefix`` or the host's name, and a random part, so that no two runs share an id."""
+    name = prefix or platform.node().partition(".")[0][:24]
+    return f"{name}.{secrets.token_hex(2)}" if is_id(name) else f"n{secrets.token_hex(3)}"
+
+
+async def serve(config: Config, node: str) -> int:
+    """Runs until SIGTERM (drains) or SIGINT (closes at once); the exit code. A second signal does not wait."""
+    app = App(config, node)
+    for text in configuration.warnings(config):
+        log.warning("config.unsafe", message=text)
+    await app.start()
+    stopping: asyncio.Queue[float] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.put_nowait, config.server.drain_s)
+    loop.add_signal_handler(signal.SIGINT, stopping.put_nowait, 0.0)
+    log.info(
+        "service.started",
+        version=service.__version__,
+        websocket=f"ws://{config.server.address}:{app.public_port}{config.server.path}",
+        console=f"http://{config.internal.address}:{app.internal_port}/",
+        settings=configuration.effective(config),
+    )
+    gc.collect()
+    gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
+    drain = asyncio.ensure_future(app.drain(await stopping.get()))  # noqa: TID251 - held here, awaited below
+    hurry = asyncio.ensure_future(stopping.get())  # noqa: TID251
+    await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+    drain.cancel()
+    hurry.cancel()
+    await app.stop()
+    log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
+    return 0

@@ -1,0 +1,394 @@
+"""The use cases of connections and of the application. Only this module, ``recovery`` and ``commands`` know both hub
+and broker.
+
+A connection's life: ``admit`` (before the handshake is answered, so that a refusal is an HTTP status) -> ``welcome`` ->
+``submit`` for each command -> ``end`` (we close) -> ``drop`` (it is gone). Dropping is idempotent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from service import log, protocol
+from service.broker import Broker, Close, Membership, Order
+from service.commands import Commands
+from service.config import Config
+from service.errors import (
+    BrokerDown,
+    CloseCode,
+    Draining,
+    Full,
+    NotAllowed,
+    Refused,
+    TooManyConnections,
+    TooManyGroupsAsked,
+)
+from service.hub import Hub
+from service.metrics import Metrics
+from service.model import (
+    ALL,
+    ConnectionInfo,
+    Cursor,
+    Gap,
+    History,
+    Message,
+    NodeInfo,
+    Position,
+    Publication,
+    client_stream,
+    group_of,
+    group_stream,
+)
+from service.outbox import Outbox
+from service.protocol import Command
+from service.recovery import Recovery
+from service.session import Confirmations, Rights, Session, Wire
+from service.tasks import Tasks
+
+
+class Asked(msgspec.Struct):
+    """What a handshake asked for, decoded but not yet allowed. ``last``: continue from the record of ``device``."""
+
+    client: str
+    groups: Sequence[str] = ()
+    cursor: Cursor | None = None
+    last: bool = False
+    device: str = ""
+
+
+class Gateway:
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        commands: Commands,
+        recovery: Recovery,
+        hub: Hub,
+        tasks: Tasks,
+        metrics: Metrics,
+        *,
+        node: str,
+        wall: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._broker = broker
+        self._commands = commands
+        self._recovery = recovery
+        self._hub = hub
+        self._tasks = tasks
+        self._metrics = metrics
+        self._wall = wall
+        self.node = node
+        self.draining = False
+        self.ready = False
+        self.lag_ms: float | None = None
+        self.on_delivered: Callable[[Message], None] = lambda message: None
+
+    # The broker says
+
+    def on_message(self, message: Message) -> None:
+        self._hub.on_message(message)
+        self.on_delivered(message)
+
+    def on_gap(self, gap: Gap, position: Position) -> None:
+        self._metrics.gaps += 1
+        self._hub.on_gap(gap, position)
+
+    def on_order(self, order: Order) -> None:
+        match order:
+            case Close():
+                for session in self._hub.of_client(order.client):
+                    if order.connection in (None, session.connection):
+                        self.end(session, CloseCode(order.code))
+            case Membership():
+                for session in self._hub.of_client(order.client):
+                    self.submit(session, order)
+
+    # A connection's life
+
+    async def admit(self, asked: Asked, rights: Rights, connection: str, wire: Wire, outbox: Outbox) -> Session:
+        """A session with all its streams attached, to be welcomed or dropped. Raises Refused."""
+        session = Session(asked.client, connection, rights, wire, outbox, int(self._wall() * 1000))
+        self._make_room(asked)
+        self._hub.add(session)
+        try:
+            await self._attach_asked(session, asked)
+            await self._broker.attend(self.info(session))
+        except BaseException:
+            self.drop(session, confirmed=False)
+            raise
+        return session
+
+    def _make_room(self, asked: Asked) -> None:
+        limits = self._config.limits
+        if self.draining:
+            raise Draining("this node is stopping")
+        if self._hub.connections >= limits.connections:
+            raise Full(f"this node has {limits.connections} connections")
+        if len(self._hub.clients.get(asked.client, ())) >= limits.connections_per_client:
+            raise TooManyConnections(f"a client may have {limits.connections_per_client} connections")
+
+    async def _attach_asked(self, session: Session, asked: Asked) -> None:
+        own = (client_stream(session.client), ALL)
+        groups = {group_stream(group) for group in asked.groups}
+        positions = dict(asked.cursor or {})
+        for stream in positions:
+            if stream.startswith("client:") and stream not in own:
+                raise NotAllowed("the cursor names another client's stream")
+        session.lasting = await self._broker.memberships(session.client)
+        for stream in groups:
+            if not self._may_be_in(session, stream):
+                raise NotAllowed(f"{stream}: not allowed to join")
+        resets: set[str] = set()
+        if asked.last:
+            record = await self._claim(session, asked.device)
+            if record is None:
+                resets = groups.union(own)
+            else:
+                positions = record
+        allowed = {stream for stream in positions if stream in own or self._may_be_in(session, stream)}
+        refused = positions.keys() - allowed
+        streams = [*own, *sorted((groups | allowed).difference(own))]
+        streams += sorted(map(group_stream, session.lasting.difference(map(group_of, streams))))
+        if len(streams) - len(own) > self._config.limits.groups_per_connection:
+            raise TooManyGroupsAsked(f"more than {self._config.limits.groups_per_connection} groups")
+        for stream in streams:
+            await self._recovery.attach(session, stream, positions.get(stream))
+            if session.ended:
+                raise Draining("closed while it was connecting")
+            if stream in resets:
+                session.tracks[stream].reset = True
+        session.refused = tuple(sorted(refused))
+
+    def _may_be_in(self, session: Session, stream: str) -> bool:
+        group = group_of(stream)
+        return group is not None and self._commands.may_join(session, group)
+
+    async def _claim(self, session: Session, device: str) -> Cursor | None:
+        """Makes the session the owner of its record; what the record held."""
+        session.device = device
+        claim = await self._broker.claim(session.client, device, session.connection)
+        if claim.previous is not None:
+            await self._broker.order(Close(session.client, claim.previous, CloseCode.TAKEN_OVER))
+        session.confirmations = Confirmations(dict(claim.record or {}))
+        return claim.record
+
+    def welcome(self, session: Session) -> None:
+        """The handshake was answered: says where each stream starts, then what was missed."""
+        session.welcomed = True
+        streams = list(session.streams)
+        heartbeat = self._config.heartbeat
+        session.send(
+            protocol.encode_welcome(
+                session.client,
+                session.connection,
+                self.node,
+                heartbeat.websocket_ping_interval,
+                heartbeat.websocket_ping_timeout,
+                {stream: session.answer(stream) for stream in streams},
+            )
+        )
+        for stream in session.refused:
+            session.send(protocol.encode_left(stream, "not_allowed"))
+        for stream in streams:
+            self._recovery.begin(session, stream)
+        self._save(session)
+        self._work(session)
+
+    def submit(self, session: Session, work: Command | Membership) -> None:
+        """Commands and orders of one connection take their turns; calls run beside them."""
+        if session.ended:
+            return
+        if isinstance(work, protocol.Call):
+            self._commands.call(session, work)
+            return
+        if isinstance(work, protocol.Ping) and not session.working and not session.inbox:
+            self._commands.ping(session, work)
+            return
+        if session.inbox is None:
+            session.inbox = deque()
+        session.inbox.append(work)
+        if len(session.inbox) >= self._config.limits.commands_in_flight:
+            session.wire.pause_reading()
+        self._work(session)
+
+    def _work(self, session: Session) -> None:
+        if session.inbox and session.welcomed and not session.working:
+            session.working = True
+            self._tasks.spawn(self._work_off(session), "commands")
+
+    async def _work_off(self, session: Session) -> None:
+        limit = self._config.limits.commands_in_flight
+        try:
+            while session.inbox and not session.ended:
+                paused = len(session.inbox) >= limit
+                work = session.inbox.popleft()
+                if isinstance(work, Membership):
+                    changed = await self._commands.obey(session, work)
+                else:
+                    changed = await self._commands.answer(session, work)
+                if changed and not session.ended:
+                    await self._attend(session)
+                    self._save(session)
+                if paused and len(session.inbox) < limit:
+                    session.wire.resume_reading()
+        except Exception:
+            self.end(session, CloseCode.INTERNAL_ERROR)
+            raise  # for the log
+        finally:
+            session.working = False
+            session.inbox = None
+
+    async def _attend(self, session: Session) -> None:
+        with contextlib.suppress(BrokerDown):  # presence is renewed with the lease
+            await self._broker.attend(self.info(session))
+
+    def end(self, session: Session, code: CloseCode, reason: str = "") -> None:
+        """We close: nothing of any stream is queued from here on."""
+        if session.ended:
+            return
+        if session.confirmations is not None and code is not CloseCode.SLOW_CONSUMER:
+            session.confirmations.closing = session.positions()  # a slow consumer never gets what waits
+        self._leave_hub(session)
+        session.wire.close(code, reason or code.reason)
+
+    def drop(self, session: Session, *, confirmed: bool) -> None:
+        """The connection is gone. ``confirmed``: the peer answered our close frame, so all that was queued before it
+        arrived."""
+        self._leave_hub(session)
+        if session.dropped:
+            return
+        session.dropped = True
+        confirmations = session.confirmations
+        if confirmations is not None and session.welcomed:
+            if confirmed and confirmations.closing is not None:
+                confirmations.confirm(confirmations.closing)
+            self._save(session)
+        self._tasks.spawn(self._depart(session), "depart")
+
+    def _leave_hub(self, session: Session) -> None:
+        if session.ended:
+            return
+        session.ended = True
+        confirmations, session.confirmations = session.confirmations, None  # leaving streams must not forget positions
+        self._recovery.detach_all(session)
+        session.confirmations = confirmations
+        self._hub.remove(session)
+        if session.outbox.on_room is not None:
+            session.outbox.on_room()
+
+    async def _depart(self, session: Session) -> None:
+        with contextlib.suppress(BrokerDown):  # its lease ends
+            await self._broker.depart(self.info(session))
+
+    def info(self, session: Session) -> ConnectionInfo:
+        return ConnectionInfo(session.connection, self.node, session.client, session.since_ms, tuple(session.groups))
+
+    # Heartbeat and slowness
+
+    def ping_queued(self, session: Session, mark: bytes) -> None:
+        """A control ping with this payload was queued just now."""
+        if session.confirmations is not None and session.welcomed:
+            session.confirmations.sent(mark, session.positions())
+
+    def pong(self, session: Session, mark: bytes) -> None:
+        if session.confirmations is not None and session.confirmations.pong(mark):
+            self._save(session)
+
+    def slow(self, session: Session) -> bool:
+        """The outbox is above its limit. True: groups whose policy is ``replay`` fell back to their journals, and the
+        peer gets another chance; False: there is nothing left but to close it."""
+        fell_back = False
+        for stream in list(session.streams):
+            group = group_of(stream)
+            if group is None or stream in session.tracks or self._config.policy(group).slow != "replay":
+                continue
+            self._recovery.fall_back(session, stream)
+            fell_back = True
+        return fell_back
+
+    def _save(self, session: Session) -> None:
+        """The record follows the confirmed positions; one save at a time, the newest wins."""
+        confirmations = session.confirmations
+        if confirmations is None:
+            return
+        confirmations.unsaved = True
+        if not confirmations.saving:
+            confirmations.saving = True
+            self._tasks.spawn(self._save_record(session, confirmations), "save record")
+
+    async def _save_record(self, session: Session, confirmations: Confirmations) -> None:
+        device = session.device
+        assert device is not None
+        try:
+            while confirmations.unsaved:
+                confirmations.unsaved = False
+                if not await self._broker.save(
+                    session.client, device, session.connection, dict(confirmations.confirmed)
+                ):
+                    return  # another connection owns it now; the order to close is on its way
+        except BrokerDown as exc:
+            log.info("record.save_failed", conn=session.connection, error=str(exc))  # the next pong tries again
+        finally:
+            confirmations.saving = False
+
+    # The application
+
+    async def push(self, publications: Sequence[Publication]) -> list[Position | Refused]:
+        """Journals each, in order. Never raises."""
+        results = await self._broker.publish(publications)
+        for publication, result in zip(publications, results, strict=True):
+            kind = publication.stream.partition(":")[0]
+            outcome = result.code if isinstance(result, Refused) else "accepted"
+            self._metrics.pushes.labels(kind, outcome).inc()
+        return results
+
+    async def connections(self, client: str) -> list[ConnectionInfo]:
+        return await self._broker.connections(client)
+
+    async def memberships(self, client: str) -> frozenset[str]:
+        return await self._broker.memberships(client)
+
+    async def disconnect(self, client: str, connection: str | None) -> list[str]:
+        """Orders every node to close this client's connections (or the one); the connections that presence knew."""
+        known = [info.connection for info in await self._broker.connections(client)]
+        if connection is not None:
+            known = [name for name in known if name == connection]
+        await self._broker.order(Close(client, connection, CloseCode.DISCONNECTED))
+        return known
+
+    async def add_member(self, group: str, client: str) -> bool:
+        """True if it is new. Raises TooManyGroups."""
+        return await self._broker.add_member(group, client, most=self._config.limits.groups_per_connection)
+
+    async def remove_member(self, group: str, client: str) -> bool:
+        return await self._broker.remove_member(group, client)
+
+    async def presence(self, group: str) -> tuple[list[str], int]:
+        """The clients in the group, each once, and how many connections they have."""
+        present = await self._broker.present(group)
+        return sorted({client for client, _ in present}), len(present)
+
+    async def history(self, stream: str, since: Position | None, limit: int) -> History:
+        return await self._broker.history(stream, since, messages=limit, size=self._config.limits.answer_bytes)
+
+    async def nodes(self) -> list[NodeInfo]:
+        return await self._broker.nodes()
+
+    async def probe(self) -> bool:
+        """Whether a canary passes through the broker right now; ``ready`` and ``lag_ms`` remember it."""
+        try:
+            self.lag_ms = await self._broker.canary()
+        except BrokerDown as exc:
+            if self.ready:
+                log.warning("broker.lost", error=str(exc))
+            self.ready = False
+        else:
+            if not self.ready:
+                log.info("broker.ready", lag_ms=round(self.lag_ms, 3))
+            self.ready = True
+        return self.ready

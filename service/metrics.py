@@ -1,0 +1,105 @@
+"""What the service counts, and its Prometheus text.
+
+On the hot path a count is a plain integer added to once per message; it becomes a metric when somebody scrapes.
+Histograms are observed once per push, pong or call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+
+from service.errors import CloseCode
+from service.model import History
+
+disable_created_metrics()  # a series per counter that nobody asks for
+
+_FAST = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+Reading = tuple[str, str, Callable[[], float]]  # name, help, value now
+
+
+class Metrics(Collector):
+    """One per process; ``gauge`` and ``count`` register values that others keep."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._gauges: list[Reading] = []
+        self._counts: list[Reading] = []
+        self.open_connections = 0
+        self.gaps = 0
+        self.missed = 0
+        r = self.registry
+        self.handshakes = Counter("tidegate_handshakes", "Handshakes by result.", ["result"], registry=r)
+        self.closes = Counter("tidegate_closes", "Closed connections by close code.", ["code"], registry=r)
+        self.pushes = Counter("tidegate_pushes", "Pushes by address kind and result.", ["kind", "result"], registry=r)
+        self.recoveries = Counter(
+            "tidegate_recoveries", "Streams continued from a position, by result.", ["result"], registry=r
+        )
+        self.commands = Counter("tidegate_commands", "Commands by type.", ["type"], registry=r)
+        self.refusals = Counter("tidegate_refusals", "Limits and refusals met, by code.", ["code"], registry=r)
+        self.call_seconds = Histogram(
+            "tidegate_call_seconds", "Calls by outcome.", ["outcome"], buckets=_FAST, registry=r
+        )
+        self.push_to_write = Histogram(
+            "tidegate_push_to_write_seconds", "From journalling to the write on this node.", buckets=_FAST, registry=r
+        )
+        self.ping_seconds = Histogram(
+            "tidegate_heartbeat_seconds", "From a control ping to its pong.", buckets=_FAST, registry=r
+        )
+        self.count("tidegate_gaps", "Gaps announced to a connection while it caught up.", lambda: self.gaps)
+        self.count("tidegate_missed_messages", "Messages that followed a given position.", lambda: self.missed)
+        r.register(self)
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        self._gauges.append((name, text, value))
+
+    def count(self, name: str, text: str, value: Callable[[], float]) -> None:
+        self._counts.append((name, text, value))
+
+    def recovered(self, page: History) -> None:
+        """A stream was asked for with a position, and this is its first page."""
+        if page.gap is None:
+            result = "recovered"
+        else:
+            result = page.gap.reason
+            self.gaps += 1
+        self.recoveries.labels(result).inc()
+        self.missed += page.top - page.start.offset
+
+    def reset(self) -> None:
+        self.recoveries.labels("reset").inc()
+        self.gaps += 1
+
+    def opened(self) -> None:
+        self.open_connections += 1
+        self.handshakes.labels("accepted").inc()
+
+    def closed(self, code: int) -> None:
+        """One connection fewer. Peers may choose any code of 3000-4999: they share a label, or the series would
+        grow."""
+        self.open_connections -= 1
+        known = code in CloseCode._value2member_map_
+        self.closes.labels(str(int(code)) if known else "other").inc()
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        for name, text, value in self._gauges:
+            yield GaugeMetricFamily(name, text, value=value())
+        for name, text, value in self._counts:
+            yield CounterMetricFamily(name, text, value=value())
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        return iter(())  # what is registered later need not be known when this collector registers
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,53 @@
+"""The unsent frames of one connection, and when its peer takes too little of them.
+
+Frames are shared between connections; an outbox only lists them. It is emptied once per turn of the loop by its writer,
+so that what waits goes out in one write (between four messages in four writes and in one lies a factor of two to
+three).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Writer(Protocol):
+    def wake(self) -> None:
+        """The outbox has something new, or holds more than its limit; look at it before this turn ends."""
+
+
+class Outbox:
+    """``frames`` wait to be written; ``size`` is their bytes; above ``limit`` the peer is too slow.
+
+    ``half`` of the limit is where a replay goes on reading: see ``has_room``.
+    """
+
+    __slots__ = ("frames", "limit", "on_room", "size", "writer")
+
+    def __init__(self, writer: Writer, limit: int) -> None:
+        self.writer = writer
+        self.limit = limit
+        self.frames: list[bytes] = []
+        self.size = 0
+        self.on_room: Callable[[], None] | None = None  # called once by the writer when there is room again
+
+    def put(self, frame: bytes) -> None:
+        if not self.frames or self.size > self.limit:
+            self.writer.wake()
+        self.frames.append(frame)
+        self.size += len(frame)
+
+    def clear(self) -> None:
+        """Forgets what was not sent."""
+        self.frames.clear()
+        self.size = 0
+
+    @property
+    def overflowing(self) -> bool:
+        return self.size > self.limit
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a replay may queue its next page. Only once the last page is nearly gone, so that one
+        page is all that a replay ever holds."""
+        return self.size <= self.limit >> 4

@@ -1,0 +1,151 @@
+"""Between one wire and the gateway: what a peer's frames mean, and what is due for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+import msgspec
+
+from service import frames, log
+from service.errors import CloseCode
+from service.gateway import Gateway
+from service.heartbeat import Heartbeat
+from service.metrics import Metrics
+from service.protocol import NotUnderstood, decode_command, encode_error, encode_expiring
+from service.session import Rights, Session
+from service.wire import State, Wire
+
+CLOSE_S = 5.0  # how long we wait for the answer to our close frame
+
+_PONGS = {b"ping": frames.text(b"pong"), b"Ping": frames.text(b"Pong")}
+_SIGNS_OF_LIFE = (b"pong", b"Pong")
+
+
+class Shared(msgspec.Struct):
+    """What all peers of a node have in common. ``expiring_s``: how long before a token's end its client hears of it."""
+
+    gateway: Gateway
+    heartbeat: Heartbeat
+    loop: asyncio.AbstractEventLoop
+    metrics: Metrics
+    json_depth: int
+    not_understood_per_minute: int
+    expiring_s: float
+
+
+class Peer:
+    __slots__ = ("_next_ping_s", "_shared", "_warned", "session", "tick", "wire")
+
+    def __init__(self, shared: Shared, session: Session, wire: Wire) -> None:
+        self._shared = shared
+        self.session = session
+        self.wire: Wire | None = wire
+        self.tick = 0
+        self._warned: Rights | None = None  # the rights whose end was announced
+        now_s = wire.seen
+        self._next_ping_s = shared.heartbeat.first_ping_s(now_s)
+        self._schedule(now_s)
+
+    # The wire says
+
+    def on_text(self, payload: bytes) -> None:
+        if len(payload) == 4:
+            pong = _PONGS.get(payload)
+            if pong is not None:
+                self.session.outbox.put(pong)
+                return
+            if payload in _SIGNS_OF_LIFE:
+                return
+        try:
+            command = decode_command(payload, depth=self._shared.json_depth)
+        except NotUnderstood as exc:
+            self._not_understood(exc)
+            return
+        self._shared.gateway.submit(self.session, command)
+
+    def on_binary(self, payload: bytes) -> None:
+        raise AssertionError("the wire refuses binary messages")
+
+    def on_pong(self, payload: bytes) -> None:
+        age_s = self._shared.heartbeat.age_s(payload, time.monotonic())
+        if age_s is not None:
+            self._shared.metrics.ping_seconds.observe(age_s)
+            self._shared.gateway.pong(self.session, payload)
+
+    def on_slow(self) -> None:
+        if not self._shared.gateway.slow(self.session):
+            self._end(CloseCode.SLOW_CONSUMER)
+
+    def on_closing(self) -> None:
+        if self.wire is not None:
+            self._shared.heartbeat.schedule(self, time.monotonic() + CLOSE_S)
+
+    def on_closed(self, code: int, answered: bool) -> None:
+        session = self.session
+        self.wire = None
+        self._shared.gateway.drop(session, confirmed=answered)
+        self._shared.metrics.closed(code)
+        log.info(
+            "connection.closed",
+            conn=session.connection,
+            client=session.client,
+            close_code=int(code),
+            duration_ms=int(time.time() * 1000) - session.since_ms,
+        )
+
+    # The heartbeat says
+
+    def on_due(self, now_s: float) -> None:
+        wire, heartbeat = self.wire, self._shared.heartbeat
+        if wire is None:
+            return
+        if wire.state is not State.OPEN:
+            wire.abort()  # no answer to our close frame
+            return
+        if now_s - wire.seen >= heartbeat.timeout_s:
+            self._end(CloseCode.NO_SIGN_OF_LIFE)
+            return
+        if now_s >= self._next_ping_s:
+            self._next_ping_s += heartbeat.interval_s
+            if self._next_ping_s <= now_s:  # the process was held up: no burst of pings
+                self._next_ping_s = now_s + heartbeat.interval_s
+            self._shared.gateway.ping_queued(self.session, heartbeat.mark)
+            wire.outbox.put(heartbeat.ping_frame)
+        rights = self.session.rights
+        if rights.expires is not None:
+            left_s = rights.expires - time.time()
+            if left_s <= 0:
+                self._end(CloseCode.TOKEN_EXPIRED)
+                return
+            if left_s <= self._shared.expiring_s and self._warned is not rights:
+                self._warned = rights
+                self.session.send(encode_expiring(round(left_s)))
+        self._schedule(now_s)
+
+    def _schedule(self, now_s: float) -> None:
+        assert self.wire is not None
+        due_s = min(self._next_ping_s, self.wire.seen + self._shared.heartbeat.timeout_s)
+        rights = self.session.rights
+        if rights.expires is not None:
+            left_s = rights.expires - time.time()
+            if self._warned is not rights:
+                left_s = max(0.0, left_s - self._shared.expiring_s)
+            due_s = min(due_s, now_s + left_s)
+        self._shared.heartbeat.schedule(self, due_s)
+
+    def _end(self, code: CloseCode) -> None:
+        self._shared.gateway.end(self.session, code)
+
+    def _not_understood(self, error: NotUnderstood) -> None:
+        """Ten in a minute end the connection."""
+        session, now_s = self.session, time.monotonic()
+        self._shared.metrics.refusals.labels(error.error.code).inc()
+        session.send(encode_error(error.id, error.error))
+        if session.not_understood is None:
+            session.not_understood = deque(maxlen=self._shared.not_understood_per_minute)
+        times = session.not_understood
+        times.append(now_s)
+        if len(times) == times.maxlen and now_s - times[0] < 60:
+            self._end(CloseCode.NOT_UNDERSTOOD)

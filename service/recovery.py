@@ -1,0 +1,139 @@
+"""Attaches a session to a stream, brings it from a position to live, detaches it. See docs/design.md, How a session
+catches up.
+
+After every ``await`` the session may have ended or left the stream: each step looks again. One lock per stream is held
+around subscribe and unsubscribe, else the second of two joiners would be answered before the node listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from service.broker import Broker
+from service.errors import BrokerDown
+from service.hub import Audience, Hub
+from service.locks import Locks
+from service.metrics import Metrics
+from service.model import Position
+from service.session import PAGE_BYTES, PAGE_MESSAGES, Session, State
+from service.tasks import Tasks
+
+RETRY_S = 1.0
+
+
+class Recovery:
+    def __init__(self, hub: Hub, broker: Broker, tasks: Tasks, metrics: Metrics) -> None:
+        self._hub = hub
+        self._broker = broker
+        self._tasks = tasks
+        self._metrics = metrics
+        self._locks = Locks()
+        hub.on_stalled = self._read_on
+
+    async def attach(self, session: Session, stream: str, since: Position | None) -> None:
+        """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
+        next. Raises BrokerDown, with the session as it was."""
+        async with self._locks.of(stream):
+            audience = self._hub.audiences.get(stream)
+            if audience is None:
+                audience = self._hub.open(stream, await self._broker.subscribe(stream))
+            if not session.ended:
+                track = session.follow(audience, since)
+                audience.joining.add(session)
+            self._close_if_empty(audience)
+        if since is None or session.ended:
+            return
+        try:
+            page = await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
+        except BrokerDown:
+            self.detach(session, stream)
+            raise
+        track.page = page
+
+    def begin(self, session: Session, stream: str) -> None:
+        """The answer that names the stream has been queued: its first page follows, then what was held, then it is
+        live."""
+        track = session.tracks[stream]
+        if track.page is not None:
+            self._metrics.recovered(track.page)
+        elif track.reset:
+            self._metrics.reset()
+        session.begin(stream)
+        if not self._hub.settle(session, self._hub.audiences[stream]):
+            self._read_on(session, stream)
+
+    def _read_on(self, session: Session, stream: str) -> None:
+        if session.tracks[stream].state is State.WAITING:
+            self._tasks.spawn(self._replay(session, stream), "replay")
+
+    async def _replay(self, session: Session, stream: str) -> None:
+        """Page after page, as the peer takes them, until the stream is live."""
+        track = session.tracks.get(stream)
+        if session.paging is None:
+            session.paging = asyncio.Lock()
+        while track is not None and track.state is State.WAITING:
+            async with session.paging:
+                await self._room(session)
+                if session.ended or session.tracks.get(stream) is not track:
+                    return
+                try:
+                    page = await self._broker.history(
+                        stream, session.start_reading(stream), messages=PAGE_MESSAGES, size=PAGE_BYTES
+                    )
+                except BrokerDown:
+                    track.state = State.WAITING
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if session.ended or session.tracks.get(stream) is not track:
+                    return
+                if page.gap is not None:
+                    self._metrics.gaps += 1
+                session.queue_page(stream, page)
+                self._hub.settle(session, self._hub.audiences[stream])
+
+    async def _room(self, session: Session) -> None:
+        """Returns when the outbox is nearly empty, or the session has ended."""
+        outbox = session.outbox
+        if session.ended or outbox.has_room:
+            return
+        room = asyncio.Event()
+        outbox.on_room = room.set
+        try:
+            await room.wait()
+        finally:
+            outbox.on_room = None
+
+    def fall_back(self, session: Session, stream: str) -> None:
+        """From live back to reading the journal, as fast as the peer takes it."""
+        audience = self._hub.audiences[stream]
+        audience.live.discard(session)
+        audience.joining.add(session)
+        session.fall_back(stream)
+        self._read_on(session, stream)
+
+    def detach(self, session: Session, stream: str) -> None:
+        """Nothing more of this stream, from now on."""
+        session.unfollow(stream)
+        audience = self._hub.audiences.get(stream)
+        if audience is not None:
+            audience.live.discard(session)
+            audience.joining.discard(session)
+            self._close_if_empty(audience)
+
+    def detach_all(self, session: Session) -> None:
+        for stream in list(session.streams):
+            self.detach(session, stream)
+
+    def _close_if_empty(self, audience: Audience) -> None:
+        if audience.empty:
+            self._tasks.spawn(self._close(audience.stream), "unsubscribe")
+
+    async def _close(self, stream: str) -> None:
+        async with self._locks.of(stream):
+            audience = self._hub.audiences.get(stream)
+            if audience is None or not audience.empty:
+                return
+            self._hub.close(stream)
+            with contextlib.suppress(BrokerDown):  # it lost the subscription with the connection
+                await self._broker.unsubscribe(stream)

@@ -1,0 +1,401 @@
+"""A WebSocket on a socket after Tornado's handshake: read, parse, write. The hot path.
+
+Theory of operation. A ``Wire`` owns a non-blocking socket and is woken by the loop when it can be read.
+
+Reading. All wires read into one shared buffer. Whole, unfragmented frames are taken straight from it; anything else
+goes to a ``Reader`` (reader.py), which lives only while something is pending: an idle connection has no buffer of its
+own.
+
+Writing. ``outbox.put`` wakes the wire, the ``Turn`` writes each woken wire once when the loop's turn ends, and what
+the socket does not take waits for it to become writable. Too much waiting is the peer's ``on_slow``; no progress at
+all is for the heartbeat to see (``stalled_since``).
+
+Closing.   OPEN ---- close(): we start ----> CLOSING, the close frame goes out after what waits; parse only for the
+answer
+           OPEN ---- a close frame comes --> ANSWERING, ours goes out, then the socket is shut
+           OPEN ---- the peer breaks the protocol --> DEAF, our close frame goes out, what comes is thrown away
+                     (a socket closed with unread bytes is reset, and the peer would never see our close frame)
+           any ----- end of file, error, answer, abort() --> CLOSED, and the peer hears ``on_closed`` once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from enum import IntEnum
+from time import monotonic
+from typing import Protocol
+
+from service import frames
+from service.errors import CloseCode
+from service.outbox import Outbox
+from service.reader import FrameError, Reader, check_text, mask, parse_close
+
+_SCRATCH = bytearray(65536)
+_VIEW = memoryview(_SCRATCH)
+WRITE_BYTES = 256 * 1024  # joined for one write; more would be copied again each time that the socket takes a part
+
+_TEXT = frames.FIN | frames.TEXT
+_PING = frames.FIN | frames.PING
+_PONG = frames.FIN | frames.PONG
+
+
+class Peer(Protocol):
+    """What a wire reports to. All are called on the loop, none may raise."""
+
+    def on_text(self, payload: bytes) -> None: ...
+
+    def on_binary(self, payload: bytes) -> None: ...
+
+    def on_pong(self, payload: bytes) -> None: ...
+
+    def on_slow(self) -> None:
+        """More waits to be written than the outbox's limit."""
+
+    def on_closing(self) -> None:
+        """A close frame of ours is under way; see to it that the wait for the end has an end."""
+
+    def on_closed(self, code: int, answered: bool) -> None:
+        """It is over. ``code``: ours where we closed, else the peer's, 1006 where there was none. ``answered``: the
+        peer confirmed our close frame, so everything before it arrived."""
+
+
+class State(IntEnum):
+    OPEN = 0
+    CLOSING = 1
+    ANSWERING = 2
+    DEAF = 3
+    CLOSED = 4
+
+
+class Turn:
+    """Writes every wire that was woken, once, at the end of the loop's turn."""
+
+    __slots__ = ("_loop", "_woken", "after", "blocked")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._woken: list[Wire] = []
+        self.blocked: set[Wire] = set()  # sockets that take nothing at the moment
+        self.after: Callable[[], None] = lambda: None  # called when a turn's writes are done
+
+    def add(self, wire: Wire) -> None:
+        if not self._woken:
+            self._loop.call_soon(self._flush)
+        self._woken.append(wire)
+
+    def _flush(self) -> None:
+        woken, self._woken = self._woken, []
+        for wire in woken:
+            wire.flush()
+        self.after()
+
+
+class Wire:
+    """One WebSocket. ``seen`` is when something last arrived, ``stalled_since`` when a write last made progress
+    (both monotonic seconds)."""
+
+    __slots__ = (
+        "_awake",
+        "_binary",
+        "_code",
+        "_cut",
+        "_fd",
+        "_limit",
+        "_loop",
+        "_paused",
+        "_reader",
+        "_sock",
+        "_turn",
+        "outbox",
+        "peer",
+        "seen",
+        "stalled_since",
+        "state",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        turn: Turn,
+        *,
+        message_bytes: int,
+        outbox_bytes: int,
+        binary: bool = False,
+    ) -> None:
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._loop = loop
+        self._turn = turn
+        self._limit = message_bytes
+        self._binary = binary
+        self._reader: Reader | None = None
+        self._awake = False
+        self._paused = False
+        self._cut = False  # the first frame of the outbox has been sent in part
+        self._code: int = CloseCode.ABNORMAL
+        self.outbox = Outbox(self, outbox_bytes)
+        self.peer: Peer | None = None
+        self.state = State.OPEN
+        self.seen = monotonic()
+        self.stalled_since = 0.0
+
+    def start(self, peer: Peer, early: bytes = b"") -> None:
+        """Begins to read; ``early`` are bytes that arrived together with the handshake."""
+        self.peer = peer
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._loop.add_reader(self._fd, self._on_readable)
+        if self.outbox.frames:
+            self.wake()
+        if early:
+            self._receive(early)
+
+    # Reading
+
+    def _on_readable(self) -> None:
+        try:
+            count = self._sock.recv_into(_SCRATCH)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._lost()
+            return
+        if not count:
+            self._lost()
+            return
+        self.seen = monotonic()
+        self._receive(bytes(_VIEW[:count]))
+
+    def _receive(self, data: bytes) -> None:
+        if self.state >= State.ANSWERING:
+            return
+        try:
+            if self._reader is None:
+                data = self._take_whole_frames(data)
+                if not data:
+                    return
+                self._reader = Reader(self._limit, binary=self._binary)
+            self._reader.receive(data)
+            self._take_pieces()
+        except FrameError as exc:
+            self._fail(exc)
+
+    def _take_whole_frames(self, data: bytes) -> bytes:
+        """Handles what needs no care, the common case; gives back the rest. Lengths of 126 and more, which say so in
+        bytes 2-3, are taken too; those of 64 KiB and more never are whole in one read."""
+        at, end = 0, len(data)
+        peer = self.peer
+        assert peer is not None
+        while end - at >= 6 and not self._paused:
+            first, length = data[at], data[at + 1] - frames.MASKED
+            start = at + 6
+            if length == 126 and end - at >= 8:
+                length = data[at + 2] << 8 | data[at + 3]
+                start = at + 8
+            elif length < 0 or length > 125:
+                break
+            stop = start + length
+            if stop > end or length > self._limit:
+                break
+            if first == _TEXT:
+                payload = mask(data[start - 4 : start], data[start:stop])
+                if not payload.isascii():
+                    check_text(payload)
+                if self.state is State.OPEN:
+                    peer.on_text(payload)
+            elif first == _PONG and length < 126:
+                peer.on_pong(mask(data[start - 4 : start], data[start:stop]))
+            elif first == _PING and length < 126:
+                self._pong(mask(data[start - 4 : start], data[start:stop]))
+            else:
+                break
+            at = stop
+            if self.state >= State.ANSWERING:
+                return b""
+        return data[at:] if at else data
+
+    def _take_pieces(self) -> None:
+        """What the reader makes of it; it is dropped when nothing is pending any more."""
+        peer, reader = self.peer, self._reader
+        assert peer is not None
+        assert reader is not None
+        while not self._paused and self.state < State.ANSWERING:
+            message = reader.next()
+            if message is None:
+                break
+            opcode, payload = message
+            if opcode == frames.CLOSE:
+                self._on_close(parse_close(payload))
+            elif opcode == frames.PING:
+                self._pong(payload)
+            elif opcode == frames.PONG:
+                peer.on_pong(payload)
+            elif self.state is State.OPEN:
+                if opcode == frames.TEXT:
+                    peer.on_text(payload)
+                else:
+                    peer.on_binary(payload)
+        if reader.idle:
+            self._reader = None
+
+    def _pong(self, payload: bytes) -> None:
+        if self.state is State.OPEN:
+            self.outbox.put(frames.pong(payload))
+
+    def _on_close(self, code: int) -> None:
+        if self.state is State.CLOSING:
+            # Crossing close frames look like an answer; an answer repeats our code (section 5.5.1).
+            self._lost(answered=code == self._code and not self.outbox.frames)
+            return
+        self._code = code
+        self._enter(State.ANSWERING)
+        self.outbox.put(frames.close(CloseCode.DONE if code == CloseCode.NO_STATUS else code))
+        self.flush()
+
+    def _fail(self, error: FrameError) -> None:
+        """The peer broke the protocol: say so, then hear nothing more."""
+        self._reader = None
+        if self.state is State.OPEN:
+            self._code = error.code
+            self.outbox.put(frames.close(error.code, error.reason))
+        self._enter(State.DEAF)
+        self.flush()
+
+    def pause_reading(self) -> None:
+        if not self._paused and self.state is not State.CLOSED:
+            self._paused = True
+            self._loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        if not self._paused or self.state is State.CLOSED:
+            return
+        self._paused = False
+        self._loop.add_reader(self._fd, self._on_readable)
+        if self._reader is not None:
+            try:
+                self._take_pieces()
+            except FrameError as exc:
+                self._fail(exc)
+
+    # Writing
+
+    def wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._turn.add(self)
+
+    def flush(self) -> None:
+        """Writes what the socket takes. Before ``start`` the socket is Tornado's, and everything waits."""
+        self._awake = False
+        if self.peer is None:
+            return
+        outbox = self.outbox
+        waiting = outbox.frames
+        while waiting and not self.stalled_since:
+            if len(waiting) == 1:
+                data = waiting[0]
+            elif outbox.size <= WRITE_BYTES:
+                data = b"".join(waiting)
+            else:
+                data = b"".join(_first(waiting, WRITE_BYTES))
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._lost()
+                return
+            if sent == outbox.size:
+                outbox.clear()
+                self._cut = False
+            else:
+                self._forget(sent)
+                if sent < len(data):
+                    self.stalled_since = monotonic()
+                    self._turn.blocked.add(self)
+                    self._loop.add_writer(self._fd, self._on_writable)
+        if outbox.on_room is not None and outbox.has_room:
+            outbox.on_room()
+        if outbox.overflowing and self.state is State.OPEN:
+            self.peer.on_slow()
+        if not waiting and self.state is State.ANSWERING:
+            self._lost()
+
+    def _forget(self, sent: int) -> None:
+        """The first ``sent`` bytes are gone; keeps the frames' boundaries."""
+        waiting = self.outbox.frames
+        self.outbox.size -= sent
+        whole = 0
+        while whole < len(waiting) and sent >= len(waiting[whole]):
+            sent -= len(waiting[whole])
+            whole += 1
+        if whole:
+            del waiting[:whole]
+            self._cut = False
+        if sent:
+            waiting[0] = waiting[0][sent:]
+            self._cut = True
+
+    def _on_writable(self) -> None:
+        self._unblock()
+        self.flush()
+
+    def _unblock(self) -> None:
+        if self.stalled_since:
+            self.stalled_since = 0.0
+            self._turn.blocked.discard(self)
+            self._loop.remove_writer(self._fd)
+
+    # Closing
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Sends what waits, then a close frame, then waits for the answer (the heartbeat ends the wait).
+        A slow consumer gets the close frame next: what waited is forgotten, but for a frame already cut."""
+        if self.state is not State.OPEN:
+            return
+        self._enter(State.CLOSING)
+        self._code = code
+        outbox = self.outbox
+        if code == CloseCode.SLOW_CONSUMER:
+            kept = outbox.frames[:1] if self._cut else []
+            outbox.clear()
+            outbox.frames += kept
+            outbox.size = sum(map(len, kept))
+        outbox.put(frames.close(code, reason))
+        if self._paused:
+            self.resume_reading()
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        if self.peer is not None:
+            self.peer.on_closing()
+
+    def abort(self, code: int | None = None) -> None:
+        """Ends it without a word; ``code`` goes to the log and the metrics."""
+        if code is not None:
+            self._code = code
+        self._lost()
+
+    def _lost(self, *, answered: bool = False) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self._unblock()
+        self._loop.remove_reader(self._fd)
+        self._reader = None
+        self.outbox.clear()
+        self._sock.close()
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer.on_closed(self._code, answered)
+
+
+def _first(waiting: list[bytes], size: int) -> list[bytes]:
+    """The first frames that make up about ``size`` bytes, one at least."""
+    for count, frame in enumerate(waiting, 1):
+        size -= len(frame)
+        if size <= 0:
+            return waiting[:count]
+    return waiting
