@@ -15,7 +15,7 @@ find_python() {
             return
         fi
     done
-    echo "setup: Tidegate needs Python 3.11 or newer, and ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true)." >&2
+    echo "setup: Tidegate needs Python 3.11 or newer, and ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>/dev/null || echo "not here")." >&2
     echo "setup: Install one, or name one: make setup PYTHON=/path/to/python3.12" >&2
     return 1
 }
