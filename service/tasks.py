@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+from service import log
 
-_log = logging.getLogger("tidegate")
+_T = TypeVar("_T")
 
 
 class Tasks:
@@ -42,4 +41,4 @@ class Tasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("task.failed", extra={"task": task.get_name()}, exc_info=error)
+            log.error("task.failed", task=task.get_name(), error=error)
