@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Logs, Process, eventually, free_port, is_listening, scaled
+from tests.support import Logs, Process, eventually, free_port, is_listening
 
 Start = Callable[..., Process]
 
@@ -61,11 +61,12 @@ async def test_eventually_lets_an_exception_of_the_condition_through():
         await eventually(lambda: 1 // 0)
 
 
-def test_the_scale_of_a_slow_machine_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TIDEGATE_TEST_SCALE", "2.5")
-    assert scaled(4) == 10
-    monkeypatch.delenv("TIDEGATE_TEST_SCALE")
-    assert scaled(4) == 4
+async def test_the_scale_of_a_slow_machine_comes_from_the_environment_and_is_hidden_from_the_service(
+    start_process: Start,
+):
+    program = "import os; from tests.support import scaled; print(scaled(4), 'TIDEGATE_TEST_SCALE' in os.environ)"
+    process = start_process(sys.executable, "-c", program, env={"TIDEGATE_TEST_SCALE": "2.5"})
+    assert await process.line("[0-9]") == "10.0 False"
 
 
 def test_nobody_listens_on_a_free_port():
