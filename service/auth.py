@@ -1,0 +1,474 @@
+"""Who may do what: tokens, API keys, hosts, origins. Decisions only: nothing is sent, and the time is an argument.
+
+A token is a JWT (RFC 7519). Its algorithm and its key are chosen by the configuration, never by the token (RFC 8725,
+3.1), and what it allows becomes a ``Grant``. Every refusal says what is wrong and holds no part of the token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jwt
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from msgspec import UNSET, UnsetType
+
+from service import log
+from service.errors import HostNotAllowed, OriginNotAllowed, Unauthorized
+from service.model import is_id
+from service.patterns import is_pattern, matches
+from service.settings import Auth
+
+TOKEN_BYTES = 8192
+
+_LOOK_S = 1.0  # how often the JWKS file's times are looked at
+_VERIFIED = 20_000  # tokens remembered, about 300 bytes each: more than a node has connections by default
+_SHARED = 1000  # different lists of patterns kept to be shared
+
+_Key: TypeAlias = bytes | RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
+_Keys: TypeAlias = dict[str | None, _Key]  # by kid; a key without one is alone
+_Patterns: TypeAlias = tuple[str, ...]
+
+
+class Grant(msgspec.Struct, frozen=True, gc=False):
+    """What one connection may do. ``groups`` and ``publish`` are patterns; None covers every group.
+
+    ``expires`` is the token's ``exp`` in Unix seconds, without leeway; None: never.
+    """
+
+    client: str
+    groups: _Patterns | None
+    publish: _Patterns | None
+    expires: float | None
+
+    def may_join(self, group: str) -> bool:
+        return self.groups is None or any(matches(pattern, group) for pattern in self.groups)
+
+    def may_publish(self, group: str) -> bool:
+        return self.publish is None or any(matches(pattern, group) for pattern in self.publish)
+
+
+def unrestricted(client: str) -> Grant:
+    """For ``auth.mode: none``: every group, for ever. The caller has checked the id."""
+    return Grant(client, None, None, None)
+
+
+# Tokens
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    sub: str
+    exp: float
+    nbf: float | UnsetType = UNSET
+    iss: str | UnsetType = UNSET
+    aud: str | list[str] | UnsetType = UNSET
+    groups: _Patterns = ()
+    publish: _Patterns = ()
+
+
+class _Verified(NamedTuple):
+    grant: Grant
+    exp: float
+    nbf: float
+
+
+_decode_claims = msgspec.json.Decoder(_Claims).decode
+
+
+class Verifier:
+    """Turns tokens into grants. Raises ValueError at construction for keys that cannot be used.
+
+    A token that was good is remembered, by its hash, until it expires: in a reconnect storm the same tokens come
+    again. What depends on time is checked again from what is remembered; new keys forget all.
+    """
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+        self._jws = jwt.PyJWS(algorithms=[auth.algorithm])
+        self._stamp = _stamp(auth.jwks_file) if auth.jwks_file else None
+        self._looked_s = 0.0
+        self._keys = _load_keys(auth)
+        self._verified: dict[bytes, _Verified] = {}
+        self._shared: dict[_Patterns, _Patterns] = {}
+
+    def verify(self, token: str, now: float) -> Grant:
+        """What ``token`` allows at ``now`` (Unix seconds). Raises Unauthorized."""
+        if len(token) > TOKEN_BYTES:
+            raise Unauthorized(f"the token is longer than {TOKEN_BYTES} bytes")
+        if not token.isascii():
+            raise Unauthorized("the token is not a JWT")
+        self._follow_file(now)
+        digest = hashlib.sha256(token.encode()).digest()
+        verified = self._verified.get(digest) or self._examine(token)
+        leeway_s = self._auth.leeway_s
+        if now >= verified.exp + leeway_s:
+            self._verified.pop(digest, None)
+            raise Unauthorized("the token has expired")
+        if now < verified.nbf - leeway_s:
+            raise Unauthorized("the token is not valid yet")
+        self._verified[digest] = verified
+        if len(self._verified) > _VERIFIED:
+            del self._verified[next(iter(self._verified))]  # the one that came first
+        return verified.grant
+
+    def _follow_file(self, now: float) -> None:
+        """Reads the JWKS file again when it has changed; looked at once a second at most. One that cannot be used
+        changes nothing: whoever rotates keys may just be writing it."""
+        if not self._auth.jwks_file or abs(now - self._looked_s) < _LOOK_S:
+            return
+        self._looked_s = now
+        stamp = _stamp(self._auth.jwks_file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp  # taken before reading: a file that changes meanwhile is read again
+        try:
+            self._keys = _load_keys(self._auth)
+        except ValueError as exc:
+            log.warning("auth.jwks_refused", error=exc)
+            return
+        self._verified.clear()
+        log.info("auth.jwks_read", count=len(self._keys))
+
+    def _examine(self, token: str) -> _Verified:
+        """Checks all but the times."""
+        algorithm = self._auth.algorithm
+        try:
+            payload = self._jws.decode(token, self._key_of(token), algorithms=[algorithm])
+        except jwt.InvalidAlgorithmError:
+            raise Unauthorized(f"the token is not signed with {algorithm}") from None
+        except jwt.InvalidSignatureError:
+            raise Unauthorized("the token's signature is wrong") from None
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise Unauthorized("the token is not a JWT") from None
+        try:
+            claims = _decode_claims(payload)
+        except msgspec.ValidationError as exc:  # says which claim and which type, not what it held
+            raise Unauthorized(f"the token's claims: {exc}") from None
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise Unauthorized("the token's claims are not JSON") from None
+        return self._judge(claims)
+
+    def _key_of(self, token: str) -> _Key:
+        """The key that the token's ``kid`` names in a JWKS file; where there is one key only it may go unnamed."""
+        keys = self._keys
+        if not self._auth.jwks_file:
+            return keys[None]
+        kid = jwt.get_unverified_header(token).get("kid")
+        if len(keys) == 1 and (kid is None or None in keys):
+            return next(iter(keys.values()))
+        if kid is None:
+            raise Unauthorized("the token names no key (kid), and there are several")
+        if kid not in keys:
+            raise Unauthorized("the token names a key (kid) that is not known")
+        return keys[kid]
+
+    def _judge(self, claims: _Claims) -> _Verified:
+        if not is_id(claims.sub):
+            raise Unauthorized("the token's sub is not a client id")
+        if self._auth.issuer and claims.iss != self._auth.issuer:
+            raise Unauthorized("the token is from another issuer (iss)")
+        # A token for a named audience is for nobody else, also where none is configured (RFC 7519, 4.1.3).
+        audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
+        if audiences and self._auth.audience is None:
+            raise Unauthorized("the token is for an audience (aud), and auth.audience names none")
+        if self._auth.audience is not None and self._auth.audience not in audiences:
+            raise Unauthorized("the token is for another audience (aud)")
+        for name, patterns in (("groups", claims.groups), ("publish", claims.publish)):
+            if not all(is_pattern(pattern) for pattern in patterns):
+                raise Unauthorized(f"the token's {name} holds something that is no pattern of group names")
+        grant = Grant(claims.sub, self._share(claims.groups), self._share(claims.publish), claims.exp)
+        return _Verified(grant, claims.exp, claims.nbf or 0.0)
+
+    def _share(self, patterns: _Patterns) -> _Patterns:
+        """One tuple for all equal ones: most tokens of an application carry the same few lists."""
+        if len(self._shared) >= _SHARED:
+            self._shared.clear()
+        return self._shared.setdefault(patterns, patterns)
+
+
+def sign(auth: Auth, claims: Mapping[str, Any], *, key_file: str | None = None, kid: str | None = None) -> str:
+    """A token with ``claims``, and with ``iss`` and ``aud`` as configured unless they are given.
+
+    Signed with ``key_file``, else with ``auth.key_file`` or ``auth.key``: the shared secret, or a private key as PEM.
+    ``kid`` names the key, as a JWKS file with several keys demands. Raises ValueError.
+    """
+    name, data = ("key_file", _read("key_file", key_file)) if key_file else _configured(auth)
+    if data is None:
+        raise ValueError("auth.jwks_file: to sign, name the file of a private key")
+    key: Any
+    if auth.algorithm == "HS256":
+        key = _load_key(name, auth.algorithm, data)
+    else:
+        _load_key(name, auth.algorithm, data)  # says of what kind it should be
+        try:
+            key = load_pem_private_key(data, password=None)
+        except ValueError as exc:
+            raise ValueError(f"{name}: to sign, a private key is needed") from exc
+    given = {"iss": auth.issuer} if auth.issuer else {}
+    if auth.audience:
+        given["aud"] = auth.audience
+    try:
+        return jwt.encode(given | dict(claims), key, algorithm=auth.algorithm, headers={"kid": kid} if kid else None)
+    except (TypeError, jwt.PyJWTError) as exc:
+        raise ValueError(f"claims: {exc}") from exc
+
+
+# Keys
+
+
+def _load_keys(auth: Auth) -> _Keys:
+    """The keys that tokens are verified with. Raises ValueError with the setting's name."""
+    name, data = _configured(auth)
+    if data is not None:
+        return {None: _load_key(name, auth.algorithm, data)}
+    assert auth.jwks_file is not None
+    return _load_jwks(auth.algorithm, _read("auth.jwks_file", auth.jwks_file))
+
+
+def _configured(auth: Auth) -> tuple[str, bytes | None]:
+    """The name of the setting that holds the key, and the key as text; None for a JWKS file."""
+    if auth.key is not None:
+        return "auth.key", auth.key.encode()
+    if auth.key_file is not None:
+        return "auth.key_file", _read("auth.key_file", auth.key_file)
+    if auth.jwks_file is None:
+        raise ValueError("auth.key, auth.key_file or auth.jwks_file: one of them is needed")
+    return "auth.jwks_file", None
+
+
+def _read(name: str, path: str) -> bytes:
+    """The file's bytes without line breaks at the end, which editors and ``echo`` add to secrets."""
+    try:
+        return Path(path).read_bytes().rstrip(b"\r\n")
+    except OSError as exc:
+        raise ValueError(f"{name}: cannot read {path}: {exc.strerror}") from exc
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """Changes with the file, also where it is replaced or its mode changes; None where it is missing."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+
+
+def _load_key(name: str, algorithm: str, data: bytes) -> _Key:
+    """The shared secret, or the public key in a PEM text; of a private key its public half."""
+    key: Any = data
+    if algorithm != "HS256":
+        try:
+            private = b"PRIVATE KEY-----" in data
+            key = load_pem_private_key(data, password=None).public_key() if private else load_pem_public_key(data)
+        except TypeError:
+            raise ValueError(f"{name}: the private key is encrypted") from None
+        except (ValueError, UnsupportedAlgorithm) as exc:
+            raise ValueError(f"{name}: not a key as PEM") from exc
+    return _checked(name, algorithm, key)
+
+
+class _Jwk(msgspec.Struct, frozen=True):
+    """What tells for what a key is meant."""
+
+    kty: str
+    kid: str | None = None
+    crv: str | None = None
+    alg: str | None = None
+    use: str | None = None
+    key_ops: list[str] | None = None
+
+    def is_for(self, algorithm: str) -> bool:
+        kty, curves = _JWK_KINDS[algorithm]
+        return (
+            self.kty == kty
+            and (not curves or self.crv in curves)
+            and self.alg in (None, algorithm)
+            and self.use in (None, "sig")
+            and (self.key_ops is None or "verify" in self.key_ops)
+        )
+
+
+class _KeySet(msgspec.Struct):
+    keys: list[msgspec.Raw]
+
+
+def _load_jwks(algorithm: str, data: bytes) -> _Keys:
+    """The keys of a JWK Set (RFC 7517) that are meant to verify ``algorithm``; others are left out, as issuers
+    publish all of theirs in one."""
+    name = "auth.jwks_file"
+    try:
+        raws = msgspec.json.decode(data, type=_KeySet).keys
+        meant = [(jwk, raw) for raw in raws if (jwk := msgspec.json.decode(raw, type=_Jwk)).is_for(algorithm)]
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise ValueError(f"{name}: not a JSON Web Key Set: {exc}") from exc
+    if not meant:
+        raise ValueError(f"{name}: holds no key for {algorithm}")
+    keys: _Keys = {}
+    for jwk, raw in meant:
+        if jwk.kid in keys or (jwk.kid is None and len(meant) > 1):
+            raise ValueError(f"{name}: where there are several keys, each needs a kid of its own")
+        try:
+            key: Any = _ALGORITHMS.get_algorithm_by_name(algorithm).from_jwk(bytes(raw).decode())
+        except Exception as exc:  # PyJWT lets through whatever reading it meets: TypeError, KeyError, ...
+            raise ValueError(f"{name}: the key {jwk.kid} is malformed") from exc
+        keys[jwk.kid] = _checked(name, algorithm, key.public_key() if hasattr(key, "public_key") else key)
+    return keys
+
+
+_ALGORITHMS = jwt.PyJWS()
+_JWK_KINDS: dict[str, tuple[str, tuple[str, ...]]] = {  # kty, and crv where it has one
+    "HS256": ("oct", ()),
+    "RS256": ("RSA", ()),
+    "ES256": ("EC", ("P-256",)),
+    "EdDSA": ("OKP", ("Ed25519", "Ed448")),
+}
+_NEEDS = {
+    "HS256": "a shared secret of at least 32 bytes, not a public key",  # RFC 7518, 3.2
+    "RS256": "an RSA key of at least 2048 bits",  # RFC 7518, 3.3
+    "ES256": "an EC key on the curve P-256",
+    "EdDSA": "an Ed25519 or Ed448 key",
+}
+
+
+def _checked(name: str, algorithm: str, key: Any) -> _Key:
+    """``key``, if it is of the algorithm's kind and long enough."""
+    match algorithm:
+        case "HS256":
+            fits = isinstance(key, bytes) and len(key) >= 32 and not _is_public(key)
+        case "RS256":
+            fits = isinstance(key, RSAPublicKey) and key.key_size >= 2048
+        case "ES256":
+            fits = isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+        case _:
+            fits = isinstance(key, Ed25519PublicKey | Ed448PublicKey)
+    if not fits:
+        raise ValueError(f"{name}: {algorithm} needs {_NEEDS[algorithm]}")
+    return key  # type: ignore[no-any-return]
+
+
+def _is_public(secret: bytes) -> bool:
+    """Whether it looks like a key of another kind: taken for a secret, it lets all who have it sign tokens."""
+    try:
+        _ALGORITHMS.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError:
+        return True
+    return False
+
+
+# API keys
+
+
+class ApiKeys:
+    """The keys of applications, any of which opens the API; without a key it is open."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def check(self, authorization: str | None) -> None:
+        """Raises Unauthorized unless the header is ``Bearer`` and a key. Takes the same time for every wrong one."""
+        if not self._digests:
+            return
+        scheme, _, key = (authorization or "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
+        found = [hmac.compare_digest(digest, known) for known in self._digests]  # all of them, not up to the first
+        if scheme.lower() != "bearer" or not any(found):
+            raise Unauthorized("an API key is needed: Authorization: Bearer <key>")
+
+
+# Hosts and origins
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)(?::([0-9]{0,5}))?\Z", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z", re.ASCII)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def _split_host(text: str) -> tuple[str, int | None]:
+    """Host, in lower case and IPv6 in its shortest form, and port. Raises ValueError."""
+    found = _HOST.match(text)
+    if found is None or int(found[2] or 0) > 65535:
+        raise ValueError("malformed host")
+    host, port = found[1].lower(), int(found[2]) if found[2] else None
+    if host.startswith("["):
+        host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    return host, port
+
+
+class Hosts:
+    """The host names that requests may name (against DNS rebinding); ``*`` allows every well-formed one."""
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        """Raises ValueError for what is no host name."""
+        names = list(hosts)
+        self._any = "*" in names
+        self._allowed = {_split_host(name)[0] for name in names if name != "*"}
+
+    def check(self, host: str | None) -> None:
+        """``host``: the Host header. Its port does not matter, an edge may have another. Raises HostNotAllowed."""
+        try:
+            name, _ = _split_host(host or "")
+        except ValueError:
+            raise HostNotAllowed("the request names no host, or a malformed one") from None
+        if not self._any and name not in self._allowed:
+            raise HostNotAllowed("the request names a host that is not allowed here")
+
+
+_Origin: TypeAlias = tuple[str, str, int | None]  # scheme, host, port
+
+
+def _split_origin(text: str) -> _Origin:
+    """The origin with its scheme's default port filled in. Raises ValueError."""
+    scheme, _, rest = text.partition("://")
+    if not _SCHEME.match(scheme):
+        raise ValueError("malformed origin")
+    host, port = _split_host(rest)
+    scheme = scheme.lower()
+    return scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port
+
+
+class Origins:
+    """Whose pages may connect: those of the host that the request itself names, and listed ones.
+
+    ``*`` allows every well-formed origin; ``null`` (sandboxed pages, local files) must be listed by that name.
+    """
+
+    def __init__(self, allowed: Iterable[str], extra: Iterable[str] = ()) -> None:
+        """Raises ValueError for what is no origin."""
+        names = [*allowed, *extra]
+        self._any = "*" in names
+        self._null = "null" in names
+        self._allowed = {_split_origin(name) for name in names if name not in ("*", "null")}
+
+    def check(self, origin: str | None, host: str | None) -> None:
+        """``origin`` and ``host`` are headers; no Origin is no browser, and fine. Raises OriginNotAllowed."""
+        if origin is None or (origin == "null" and self._null):
+            return
+        try:
+            given = _split_origin(origin)
+        except ValueError:
+            raise OriginNotAllowed("the page's origin is opaque or malformed") from None
+        if not (self._any or given in self._allowed or self._is_same_host(given, host)):
+            raise OriginNotAllowed("pages of this origin may not connect")
+
+    def _is_same_host(self, origin: _Origin, host: str | None) -> bool:
+        """Whether the page came from ``host``. Behind an edge that ends TLS the scheme is not known here: it is the
+        page's, and gives the port that a browser leaves out of both."""
+        scheme, name, port = origin
+        if scheme not in _DEFAULT_PORTS:
+            return False
+        try:
+            own, own_port = _split_host(host or "")
+        except ValueError:
+            return False
+        return (own, _DEFAULT_PORTS[scheme] if own_port is None else own_port) == (name, port)
