@@ -1,0 +1,583 @@
+"""Calls against the example application, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import socket
+import struct
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from service.calls import Answer, Caller, check_answer
+from service.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed
+from service.settings import Calls
+from tests.support import Process, eventually, free_port
+
+Exchange = Callable[["Peer"], Awaitable[None]]
+
+
+class Request:
+    def __init__(self, head: bytes, body: bytes) -> None:
+        line, *fields = head.decode().removesuffix("\r\n\r\n").split("\r\n")
+        self.line = line
+        self.headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
+        self.body = body
+
+
+class Peer:
+    """One connection, as the server sees it."""
+
+    def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.server = server
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self) -> Request:
+        """The next request; it is also kept in ``server.requests``."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        request = Request(head, b"")
+        request.body = await self.reader.readexactly(int(request.headers["content-length"]))
+        self.server.requests.append(request)
+        return request
+
+    async def send(self, *parts: bytes) -> None:
+        self.writer.write(b"".join(parts))
+        await self.writer.drain()
+
+    async def answer(self, body: bytes, head: bytes = b"HTTP/1.1 200 OK\r\n") -> None:
+        await self.send(head, b"Content-Length: %d\r\n\r\n" % len(body), body)
+
+    def reset(self) -> None:
+        """Has the connection end with RST."""
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+class Server:
+    """A TCP server that does with each connection what the test says, and then closes it."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[Request] = []
+        self.accepted = 0
+        self.open = 0
+        self.most_open = 0
+
+
+@contextlib.asynccontextmanager
+async def serving(exchange: Exchange) -> AsyncIterator[Server]:
+    state = Server()
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        state.accepted += 1
+        state.open += 1
+        state.most_open = max(state.open, state.most_open)
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                await exchange(Peer(state, reader, writer))
+        finally:
+            state.open -= 1
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield state
+    finally:
+        server.close()
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        await server.wait_closed()
+
+
+class Calling:
+    """A caller, and what it told of its calls."""
+
+    def __init__(self, caller: Caller, outcomes: list[str]) -> None:
+        self.caller = caller
+        self.outcomes = outcomes
+
+    async def __call__(self, data: bytes = b"{}", *, method: str = "echo", request_id: str = "r1") -> Answer:
+        return await self.caller.call(
+            client="alice", connection="n1k4-7", request_id=request_id, method=method, data=data
+        )
+
+
+@contextlib.asynccontextmanager
+async def calling(url: str, **settings: Any) -> AsyncIterator[Calling]:
+    """Checks at its end that neither a task nor a connection is left: a server's task ends with its connection."""
+    before = asyncio.all_tasks()
+    outcomes: list[str] = []
+
+    def observe(outcome: str, seconds: float) -> None:
+        assert seconds >= 0
+        outcomes.append(outcome)
+
+    caller = Caller(Calls(url=url, **{"timeout_s": 5, **settings}), observe)
+    await caller.start()
+    try:
+        yield Calling(caller, outcomes)
+    finally:
+        await caller.stop()
+        await eventually(lambda: asyncio.all_tasks() <= before)
+
+
+async def start_rest_app(start_process: Callable[..., Process]) -> tuple[str, Process]:
+    """Its URL, and its process."""
+    process = start_process(sys.executable, "-m", "examples.rest_app", "--port", "0")
+    line = await process.line("^listening on ")
+    return line.removeprefix("listening on "), process
+
+
+async def read_json(url: str) -> Any:
+    def read() -> Any:
+        with urllib.request.urlopen(url) as response:
+            return json.load(response)
+
+    return await asyncio.to_thread(read)
+
+
+# The example application
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}",
+        b'{"a": [1, 2.50, "x"],  "a":null}',
+        b"123456789012345678901234567890",
+        b"1E+400",
+        '"ü \\u00fc \U0001f600"'.encode(),
+        b"[" * 64 + b"]" * 64,
+        b'"' + b"x" * 65534 + b'"',
+    ],
+    ids=lambda data: data[:20].decode(),
+)
+async def test_the_data_and_the_answer_pass_unchanged(start_process, data: bytes):
+    url, _ = await start_rest_app(start_process)
+    async with calling(url) as call:
+        assert await call(data) == Answer(200, data)
+        assert call.outcomes == ["reply"]
+
+
+async def test_any_status_with_json_is_an_answer(start_process):
+    url, process = await start_rest_app(start_process)
+    async with calling(url, allow=["orders.create", "fail", "missing", "slow"]) as call:
+        created = await call(b'{"item":"tea"}', method="orders.create")
+        assert created == Answer(201, b'{"order":1,"client":"alice","items":{"item":"tea"}}')
+        assert await call(method="fail") == Answer(500, b'{"error":"failed as asked"}')
+        assert await call(method="missing") == Answer(404, b'{"error":"no such method"}')
+        assert (await call(b'{"seconds":"x"}', method="slow")).status == 400
+    assert process.stderr == ""
+
+
+async def test_an_application_that_takes_too_long_is_not_waited_for(start_process):
+    url, _ = await start_rest_app(start_process)
+    async with calling(url, allow=["slow"], timeout_s=0.2) as call:
+        with pytest.raises(CallTimeout):
+            await call(b'{"seconds":20}', method="slow")
+        assert await call(b'{"seconds":0}', method="slow") == Answer(200, b'{"seconds":0.0}')
+        assert call.outcomes == ["call_timeout", "reply"]
+
+
+async def test_the_example_counts_requests_by_who_made_them(start_process):
+    url, _ = await start_rest_app(start_process)
+    async with calling(url) as call:
+        await call()
+        await call()
+    await asyncio.to_thread(lambda: urllib.request.urlopen(url + "/echo", data=b"1").close())
+    stats = await read_json(url + "/stats")
+    assert stats == {"requests": {"service": 2, "njs": 0, "openresty": 0, "other": 1}, "total": 3}
+    assert await read_json(url + "/healthz") == {"status": "ok"}
+
+
+async def test_the_example_gives_a_repeated_request_its_first_answer(start_process):
+    url, _ = await start_rest_app(start_process)
+    async with calling(url, allow=["orders.create"]) as call:
+        first = await call(b"1", method="orders.create", request_id="r1")
+        assert await call(b"1", method="orders.create", request_id="r1") == first
+        assert await call(b"1", method="orders.create", request_id="r2") != first
+
+
+async def test_the_example_ends_cleanly_when_told_to_also_in_the_middle_of_a_request(start_process):
+    url, process = await start_rest_app(start_process)
+    async with calling(url, allow=["echo", "slow"]) as call:
+        slow = asyncio.create_task(call(b'{"seconds":20}', method="slow"))  # noqa: TID251 - awaited below
+        await eventually(lambda: read_json_total(url))
+        assert await process.stop() == 0
+        with pytest.raises(CallUnavailable):
+            await slow
+        with pytest.raises(CallUnavailable, match="could not connect"):
+            await call()
+    assert process.stderr == ""
+
+
+async def read_json_total(url: str) -> int:
+    return (await read_json(url + "/stats"))["total"]
+
+
+@pytest.mark.parametrize("port", ["taken", "70000", "x"])
+async def test_the_example_says_why_it_cannot_listen(start_process, port: str):
+    async with serving(answering(b"1")) as server:
+        port = server.url.rpartition(":")[2] if port == "taken" else port
+        process = start_process(sys.executable, "-m", "examples.rest_app", "--port", port)
+        assert await process.ended() == 2
+        assert "Traceback" not in process.stderr
+        assert port in process.stderr
+
+
+# What is sent
+
+
+async def test_a_request_says_who_calls_and_offers_no_compression():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"1", b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\n")
+        await peer.request()
+        await peer.answer(b"2")
+
+    async with serving(exchange) as server, contextlib.AsyncExitStack() as stack:
+        host = server.url.removeprefix("http://").replace("127.0.0.1", "localhost")  # addresses get no cookies anyway
+        call = await stack.enter_async_context(calling(f"http://{host}/api/v1", allow=["orders.create"]))
+        await call(b'{"n":1}', method="orders.create", request_id="n1k4-7-1")
+        await call(b'{"n":2}', method="orders.create", request_id="n1k4-7-2")
+        first, second = server.requests
+        assert (server.accepted, first.body, second.body) == (1, b'{"n":1}', b'{"n":2}')
+        assert first.line == "POST /api/v1/orders.create HTTP/1.1"
+        assert first.headers == {
+            "host": host,
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "tidegate",
+            "content-type": "application/json",
+            "content-length": "7",
+            "x-client-id": "alice",
+            "x-connection-id": "n1k4-7",
+            "x-request-id": "n1k4-7-1",
+            "x-tidegate-via": "service",
+        }
+        assert second.headers == first.headers | {"x-request-id": "n1k4-7-2"}, "no cookie comes back"
+
+
+async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(answering(b"1")) as server, calling(server.url) as call:
+        assert await call() == Answer(200, b"1")
+
+
+@pytest.mark.parametrize(
+    "method", ["fail", "", "echo.", ".echo", "a..b", "../echo", "echo/x", "echo?x", "ECHO", "echo\n"]
+)
+async def test_a_method_that_is_not_allowed_is_not_called(method: str):
+    async with serving(answering(b"1")) as server, calling(server.url) as call:
+        with pytest.raises(NotAllowed):
+            await call(method=method)
+        assert (server.accepted, call.outcomes) == (0, [])
+
+
+async def test_calls_share_the_connections_that_are_configured():
+    waiting: list[Peer] = []
+
+    async def exchange(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            waiting.append(peer)
+            await eventually(lambda: peer not in waiting)
+            await peer.answer(b"1")
+
+    async with serving(exchange) as server, calling(server.url, connections=3) as call:
+        calls = [asyncio.create_task(call(request_id=f"r{n}")) for n in range(9)]  # noqa: TID251 - awaited below
+        for _ in range(3):
+            await eventually(lambda: len(waiting) == 3)
+            waiting.clear()
+        assert await asyncio.gather(*calls) == [Answer(200, b"1")] * 9
+        assert (server.accepted, server.most_open, len(server.requests)) == (3, 3, 9)
+
+
+# What comes back
+
+
+def answering(*parts: bytes, head: bytes | None = None) -> Exchange:
+    """Each connection: one request, one answer; raw where there is a head."""
+
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        if head is None:
+            await peer.answer(b"".join(parts))
+        else:
+            await peer.send(head, b"\r\n", *parts)
+
+    return exchange
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "answer"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", b"", Answer(200, b"null")),
+        (b"HTTP/1.1 204 No Content\r\n", b"", Answer(204, b"null")),
+        (b"HTTP/1.1 304 Not Modified\r\n", b"", Answer(304, b"null")),
+        (b"HTTP/1.1 302 Found\r\nLocation: /echo\r\nContent-Length: 0\r\n", b"", Answer(302, b"null")),
+        (b"HTTP/1.1 307 Again\r\nLocation: /echo\r\nContent-Length: 2\r\n", b"{}", Answer(307, b"{}")),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n", b" \t[1, 2]\r\n", Answer(200, b"[1, 2]")),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n", b"2\r\n[1\r\n1\r\n]\r\n0\r\n\r\n", Answer(200, b"[1]")),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n", b"[1]", Answer(200, b"[1]")),  # ends with the connection
+        (b"HTTP/1.0 418 Teapot\r\n", b"1e999", Answer(418, b"1e999")),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 1\r\n", b"7", Answer(201, b"7")),
+    ],
+    ids=["empty", "204", "304", "302", "307", "whitespace", "chunked", "until-close", "1.0", "103"],
+)
+async def test_an_answer_comes_back_with_its_status_and_its_bytes(head: bytes, body: bytes, answer: Answer):
+    async with serving(answering(body, head=head)) as server, calling(server.url) as call:
+        assert await call() == answer
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n", b"<html>"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n", gzip.compress(b"[1]")),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n", b"[1]"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n", b"3\r\n[1]\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n", b"x\r\n[1]\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n", b"[1]"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n", b"[1]"),
+        (b"HTTP/1.1 2000 OK\r\n", b"[1]"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", b""),
+    ],
+    ids=["html", "gzip", "cut", "chunked-cut", "bad-chunk", "bad-length", "long-head", "bad-status", "ssh"],
+)
+async def test_an_answer_that_is_not_http_with_json_is_a_bad_one(head: bytes, body: bytes):
+    async with serving(answering(body, head=head)) as server, calling(server.url) as call:
+        with pytest.raises(CallBadAnswer):
+            await call()
+        assert (call.outcomes, len(server.requests)) == (["call_bad_answer"], 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b" ",
+        b"{",
+        b"[1,]",
+        b"1 2",
+        b"01",
+        b"NaN",
+        b"'a'",
+        b'"\x01"',
+        b'"\xff"',
+        b'{"\xff":1}',
+        b'"\xed\xa0\x80"',
+        b"\xef\xbb\xbf1",
+    ],
+)
+def test_what_is_not_json_in_utf8_is_no_answer(body: bytes):
+    with pytest.raises(CallBadAnswer, match="not JSON"):
+        check_answer(body)
+
+
+def test_an_answer_nests_64_levels_at_most():
+    assert check_answer(b'{"a":' * 64 + b"1" + b"}" * 64)
+    assert check_answer(b'"' + b"[" * 100 + b'"')
+    for depth in (65, 100_000):
+        with pytest.raises(CallBadAnswer, match="64 levels"):
+            check_answer(b"[" * depth + b"]" * depth)
+
+
+async def test_an_answer_of_just_the_allowed_size_is_let_through_and_one_byte_more_is_not():
+    async def exchange(peer: Peer) -> None:
+        for size in (100, 101):
+            await peer.request()
+            await peer.answer(b'"' + b"x" * (size - 2) + b'"')
+
+    async with serving(exchange) as server, calling(server.url, answer_bytes=100) as call:
+        assert len((await call()).data) == 100
+        with pytest.raises(CallBadAnswer, match="larger than 100 bytes"):
+            await call()
+
+
+async def test_an_answer_without_end_is_cut():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await peer.send(b"x" * 65536)
+
+    async with serving(exchange) as server, calling(server.url) as call:
+        with pytest.raises(CallBadAnswer, match="larger than 229376 bytes"):
+            await call()
+        await eventually(lambda: server.open == 0)
+
+
+# What does not come
+
+
+async def test_nobody_listening_is_unavailable():
+    async with calling(f"http://127.0.0.1:{free_port()}") as call:
+        with pytest.raises(CallUnavailable, match="could not connect"):
+            await call()
+        assert call.outcomes == ["call_unavailable"]
+
+
+async def test_an_application_that_never_answers_times_out_and_its_connection_is_closed():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read()
+
+    async with serving(exchange) as server, calling(server.url, timeout_s=0.2) as call:
+        with pytest.raises(CallTimeout, match=r"0\.2 s"):
+            await call()
+        await eventually(lambda: server.open == 0)
+        assert (call.outcomes, len(server.requests)) == (["call_timeout"], 1)
+
+
+async def test_an_answer_that_trickles_is_not_waited_for_longer():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            await peer.send(b" ")
+            await asyncio.sleep(0.02)  # its pace
+
+    async with serving(exchange) as server, calling(server.url, timeout_s=0.3) as call:
+        with pytest.raises(CallTimeout):
+            await call()
+        assert len(server.requests) == 1
+
+
+async def test_waiting_for_a_connection_counts_against_the_time():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read()
+
+    async with serving(exchange) as server, calling(server.url, connections=1, timeout_s=0.2) as call:
+        results = await asyncio.gather(call(), call(), return_exceptions=True)
+        assert [type(result) for result in results] == [CallTimeout, CallTimeout]
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_new_connection_that_breaks_is_unavailable_and_nothing_is_sent_twice(reads: bool, reset: bool):
+    async def exchange(peer: Peer) -> None:
+        if reads:
+            await peer.request()
+        if reset:
+            peer.reset()
+
+    async with serving(exchange) as server, calling(server.url) as call:
+        with pytest.raises(CallUnavailable):
+            await call()
+        assert server.accepted == 1
+        assert call.outcomes == ["call_unavailable"]
+
+
+def breaking(*, times: int, reset: bool = False) -> Exchange:
+    """A first request is answered. What comes next on a connection that has served is read, and the connection
+    breaks: so it looks where an idle one is closed in the very moment. ``times`` connections do so, at most."""
+    broken = 0
+
+    async def exchange(peer: Peer) -> None:
+        nonlocal broken
+        await peer.request()
+        await peer.answer(b"1")
+        await peer.request()
+        if broken < times:
+            broken += 1
+            if reset:
+                peer.reset()
+            return
+        await peer.answer(b"2")
+
+    return exchange
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_kept_connection_that_breaks_without_an_answer_is_replaced_once_under_the_same_id(reset: bool):
+    async with serving(breaking(times=1, reset=reset)) as server, calling(server.url) as call:
+        await call(request_id="r1")
+        assert await call(b"7", request_id="r2") == Answer(200, b"1")
+        assert [request.headers["x-request-id"] for request in server.requests] == ["r1", "r2", "r2"]
+        assert [request.body for request in server.requests] == [b"{}", b"7", b"7"]
+        assert (server.accepted, call.outcomes) == (2, ["reply", "reply"])
+
+
+async def test_a_request_is_never_made_a_third_time():
+    async with serving(breaking(times=2)) as server, calling(server.url) as call:
+        await asyncio.gather(call(request_id="r1"), call(request_id="r2"))  # two connections that have served
+        with pytest.raises(CallUnavailable, match="broke before its answer"):
+            await call(request_id="r3")
+        assert [request.headers["x-request-id"] for request in server.requests[2:]] == ["r3", "r3"]
+
+
+async def test_a_kept_connection_that_says_nothing_times_out_and_the_request_is_not_repeated():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"1")
+        await peer.request()
+        await peer.reader.read()
+
+    async with serving(exchange) as server, calling(server.url, timeout_s=0.3) as call:
+        await call()
+        with pytest.raises(CallTimeout):
+            await call()
+        assert len(server.requests) == 2
+
+
+async def test_a_connection_that_was_closed_while_idle_is_not_used_again():
+    async with serving(answering(b"1")) as server, calling(server.url) as call:
+        for n in (1, 2, 3):
+            assert await call() == Answer(200, b"1")
+            await eventually(lambda: server.open == 0)
+            assert len(server.requests) == n
+
+
+# Its end
+
+
+async def test_stopping_ends_calls_in_flight_and_later_ones():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read()
+
+    async with serving(exchange) as server, calling(server.url) as call:
+        running = asyncio.create_task(call())  # noqa: TID251 - awaited below
+        await eventually(lambda: server.requests)
+        await call.caller.stop()
+        for ended in (running, call()):
+            with pytest.raises(CallUnavailable):
+                await ended
+        await eventually(lambda: server.open == 0)
+
+
+async def test_a_call_that_nobody_waits_for_any_more_gives_its_connection_up():
+    async def exchange(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read()
+
+    async with serving(exchange) as server, calling(server.url, connections=1) as call:
+        running = asyncio.create_task(call())  # noqa: TID251 - awaited below
+        await eventually(lambda: server.requests)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await eventually(lambda: server.open == 0)
+        assert call.outcomes == []
