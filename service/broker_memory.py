@@ -59,7 +59,7 @@ class MemoryBroker:
         self._journals: OrderedDict[str, Journal] = OrderedDict()  # least recently used first
         self._bytes = 0
         self._unswept: list[str] = []
-        self._subscribed: set[str] = set()
+        self._subscribed: dict[str, str] = {}  # stream -> the epoch that its subscribers were told
         self._keys: OrderedDict[tuple[str, str], tuple[float, bytes, Position]] = OrderedDict()
         self._present: dict[str, dict[str, ConnectionInfo]] = {}  # client -> connection -> info
         self._groups: dict[str, dict[str, str]] = {}  # group -> connection -> client
@@ -148,11 +148,12 @@ class MemoryBroker:
         return position
 
     async def subscribe(self, stream: str) -> Position:
-        self._subscribed.add(stream)
-        return self._position(stream)
+        position = self._position(stream)
+        self._subscribed[stream] = position.epoch
+        return position
 
     async def unsubscribe(self, stream: str) -> None:
-        self._subscribed.discard(stream)
+        self._subscribed.pop(stream, None)
 
     async def top(self, stream: str) -> Position:
         return self._position(stream)
@@ -160,7 +161,7 @@ class MemoryBroker:
     async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
         journal = self._journals.get(stream)
         if journal is None:
-            journal = Journal(stream, self._new_epoch(), 0)
+            journal = Journal(stream, self._position(stream).epoch, 0)
         else:
             self._trim(stream, journal, self._now_ms())
             self._journals.move_to_end(stream)
@@ -168,13 +169,15 @@ class MemoryBroker:
 
     def _position(self, stream: str) -> Position:
         journal = self._journals.get(stream)
-        return Position(self._new_epoch(), 0) if journal is None else journal.position
+        if journal is not None:
+            return journal.position
+        return Position(self._subscribed.get(stream) or self._new_epoch(), 0)
 
     def _new_epoch(self) -> str:
         return f"{self._epoch}.{self._generation}" if self._generation else self._epoch
 
     def _create(self, stream: str) -> Journal:
-        journal = self._journals[stream] = Journal(stream, self._new_epoch(), self._now_ms())
+        journal = self._journals[stream] = Journal(stream, self._position(stream).epoch, self._now_ms())
         return journal
 
     def _trim(self, stream: str, journal: Journal, now_ms: int) -> None:

@@ -95,7 +95,8 @@ class Hub:
                 gap = Gap(message.stream, message.epoch, audience.offset + 1, offset - 1, "expired")
                 self.on_gap(gap, Position(message.epoch, offset - 1))
         else:
-            self.on_gap(Gap(message.stream, message.epoch, None, None, "reset"), Position(message.epoch, offset - 1))
+            gap = Gap(message.stream, message.epoch, None, offset - 1, "reset")
+            self.on_gap(gap, Position(message.epoch, offset - 1))
         audience.offset = offset
         frame = frames.text(protocol.encode_message(message))
         live = audience.live

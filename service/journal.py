@@ -59,7 +59,7 @@ class Journal:
             offset = before_oldest
         elif position.epoch != self.epoch or position.offset > self.top:
             offset = before_oldest
-            gap = Gap(self.stream, self.epoch, None, None, "reset")
+            gap = Gap(self.stream, self.epoch, None, before_oldest, "reset")
         elif position.offset < before_oldest:
             offset = before_oldest
             gap = Gap(self.stream, self.epoch, position.offset + 1, before_oldest, "expired")

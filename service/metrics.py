@@ -18,11 +18,10 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-
 from service.errors import CloseCode
 from service.model import History
 
-disable_created_metrics()  # a series per counter that nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series per counter that nobody asks for
 
 _FAST = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -48,13 +48,14 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 class Gap(msgspec.Struct, frozen=True):
     """Offsets ``first``..``last``, both inclusive, can no longer be delivered.
 
-    For a ``reset`` both are None and ``epoch`` is the new one.
+    After a ``reset`` what was lost cannot be said: ``first`` is None, ``epoch`` is the new one, and the stream goes on
+    after ``last`` there. Either way (``epoch``, ``last``) is the position from then on.
     """
 
     stream: str
     epoch: str
     first: int | None
-    last: int | None
+    last: int
     reason: GapReason
 
 

@@ -281,11 +281,14 @@ class Session:
             self.send(protocol.encode_message(message))
             track.offset = message.offset
         track.held, track.held_bytes = [], 0
-        if track.interrupted or track.epoch != heard.epoch or track.offset < heard.offset:
+        if track.interrupted:
             track.state = State.WAITING
             return False
-        if track.offset > heard.offset:
-            track.state = State.AHEAD
+        if track.epoch != heard.epoch or track.offset > heard.offset:
+            track.state = State.AHEAD  # of another epoch too: had the hub heard of it first, it would have interrupted
+            return False
+        if track.offset < heard.offset:
+            track.state = State.WAITING
             return False
         del self.tracks[stream]
         return True
@@ -330,7 +333,7 @@ class Session:
         if page is not None:
             self.queue_page(stream, page)
         elif track.reset:
-            self.send(protocol.encode_gap(Gap(stream, track.epoch, None, None, "reset")))
+            self.send(protocol.encode_gap(Gap(stream, track.epoch, None, track.offset, "reset")))
 
     def send(self, event: bytes) -> None:
         """Queues one event."""

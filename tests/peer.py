@@ -60,7 +60,8 @@ def _mask(payload: bytes, mask: bytes) -> bytes:
 class Peer:
     """``async with Peer(port, client="alice") as alice``; ``query`` is the handshake's, ``headers`` are added.
 
-    Pings are answered only while ``pong`` is True. ``close_code`` is set when a close frame came, ``gone`` at end of file.
+    Pings are answered only while ``pong`` is True. ``close_code`` is set when a close frame came, ``gone`` at end of
+    file.
     """
 
     def __init__(

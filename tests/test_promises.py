@@ -1,0 +1,198 @@
+"""Promises 2 and 3: every stream in offset order without a silent hole; whoever comes back with a cursor gets exactly
+what it missed, once and in order, then live messages. For any order of push, connect, drop, join, leave, expiry and
+late answers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from service import hub as hub_module
+from service import journal as journal_module
+from service import protocol
+from service.model import History, Message, Position
+from service.session import Session
+from tests.world import Client, World
+
+GROUPS = ("news", "chat")
+STREAMS = ("client:alice", "all", "group:news", "group:chat")
+
+names = st.sampled_from(("alice", "bob"))
+groups = st.sampled_from(GROUPS)
+streams = st.sampled_from(STREAMS)
+
+
+class Promises(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.number = 0
+
+    @initialize(followed=st.lists(groups, unique=True))
+    def begin(self, followed: list[str]) -> None:
+        """Both are there, as most clients are most of the time."""
+        for client in self.world.clients.values():
+            client.connect(followed, with_cursor=False)
+        self.world.calm()
+
+    def client(self, name: str) -> Client:
+        return self.world.clients[name]
+
+    @rule(stream=streams, count=st.integers(1, 6))
+    def push(self, stream: str, count: int) -> None:
+        for _ in range(count):
+            self.number += 1
+            self.world.push(stream, self.number)
+        self.world.run()
+
+    @rule(name=names, asked=st.lists(groups, unique=True), with_cursor=st.booleans())
+    def connect(self, name: str, asked: list[str], with_cursor: bool) -> None:
+        client = self.client(name)
+        if client.session is None and client.admission is None:
+            client.connect(asked, with_cursor=with_cursor)
+            self.world.run()
+
+    @rule(name=names)
+    def open(self, name: str) -> None:
+        client = self.client(name)
+        if client.admission is not None and client.admission.done():
+            client.open()
+            self.world.run()
+
+    @rule(name=names, group=groups, with_position=st.booleans())
+    def join(self, name: str, group: str, with_position: bool) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            client.take()
+            client.join(group, with_position=with_position)
+            self.world.run()
+
+    @rule(name=names, group=groups)
+    def leave(self, name: str, group: str) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            client.leave(group)
+            self.world.run()
+
+    @rule(name=names)
+    def take(self, name: str) -> None:
+        self.client(name).take()
+        self.world.run()
+
+    @rule(name=names)
+    def cut(self, name: str) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            client.cut()
+            self.world.run()
+
+    @rule(name=names, missed=st.integers(0, 6), stream=streams, answers=st.integers(0, 12))
+    def come_back(self, name: str, missed: int, stream: str, answers: int) -> None:
+        """A cut, messages meanwhile, and a new connection that may be answered in part only."""
+        client = self.client(name)
+        if client.session is not None:
+            client.take()
+            self.cut(name)
+            self.push(stream, missed)
+            self.connect(name, list(GROUPS), with_cursor=True)
+            self.release(0, answers)
+            self.open(name)
+
+    @precondition(lambda self: self.world.broker.waiting)
+    @rule(which=st.integers(0, 3), count=st.integers(1, 8))
+    def release(self, which: int, count: int) -> None:
+        for _ in range(count):
+            self.world.release(which)
+
+    @precondition(lambda self: self.world.broker.unheard)
+    @rule(count=st.integers(1, 4))
+    def announce(self, count: int) -> None:
+        for _ in range(count):
+            self.world.announce()
+
+    @rule(seconds=st.sampled_from((10.0, 60.0, 200.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.world.now_s += seconds
+        self.world.broker.sweep()
+
+    @rule(stream=streams)
+    def flush(self, stream: str) -> None:
+        self.world.broker.forget(stream)
+
+    def teardown(self) -> None:
+        try:
+            self.world.calm()
+            for client in self.world.clients.values():
+                if client.session is None:
+                    continue
+                assert not client.session.tracks, "a stream never went live"
+                for stream in client.following:
+                    heard = self.world.broker._position(stream)
+                    assert client.positions[stream] == (heard.epoch, heard.offset), f"{stream}: messages are missing"
+        finally:
+            self.world.end()
+
+
+def test_no_order_of_events_makes_a_silent_hole_a_repeat_or_a_stream_that_never_goes_live() -> None:
+    run_state_machine_as_test(Promises, settings=settings(max_examples=150, stateful_step_count=40))
+
+
+# Faults planted into the code under test: the machine must find each, or it proves nothing.
+
+
+def no_hold(self: Session, message: Message) -> bool:
+    """What comes during the read is lost, and the session believes that the page was all."""
+    return False
+
+
+def live_after_the_page(self: Session, stream: str, heard: Position) -> bool:
+    """Queues what was held, as the real one does, but never reads a second time."""
+    track = self.tracks[stream]
+    for message in track.held:
+        if message.offset > track.offset:
+            self.send(protocol.encode_message(message))
+            track.offset = message.offset
+    del self.tracks[stream]
+    return True
+
+
+def no_check_for_repeats(self: Session, stream: str, heard: Position) -> bool:
+    """Queues all that was held, whether the page had it or not."""
+    track = self.tracks[stream]
+    for message in track.held:
+        track.offset = min(track.offset, message.offset - 1)
+    return catch_up(self, stream, heard)
+
+
+def expired_called_complete(
+    self: journal_module.Journal, position: Position | None, messages: int, size: int
+) -> History:
+    page = since(self, position, messages, size)
+    return History(page.start, page.top, page.messages, None)
+
+
+since = journal_module.Journal.since
+catch_up = Session.catch_up
+
+
+@pytest.mark.parametrize(
+    ("fault", "plant"),
+    [
+        ("no hold", [(Session, "hold", no_hold), (Session, "catch_up", live_after_the_page)]),
+        ("no check for repeats", [(Session, "catch_up", no_check_for_repeats)]),
+        ("an expired journal called complete", [(journal_module.Journal, "since", expired_called_complete)]),
+        ("a gap not announced", [(hub_module.Hub, "on_gap", lambda self, gap, position: None)]),
+        ("live before the hub is there", [(Session, "catch_up", live_after_the_page)]),
+    ],
+)
+def test_the_machine_finds_a_planted_fault(fault: str, plant: list[tuple[type, str, object]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name, planted in plant:
+            patch.setattr(owner, name, planted)
+        with pytest.raises((AssertionError, ExceptionGroup)):
+            run_state_machine_as_test(
+                Promises,
+                settings=settings(max_examples=1000, stateful_step_count=40, database=None, phases=[Phase.generate]),
+            )

@@ -1,0 +1,365 @@
+"""A whole gateway without sockets, whose broker answers when it is told to: what a property test drives.
+
+``World`` runs the real gateway, recovery, hub, session and memory broker on a loop of its own. ``LateBroker`` stands
+between them: reads and subscriptions wait until released, and messages reach the node later than they were
+journalled, as with a broker on the network. ``Client`` is a client library in its simplest form: it keeps its
+cursor, and checks every event against what was pushed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from service import protocol
+from service.auth import unrestricted
+from service.broker import Order
+from service.broker_memory import MemoryBroker
+from service.commands import Commands
+from service.config import load
+from service.gateway import Asked, Gateway
+from service.hub import Hub
+from service.metrics import Metrics
+from service.model import Gap, History, Message, NodeInfo, Position, Publication, decode_cursor, encode_cursor
+from service.outbox import Outbox
+from service.recovery import Recovery
+from service.session import Session
+from service.tasks import Tasks
+
+
+class LateBroker(MemoryBroker):
+    """Its answers wait for ``release``, its announcements for ``announce``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.unheard: deque[Callable[[], None]] = deque()
+        self._terms: dict[str, int] = {}  # what was said in an earlier subscription is not heard in a later one
+
+    async def start(self, receiver: Any, node: NodeInfo) -> None:
+        self._heard_by = receiver
+        await super().start(self, node)
+
+    def on_message(self, message: Message) -> None:
+        self._say(message.stream, lambda: self._heard_by.on_message(message))
+
+    def _say(self, stream: str, announcement: Callable[[], None]) -> None:
+        term = self._terms.get(stream, 0)
+
+        def say() -> None:
+            if self._terms.get(stream, 0) == term:
+                announcement()
+
+        self.unheard.append(say)
+
+    def on_order(self, order: Order) -> None:
+        self.unheard.append(lambda: self._heard_by.on_order(order))
+
+    async def _late(self) -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(gate)
+        await gate
+
+    async def subscribe(self, stream: str) -> Position:
+        # What the position answers is fixed when the broker confirms; messages after it are announced.
+        await self._late()
+        return await super().subscribe(stream)
+
+    async def unsubscribe(self, stream: str) -> None:
+        await self._late()
+        self._terms[stream] = self._terms.get(stream, 0) + 1
+        await super().unsubscribe(stream)
+
+    async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
+        await self._late()
+        page = await super().history(stream, since, messages=min(messages, 3), size=size)
+        await self._late()  # journalled meanwhile: not in the page
+        return page
+
+    def forget(self, stream: str) -> None:
+        """As if the broker had been flushed: the stream starts anew, in another epoch."""
+        if self._journals.pop(stream, None) is None:
+            return
+        self._generation += 1
+        if self._subscribed.pop(stream, None):
+            self._subscribed[stream] = self._new_epoch()
+            position = self._position(stream)
+            gap = Gap(stream, position.epoch, None, position.offset, "reset")
+            self._say(stream, lambda: self._heard_by.on_gap(gap, position))
+
+
+class Line:
+    """A connection's socket: what is queued reaches the client when the test takes it."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(self, 1 << 20)
+        self.closed: int | None = None
+
+    def wake(self) -> None:
+        pass
+
+    def close(self, code: int, reason: str = "") -> None:
+        self.closed = code
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def take(self) -> list[dict[str, Any]]:
+        events = [json.loads(frame[2 if frame[1] < 126 else 4 :]) for frame in self.outbox.frames]
+        self.outbox.clear()
+        if self.outbox.on_room is not None:
+            self.outbox.on_room()
+        return events
+
+
+class Client:
+    """One client with at most one connection. Every event is checked as it comes; a broken promise is an
+    AssertionError."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.positions: dict[str, tuple[str, int]] = {}
+        self.line: Line | None = None
+        self.session: Session | None = None
+        self.admission: asyncio.Task[Session] | None = None
+        self.asked_joins: dict[int, tuple[str, tuple[str, int] | None]] = {}
+        self.next_id = 1
+        self.got = 0
+
+    # What it does
+
+    def connect(self, groups: list[str], *, with_cursor: bool) -> None:
+        cursor = None
+        if with_cursor and self.positions:
+            token = encode_cursor({stream: Position(*position) for stream, position in self.positions.items()})
+            assert token is not None
+            cursor = decode_cursor(token)
+        else:
+            self.positions = {}
+        self.asked_joins = {}
+        self.line = Line()
+        asked = Asked(self.name, groups, cursor)
+        gateway, rights = self.world.gateway, unrestricted(self.name)
+        self.world.numbers += 1
+        self.admission = self.world.loop.create_task(
+            gateway.admit(asked, rights, f"n-{self.world.numbers}", self.line, self.line.outbox)
+        )
+
+    def open(self) -> None:
+        """The 101 answer arrives."""
+        assert self.admission is not None
+        self.session = self.admission.result()
+        self.admission = None
+        self.world.do(self.world.gateway.welcome, self.session)
+
+    def join(self, group: str, *, with_position: bool) -> None:
+        assert self.session is not None
+        stream = f"group:{group}"
+        position = self.positions.get(stream) if with_position else None
+        number = self.next_id
+        self.next_id += 1
+        self.asked_joins[number] = (stream, position)
+        epoch, offset = position or (None, None)
+        self.world.do(self.world.gateway.submit, self.session, protocol.Join(number, group, epoch, offset))
+
+    def leave(self, group: str) -> None:
+        assert self.session is not None
+        number = self.next_id
+        self.next_id += 1
+        self.asked_joins[number] = (f"group:{group}", None)
+        self.world.do(self.world.gateway.submit, self.session, protocol.Leave(number, group))
+
+    def cut(self) -> None:
+        """What was not taken is lost."""
+        if self.session is not None:
+            self.world.do(lambda session: self.world.gateway.drop(session, confirmed=False), self.session)
+        self.session = self.line = None
+
+    def take(self) -> None:
+        if self.line is not None and self.session is not None:
+            for event in self.line.take():
+                self.apply(event)
+
+    # What it hears
+
+    def apply(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "welcome":
+                self.following = set(event["streams"])
+                for stream, fields in event["streams"].items():
+                    self.start(stream, fields, self.positions.get(stream))
+            case "reply" if "epoch" in event:
+                stream, position = self.asked_joins.pop(event["id"])
+                if stream in self.following:
+                    assert self.positions[stream] == (event["epoch"], event["offset"])
+                    return
+                self.following.add(stream)
+                self.start(stream, event, position)
+            case "reply":
+                stream, _ = self.asked_joins.pop(event["id"])
+                self.following.discard(stream)
+            case "message":
+                self.message(event)
+            case "gap":
+                self.gap(event)
+            case "error":
+                assert event["message"].startswith("not in ")
+            case other:
+                raise AssertionError(f"unexpected {other}")
+
+    def start(self, stream: str, fields: dict[str, Any], given: tuple[str, int] | None) -> None:
+        position = (fields["epoch"], fields["offset"])
+        if given is None:
+            assert "recovered" not in fields
+        elif fields["recovered"]:
+            assert position == given, f"{stream}: continued from {position} instead of {given}"
+        self.positions[stream] = position
+
+    def message(self, event: dict[str, Any]) -> None:
+        stream = event["stream"]
+        assert stream in self.following, f"{stream}: a message of a stream that it does not follow"
+        epoch, offset = self.positions[stream]
+        assert event["epoch"] == epoch, f"{stream}: epoch changed without a gap"
+        assert event["offset"] == offset + 1, f"{stream}: {event['offset']} follows {offset}"
+        assert event["data"] == self.world.pushed[stream, epoch, offset + 1], "another message stands at this offset"
+        self.positions[stream] = (epoch, offset + 1)
+        self.got += 1
+
+    def gap(self, event: dict[str, Any]) -> None:
+        stream = event["stream"]
+        assert stream in self.following
+        epoch, offset = self.positions[stream]
+        if event["reason"] == "expired":
+            assert event["epoch"] == epoch
+            assert event["from"] == offset + 1, f"{stream}: a gap from {event['from']} after {offset}"
+            assert event["to"] >= event["from"]
+            assert event["to"] <= self.world.expired(stream, epoch), f"{stream}: said to be lost, but it is there"
+        else:
+            assert event["reason"] == "reset"
+        self.positions[stream] = (event["epoch"], event["to"])
+
+
+def _is_busy(client: Client) -> bool:
+    return client.admission is not None or (client.line is not None and bool(client.line.outbox.frames))
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class World:
+    """One node. ``kept`` messages of each stream are journalled, each for ``age_s`` of the world's own clock."""
+
+    def __init__(self, *, kept: int = 4, age_s: float = 100.0) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.now_s = 1000.0
+        self.numbers = 0
+        self.pushed: dict[tuple[str, str, int], Any] = {}
+        config = load(None, {"TIDEGATE_HISTORY__MESSAGES": str(kept), "TIDEGATE_HISTORY__AGE_S": str(age_s)})
+        self.broker = LateBroker(
+            epoch="e0",
+            retention=config.retention,
+            meta_age_s=1e9,
+            journal_bytes=1 << 20,
+            wall=lambda: self.now_s,
+            clock=lambda: self.now_s,
+        )
+        self.tasks, metrics, self.hub = Tasks(), Metrics(), Hub()
+        recovery = Recovery(self.hub, self.broker, self.tasks, metrics)
+
+        async def no_calls(*args: Any) -> tuple[int, bytes]:
+            raise AssertionError
+
+        commands = Commands(config, self.broker, recovery, self.tasks, metrics, call=no_calls, verify=None)
+        self.gateway = Gateway(
+            config,
+            self.broker,
+            commands,
+            recovery,
+            self.hub,
+            self.tasks,
+            metrics,
+            node="n",
+            wall=lambda: self.now_s,
+        )
+        node = NodeInfo("n", "0", 0, 0, False, None)
+        self.loop.run_until_complete(self.broker.start(self.gateway, node))
+        self.clients = {name: Client(self, name) for name in ("alice", "bob")}
+
+    def push(self, stream: str, data: Any) -> None:
+        raw = json.dumps(data).encode()
+        (position,) = self.loop.run_until_complete(self.broker.publish([Publication(stream, raw)]))
+        assert isinstance(position, Position)
+        self.pushed[stream, position.epoch, position.offset] = data
+
+    def expired(self, stream: str, epoch: str) -> int:
+        """The newest offset of this epoch that its journal no longer holds."""
+        journal = self.broker._journals.get(stream)
+        if journal is None or journal.epoch != epoch:
+            return max(offset for known, e, offset in self.pushed if (known, e) == (stream, epoch))
+        return journal.top - len(journal.messages)
+
+    def do(self, function: Callable[..., object], *args: object) -> None:
+        """Calls it on the loop."""
+
+        async def call() -> None:
+            function(*args)
+
+        self.loop.run_until_complete(call())
+
+    def run(self) -> None:
+        """Everything that can go on without the broker does."""
+        self.loop.run_until_complete(_turns(12))
+
+    def release(self, which: int = 0) -> None:
+        """One waiting answer of the broker arrives."""
+        if self.broker.waiting:
+            index = which % len(self.broker.waiting)
+            gate = self.broker.waiting[index]
+            del self.broker.waiting[index]
+            gate.set_result(None)
+            self.run()
+
+    def announce(self) -> None:
+        """The node hears the next thing that the broker said."""
+        if self.broker.unheard:
+            self.do(self.broker.unheard.popleft())
+            self.run()
+
+    def calm(self) -> None:
+        """Nothing is under way any more."""
+        for _ in range(1000):
+            for client in self.clients.values():
+                if client.admission is not None and client.admission.done():
+                    client.open()
+                client.take()
+            self.run()
+            if not self.broker.waiting and not self.broker.unheard and not any(map(_is_busy, self.clients.values())):
+                return
+            self.announce()
+            self.release()
+        tracks = [
+            (client.name, stream, track.state, track.position, client.session.streams[stream].position)
+            for client in self.clients.values()
+            if client.session is not None
+            for stream, track in client.session.tracks.items()
+        ]
+        raise AssertionError(
+            f"never calm: {len(self.broker.waiting)} answers, {len(self.broker.unheard)} announcements, {tracks}"
+        )
+
+    def end(self) -> None:
+        for client in self.clients.values():
+            if client.admission is not None:
+                client.admission.cancel()
+                self.loop.run_until_complete(asyncio.gather(client.admission, return_exceptions=True))
+        self.loop.run_until_complete(self.tasks.cancel_all())
+        self.loop.close()
