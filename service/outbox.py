@@ -32,10 +32,10 @@ class Outbox:
         self.on_room: Callable[[], None] | None = None  # called once by the writer when there is room again
 
     def put(self, frame: bytes) -> None:
+        self.size += len(frame)
         if not self.frames or self.size > self.limit:
             self.writer.wake()
         self.frames.append(frame)
-        self.size += len(frame)
 
     def clear(self) -> None:
         """Forgets what was not sent."""

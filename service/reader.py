@@ -177,11 +177,15 @@ class Reader:
         return self._left == 0
 
     def _decode(self, data: bytes, *, final: bool) -> None:
-        assert self._decoder is not None
+        decoder = self._decoder
+        assert decoder is not None
         try:
-            self._decoder.decode(data, final)
+            decoder.decode(data, final)
         except UnicodeDecodeError:
             raise FrameError(CloseCode.INVALID_UTF8, "text is not UTF-8") from None
+        # Half a surrogate can't become anything, but the decoder waits for its third byte.
+        if b"\xed\xa0" <= decoder.getstate()[0] < b"\xee":
+            raise FrameError(CloseCode.INVALID_UTF8, "text is not UTF-8")
 
     def _finish(self) -> tuple[int, bytes]:
         if self._decoder is not None:

@@ -12,22 +12,25 @@ all is for the heartbeat to see (``stalled_since``).
 
 Closing.   OPEN ---- close(): we start ----> CLOSING, the close frame goes out after what waits; parse only for the
 answer
-           OPEN ---- a close frame comes --> ANSWERING, ours goes out, then the socket is shut
-           OPEN ---- the peer breaks the protocol --> DEAF, our close frame goes out, what comes is thrown away
-                     (a socket closed with unread bytes is reset, and the peer would never see our close frame)
+           OPEN ---- a close frame comes --> ANSWERING, ours goes out, then the socket is closed
+           OPEN ---- the peer breaks the protocol --> DEAF, our close frame and the end of file go out, what comes is
+                     thrown away until the peer's end of file (a socket closed with unread bytes is reset, and the
+                     peer would never see our close frame)
+           CLOSING - a close frame comes, ours still waits --> ANSWERING
            any ----- end of file, error, answer, abort() --> CLOSED, and the peer hears ``on_closed`` once
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from enum import IntEnum
 from time import monotonic
 from typing import Protocol
 
-from service import frames
+from service import frames, log
 from service.errors import CloseCode
 from service.outbox import Outbox
 from service.reader import FrameError, Reader, check_text, mask, parse_close
@@ -88,13 +91,17 @@ class Turn:
     def _flush(self) -> None:
         woken, self._woken = self._woken, []
         for wire in woken:
-            wire.flush()
+            try:
+                wire.flush()
+            except Exception as exc:  # a fault of ours; those behind it would wait for ever
+                log.error("connection.failed", error=exc)
+                wire.abort(CloseCode.INTERNAL_ERROR)
         self.after()
 
 
 class Wire:
-    """One WebSocket. ``seen`` is when something last arrived, ``stalled_since`` when a write last made progress
-    (both monotonic seconds)."""
+    """One WebSocket. ``seen`` is when something last arrived, ``stalled_since`` when a write that still waits last made
+    progress, 0.0 if none waits (both monotonic seconds). While ``paused`` nothing is read: silence says nothing."""
 
     __slots__ = (
         "_awake",
@@ -104,11 +111,11 @@ class Wire:
         "_fd",
         "_limit",
         "_loop",
-        "_paused",
         "_reader",
         "_sock",
         "_turn",
         "outbox",
+        "paused",
         "peer",
         "seen",
         "stalled_since",
@@ -133,10 +140,10 @@ class Wire:
         self._binary = binary
         self._reader: Reader | None = None
         self._awake = False
-        self._paused = False
         self._cut = False  # the first frame of the outbox has been sent in part
         self._code: int = CloseCode.ABNORMAL
         self.outbox = Outbox(self, outbox_bytes)
+        self.paused = False
         self.peer: Peer | None = None
         self.state = State.OPEN
         self.seen = monotonic()
@@ -180,20 +187,26 @@ class Wire:
             self._reader.receive(data)
             self._take_pieces()
         except FrameError as exc:
-            self._fail(exc)
+            self._fail(exc.code, exc.reason)
+        except Exception as exc:  # a fault of ours, and the rest of ``data`` is lost
+            log.error("connection.failed", error=exc)
+            self._fail(CloseCode.INTERNAL_ERROR)
 
     def _take_whole_frames(self, data: bytes) -> bytes:
         """Handles what needs no care, the common case; gives back the rest. Lengths of 126 and more, which say so in
-        bytes 2-3, are taken too; those of 64 KiB and more never are whole in one read."""
+        bytes 2-3, are taken too (shorter ones in that form are left to the reader); those of 64 KiB and more never are
+        whole in one read."""
         at, end = 0, len(data)
         peer = self.peer
         assert peer is not None
-        while end - at >= 6 and not self._paused:
+        while end - at >= 6 and not self.paused:
             first, length = data[at], data[at + 1] - frames.MASKED
             start = at + 6
             if length == 126 and end - at >= 8:
                 length = data[at + 2] << 8 | data[at + 3]
                 start = at + 8
+                if length < 126:
+                    break
             elif length < 0 or length > 125:
                 break
             stop = start + length
@@ -221,7 +234,7 @@ class Wire:
         peer, reader = self.peer, self._reader
         assert peer is not None
         assert reader is not None
-        while not self._paused and self.state < State.ANSWERING:
+        while not self.paused and self.state < State.ANSWERING:
             message = reader.next()
             if message is None:
                 break
@@ -245,39 +258,41 @@ class Wire:
             self.outbox.put(frames.pong(payload))
 
     def _on_close(self, code: int) -> None:
+        if self.state is State.CLOSING and self.outbox.frames:
+            self.state = State.ANSWERING  # they crossed, and ours is still here: now it is the answer
+            self.flush()
+            return
         if self.state is State.CLOSING:
             # Crossing close frames look like an answer; an answer repeats our code (section 5.5.1).
-            self._lost(answered=code == self._code and not self.outbox.frames)
+            self._lost(answered=code == self._code)
             return
         self._code = code
         self._enter(State.ANSWERING)
         self.outbox.put(frames.close(CloseCode.DONE if code == CloseCode.NO_STATUS else code))
         self.flush()
 
-    def _fail(self, error: FrameError) -> None:
-        """The peer broke the protocol: say so, then hear nothing more."""
+    def _fail(self, code: CloseCode, reason: str = "") -> None:
+        """The peer broke the protocol, or we failed: say so, then hear nothing more."""
         self._reader = None
         if self.state is State.OPEN:
-            self._code = error.code
-            self.outbox.put(frames.close(error.code, error.reason))
+            self._code = code
+            self.outbox.put(frames.close(code, reason or code.reason))
         self._enter(State.DEAF)
         self.flush()
 
     def pause_reading(self) -> None:
-        if not self._paused and self.state is not State.CLOSED:
-            self._paused = True
+        if not self.paused and self.state is not State.CLOSED:
+            self.paused = True
             self._loop.remove_reader(self._fd)
 
     def resume_reading(self) -> None:
-        if not self._paused or self.state is State.CLOSED:
+        if not self.paused or self.state is State.CLOSED:
             return
-        self._paused = False
+        self.paused = False
+        self.seen = monotonic()
         self._loop.add_reader(self._fd, self._on_readable)
         if self._reader is not None:
-            try:
-                self._take_pieces()
-            except FrameError as exc:
-                self._fail(exc)
+            self._receive(b"")
 
     # Writing
 
@@ -320,8 +335,8 @@ class Wire:
             outbox.on_room()
         if outbox.overflowing and self.state is State.OPEN:
             self.peer.on_slow()
-        if not waiting and self.state is State.ANSWERING:
-            self._lost()
+        if not waiting and self.state >= State.ANSWERING:
+            self._said_all()
 
     def _forget(self, sent: int) -> None:
         """The first ``sent`` bytes are gone; keeps the frames' boundaries."""
@@ -364,13 +379,21 @@ class Wire:
             outbox.frames += kept
             outbox.size = sum(map(len, kept))
         outbox.put(frames.close(code, reason))
-        if self._paused:
+        if self.paused:
             self.resume_reading()
 
     def _enter(self, state: State) -> None:
         self.state = state
         if self.peer is not None:
             self.peer.on_closing()
+
+    def _said_all(self) -> None:
+        """Our close frame is out. Who is deaf lets the peer go first, but doesn't keep it waiting for our end."""
+        if self.state is State.ANSWERING:
+            self._lost()
+        elif self.state is State.DEAF:
+            with contextlib.suppress(OSError):  # the peer has gone, or this was done before
+                self._sock.shutdown(socket.SHUT_WR)
 
     def abort(self, code: int | None = None) -> None:
         """Ends it without a word; ``code`` goes to the log and the metrics."""
