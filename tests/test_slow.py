@@ -1,4 +1,5 @@
-"""Slow readers: an honest one gets a long replay in pages, one that takes nothing is cut, and neither costs the others anything."""
+"""Slow readers: an honest one gets a long replay in pages, one that takes nothing is cut, and neither costs the others
+anything."""
 
 from __future__ import annotations
 
