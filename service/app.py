@@ -314,6 +314,12 @@ async def serve(config: Config, node: str) -> int:
         console=f"http://{config.internal.address}:{app.internal_port}/",
         settings=configuration.effective(config),
     )
+    console = f"http://{config.internal.address}:{app.internal_port}/"
+    print(f"Tidegate {service.__version__} runs. Open {console} and push:", flush=True)
+    print(
+        f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'",
+        flush=True,
+    )
     gc.collect()
     gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
     drain = asyncio.ensure_future(app.drain(await stopping.get()))  # noqa: TID251 - held here, awaited below
