@@ -23,6 +23,10 @@ POLICIES_KEPT = 10000
 _NAME = r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?"
 _HOST = rf"({_NAME}|\[[0-9a-f:.]+\])"
 
+# Of nginx's own meaning are spaces, quotes, ; { } and $.
+_PATH = r"^[A-Za-z0-9_./@+=-]+\Z"
+_PATH_ALLOWED = "a path of A-Z a-z 0-9 _ . / @ + = -"
+
 Address: TypeAlias = Annotated[
     str,
     Meta(
@@ -50,6 +54,10 @@ ApiKey: TypeAlias = Annotated[
 ]
 Upstream: TypeAlias = Annotated[
     str, Meta(pattern=rf"^({_HOST}:[0-9]{{1,5}}|unix:/[^\s;]+)\Z", extra={"allowed": "host:port or unix:/path"})
+]
+Network: TypeAlias = Annotated[
+    str,
+    Meta(pattern=r"^[0-9a-f.:]+(/[0-9]{1,3})?\Z", extra={"allowed": "an IP address or a network such as 10.0.0.0/8"}),
 ]
 Text: TypeAlias = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]+\Z")]  # no surrogates: what is not UTF-8 has no bytes
 Method: TypeAlias = Annotated[
@@ -315,12 +323,95 @@ class Edge(Section, frozen=True):
     upstreams: Annotated[list[Upstream], Meta(min_length=1, description="The public ports of all nodes.")] = (
         msgspec.field(default_factory=lambda: ["127.0.0.1:8000"])
     )
+    resolver: Annotated[
+        Upstream | None,
+        Meta(description="DNS server that finds the upstreams' addresses again; null: they are looked up at start."),
+    ] = None
+    nginx: Annotated[
+        Literal["debian", "image"],
+        Meta(description="Whose nginx. debian: Debian's packages. image: the official images, nginx 1.27.3 or newer."),
+    ] = "debian"
+    address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535, description="Port for ws.")] = 8080
+    tls_port: Annotated[int, Meta(ge=0, le=65535, description="Port for wss; 0: no TLS.")] = 8443
+    tls_dir: Annotated[
+        str,
+        Meta(
+            pattern=_PATH,
+            description="Folder with fullchain.pem and privkey.pem; relative to nginx's own configuration.",
+            extra={"allowed": _PATH_ALLOWED},
+        ),
+    ] = "../../deploy/tls"
+    hsts_s: Annotated[
+        int, Meta(ge=0, le=63_072_000, description="Seconds for which browsers shall use TLS only; 0 does not ask.")
+    ] = 0
+    internal: Annotated[Upstream, Meta(description="Where the edge serves its health and metrics.")] = "127.0.0.1:8081"
+    calls_port: Annotated[
+        int, Meta(ge=1, le=65535, description="Port on loopback where the edge makes calls for its own code.")
+    ] = 8082
+    run_dir: Annotated[
+        str,
+        # A Unix socket's path has 107 bytes at most (sys/un.h), and "/node-99.sock" follows.
+        Meta(
+            pattern=_PATH,
+            max_length=90,
+            description="Folder that nginx writes to: pid, temporary files, sockets.",
+            extra={"allowed": _PATH_ALLOWED + ", up to 90 characters"},
+        ),
+    ] = "/run/tidegate"
+    access_log: Annotated[
+        str,
+        Meta(
+            pattern=_PATH,
+            description="Where a line of JSON goes for each WebSocket and each refusal.",
+            extra={"allowed": _PATH_ALLOWED},
+        ),
+    ] = "/dev/stdout"
+    trusted_proxies: Annotated[
+        list[Network], Meta(description="Networks whose X-Forwarded-For tells the real address of a client.")
+    ] = []
     read_timeout_s: Annotated[
         int, Meta(ge=1, le=86400, description="Seconds without traffic after which the edge cuts a connection.")
     ] = 90
     send_timeout_s: Annotated[
         int, Meta(ge=1, le=86400, description="Seconds without progress of a write after which the edge cuts.")
     ] = 90
+    connect_timeout_s: Annotated[
+        int, Meta(ge=1, le=75, description="Seconds to wait for a node before another is tried.")
+    ] = 3
+    shutdown_timeout_s: Annotated[
+        int,
+        Meta(ge=1, le=86400, description="Seconds after a reload or stop when old workers cut what they still have."),
+    ] = 30
+    workers: Annotated[int, Meta(ge=1, le=1024, description="Worker processes; one for each core is usual.")] = 2
+    worker_connections: Annotated[
+        int,
+        Meta(ge=64, le=1_000_000, description="Connections of a worker; a WebSocket is two, four with njs."),
+    ] = 16384
+    nofile: Annotated[int, Meta(ge=128, le=2_000_000, description="Open files of a worker.")] = 20000
+    connections_per_address: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Connections of one address; over it 429.")
+    ] = 200
+    handshakes_per_second: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Handshakes per second of one address; over it 429.")
+    ] = 20
+    handshakes_burst: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="Handshakes of one address at once, beyond those per second.")
+    ] = 100
+    header_bytes: Annotated[
+        # A request line of 8 KiB must pass: docs/protocol.md, Limits.
+        int, Meta(ge=10240, le=16384, description="Bytes of a request's line, and of each header; over it 400 or 414.")
+    ] = 12288
+    body_bytes: Annotated[
+        int, Meta(ge=1, le=65536, description="Bytes of a request's body, of which a handshake has none; over it 413.")
+    ] = 1024
+    session_bytes: Annotated[
+        int,
+        Meta(ge=0, le=268_435_456, description="Bytes of a session that njs reads itself; then it only relays."),
+    ] = 1_048_576
+    session_calls: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="Calls of a session that njs answers; then it only relays.")
+    ] = 100
 
 
 class Log(Section, frozen=True):
