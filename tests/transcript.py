@@ -1,0 +1,29 @@
+"""A session without a socket, and what it was told."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from service.auth import unrestricted
+from service.model import Message
+from service.session import Session
+from tests.world import Line
+
+NEWS = "group:news"
+
+
+def new_session(client: str = "alice", number: int = 1) -> Session:
+    line = Line()
+    return Session(client, f"n1-{number}", unrestricted(client), line, line.outbox, 0)
+
+
+def message(offset: int, epoch: str = "e1", data: bytes = b"null") -> Message:
+    return Message(NEWS, epoch, offset, 0, data)
+
+
+def told(session: Session) -> list[Any]:
+    """Offsets of messages, and gaps as (from, to, reason), queued since the last look."""
+    return [
+        event["offset"] if event["type"] == "message" else (event["from"], event["to"], event["reason"])
+        for event in cast(Line, session.wire).take()
+    ]
