@@ -48,7 +48,7 @@ def includes(config: Config) -> dict[str, str]:
             "log_proxy.inc": _LOG_PROXY,
             "upstream.inc": _upstream(config.edge),
             "listen.inc": _listen(config.edge),
-            "errors.inc": _errors(),
+            "errors.inc": _errors(config.server.path),
             "location_ws.inc": _location_ws(config.edge),
             "status.inc": _status(config.edge),
             "njs_hops.inc": _njs_hops(config.edge),
@@ -283,8 +283,11 @@ _REFUSALS: dict[str, Refused] = {
 }
 
 
-def _errors() -> str:
-    return "location / {\n    return 404;\n}\n" + "".join(_refusals())
+def _errors(path: str) -> str:
+    bare = path.rstrip("/")
+    # nginx would redirect to the path with the slash, and a WebSocket client does not follow.
+    here = f"location = {bare} {{\n    return 404;\n}}\n" if bare else ""
+    return f"{here}location / {{\n    return 404;\n}}\n{''.join(_refusals())}"
 
 
 def _refusals() -> Iterator[str]:
