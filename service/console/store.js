@@ -1,0 +1,34 @@
+/** What outlives the page, in localStorage. What cannot be read there counts as absent. */
+
+const FORM = 'tidegate.console';
+const POSITIONS = 'tidegate.positions:'; // and the client id
+
+function load(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key));
+  } catch {
+    return null;
+  }
+}
+
+/** The connection panel as it was: `{client, groups, address, connected}`; null where there is none. */
+export function loadForm() {
+  return load(FORM);
+}
+
+export function saveForm(form) {
+  localStorage.setItem(FORM, JSON.stringify(form));
+}
+
+/** A client's positions; an empty Map where there are none. */
+export function loadPositions(client) {
+  return new Map(Object.entries(load(POSITIONS + client) ?? {}));
+}
+
+export function savePositions(client, positions) {
+  localStorage.setItem(POSITIONS + client, JSON.stringify(Object.fromEntries(positions)));
+}
+
+export function forgetPositions(client) {
+  localStorage.removeItem(POSITIONS + client);
+}
