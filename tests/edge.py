@@ -76,7 +76,7 @@ class Node:
         await self.process.port(self.internal)
 
     async def call(self, method: str, target: str, body: Any = None) -> Answer:
-        raw = b"" if body is None else json.dumps(body).encode()
+        raw = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
         return await ask(self.internal, method, target, {"Content-Type": JSON}, raw)
 
     async def push(self, address: str, data: Any) -> Any:

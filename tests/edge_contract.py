@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.edge import Stand, ask, stand
+from tests.edge_frames import Calls, Frames
 from tests.http_node import JSON
 from tests.peer import PING, Refusal, frame
 from tests.support import eventually
@@ -45,7 +46,8 @@ class Base:
         it = Stand(
             cls.variant,
             CALLS__ALLOW=["echo", "orders.create", "slow", "fail", "missing"],
-            CALLS__TIMEOUT_S=1,
+            CALLS__TIMEOUT_S=2,
+            CALLS__CONNECTIONS=512,
             GROUPS={"chat*": {"publish": "members", "presence": "members"}},
             LIMITS__CALLS_IN_FLIGHT=256,
         )
@@ -295,5 +297,5 @@ class Recovery(Base):
             assert raw == json.dumps(json.loads(raw), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-class Contract(Sessions, Commands, Recovery):
+class Contract(Sessions, Commands, Recovery, Frames, Calls):
     pass
