@@ -24,6 +24,7 @@ from service import http_api, log
 from service.auth import ApiKeys, Hosts, Origins, Verifier
 from service.broker import Broker
 from service.broker_memory import MemoryBroker
+from service.broker_redis import RedisBroker
 from service.calls import Caller
 from service.commands import Commands
 from service.connection import Connection, Door, Elsewhere
@@ -87,6 +88,19 @@ class App:
 
     def _make_broker(self) -> Broker:
         config = self.config
+        if config.broker.kind == "redis":
+            return RedisBroker(
+                url=config.broker.url,
+                prefix=config.broker.prefix,
+                node=self.node,
+                retention=config.retention,
+                meta_age_s=config.history.meta_age_s,
+                data_bytes=config.limits.data_bytes,
+                json_depth=config.limits.json_depth,
+                tail_bytes=config.limits.journal_bytes,
+                events=config.events.messages if config.events.enabled else 0,
+                observe=lambda stream, outcome: self.metrics.pushes.labels(stream.partition(":")[0], outcome).inc(),
+            )
         return MemoryBroker(
             epoch=secrets.token_hex(4),
             retention=config.retention,

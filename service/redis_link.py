@@ -1,0 +1,257 @@
+"""Connections to Redis: where it is, one line to it, and a link on which commands queue.
+
+redis-py connects, signs in, encrypts and parses. Its clients and pools are not used: they retry by themselves, and a
+publish whose answer was lost would be stored twice. Here nothing is repeated; a line that fails fails whatever waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from service.errors import BrokerDown
+from service.redis_scripts import Script
+from service.tasks import Tasks
+
+Argument: TypeAlias = bytes | str | int
+COMMANDS_WAITING = 20_000  # on one link; beyond that Redis is too slow to be asked more
+LOOK_S = 0.25
+TROUBLE = (RedisError, OSError, EOFError, TimeoutError)
+
+
+class Gone(BrokerDown):
+    """Nobody listens where Redis was: its process has ended."""
+
+
+class Address:
+    """Where Redis is, as ``broker.url`` says. Raises ValueError for a URL that cannot be used."""
+
+    def __init__(self, url: str) -> None:
+        self._sentinels: list[tuple[str, int]] = []
+        self._name = ""
+        self._sentinel_options: dict[str, Any] = {}
+        self._options: dict[str, Any] = {}
+        self._class: type[AbstractConnection] = Connection
+        if url.startswith("redis+sentinel://"):
+            self._of_sentinels(url)
+        else:
+            self._options |= parse_url(url)
+            self._class = self._options.pop("connection_class", Connection)
+        self._options["protocol"] = 2
+        try:
+            self._make("127.0.0.1", 6379, 1.0)
+        except TypeError as exc:
+            raise ValueError(f"broker.url: {exc}") from None
+
+    def _of_sentinels(self, url: str) -> None:
+        parts = urlsplit(url)
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        self._name = unquote(parts.path.strip("/"))
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        try:
+            for host in hosts.split(","):
+                name, _, port = host.rpartition(":") if re.search(r":[0-9]+\Z", host) else (host, "", "26379")
+                self._sentinels.append((name.strip("[]"), int(port)))
+            self._options["db"] = int(query.pop("db", "0"))
+        except ValueError:
+            raise ValueError("broker.url: redis+sentinel://h1:p1,h2:p2/NAME?db=0") from None
+        if "sentinel_password" in query:
+            self._sentinel_options["password"] = query.pop("sentinel_password")
+        if query:
+            raise ValueError(f"broker.url: unknown option {min(query)}")
+        user, _, password = credentials.partition(":")
+        if user:
+            self._options["username"] = unquote(user)
+        if password:
+            self._options["password"] = unquote(password)
+
+    def _make(self, host: str | None, port: int, timeout_s: float) -> AbstractConnection:
+        options = dict(self._options)
+        if host is not None:
+            options |= {"host": host, "port": port}
+        return self._class(**options, socket_timeout=None, socket_connect_timeout=timeout_s)
+
+    async def connect(self, timeout_s: float) -> AbstractConnection:
+        """A connection to the master, signed in. Raises Gone or BrokerDown."""
+        connection: AbstractConnection | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                host, port = await self._master(timeout_s) if self._name else (None, 0)
+                connection = self._make(host, port, timeout_s)
+                await connection.connect()  # type: ignore[no-untyped-call]
+                return connection
+        except BaseException as exc:
+            if connection is not None:
+                close(connection)
+                if _refused(exc):
+                    raise Gone("Redis does not listen") from exc
+            if isinstance(exc, TROUBLE):
+                raise BrokerDown(f"cannot connect to Redis: {_text(exc)}") from exc
+            raise
+
+    async def _master(self, timeout_s: float) -> tuple[str, int]:
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            self._sentinels,
+            socket_timeout=timeout_s / 2,
+            socket_connect_timeout=timeout_s / 2,
+            sentinel_kwargs={"socket_timeout": timeout_s / 2, "protocol": 2, **self._sentinel_options},
+        )
+        try:
+            host, port = await sentinel.discover_master(self._name)
+        finally:
+            for client in sentinel.sentinels:
+                await client.aclose()
+        return str(host), int(port)
+
+
+def _text(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _refused(exc: BaseException) -> bool:
+    """Whether every attempt was refused. Only the text tells where a name has several addresses."""
+    cause = exc.__context__ if exc.__context__ is not None else exc
+    numbers = set(re.findall(r"\[Errno (\d+)\]", str(cause)))
+    return isinstance(cause, ConnectionRefusedError) or numbers == {str(errno.ECONNREFUSED)}
+
+
+def encode(args: tuple[Argument, ...]) -> bytes:
+    """One command as RESP."""
+    parts = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        if not isinstance(arg, bytes):
+            arg = str(arg).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
+    return b"".join(parts)
+
+
+def close(connection: AbstractConnection) -> None:
+    """At once; ``disconnect`` needs a task, and this may be the end of all tasks."""
+    connection._close()  # type: ignore[no-untyped-call]
+
+
+class Line:
+    """A connection that is written to in whole turns of the loop and read by ``on_reply``. ``error`` is None while it
+    lives; ``on_end`` is called once."""
+
+    def __init__(self, connection: AbstractConnection, tasks: Tasks) -> None:
+        self._connection = connection
+        self._out: list[bytes] = []
+        self._some = asyncio.Event()
+        self.error: str | None = None
+        self.on_reply: Callable[[Any], None] = lambda reply: None
+        self.on_end: Callable[[str], None] = lambda error: None
+        self._running = [tasks.spawn(self._write(), "redis write"), tasks.spawn(self._read(), "redis read")]
+
+    def send(self, *args: Argument) -> None:
+        self._out.append(encode(args))
+        self._some.set()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._some.wait()
+                self._some.clear()
+                data = b"".join(self._out)
+                self._out.clear()
+                await self._connection.send_packed_command(data, check_health=False)
+        except TROUBLE as exc:
+            self.end(_text(exc))
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                try:
+                    reply = await self._connection.read_response(disconnect_on_error=False)
+                except ResponseError as exc:
+                    reply = exc
+                self.on_reply(reply)
+        except TROUBLE as exc:
+            self.end(_text(exc))
+
+    def end(self, error: str) -> None:
+        """Closes; idempotent."""
+        if self.error is not None:
+            return
+        self.error = error
+        current = asyncio.current_task()
+        for task in self._running:
+            if task is not current:
+                task.cancel()
+        close(self._connection)
+        self.on_end(error)
+
+
+class Link:
+    """Commands and their answers, in order. What waits longer than ``timeout_s`` ends the link: the answers behind it
+    would be late too."""
+
+    def __init__(self, connection: AbstractConnection, tasks: Tasks, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self.on_end: Callable[[], None] = lambda: None
+        self._line = Line(connection, tasks)
+        self._line.on_reply = self._answered
+        self._line.on_end = self._ended
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    @property
+    def error(self) -> str | None:
+        return self._line.error
+
+    def call(self, *args: Argument) -> asyncio.Future[Any]:
+        """The answer to come; it may raise ResponseError, or BrokerDown if the link ends first. Raises BrokerDown."""
+        if self._line.error is not None:
+            raise BrokerDown(self._line.error)
+        if len(self._waiting) >= COMMANDS_WAITING:
+            raise BrokerDown("Redis is too slow")
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((self._loop.time(), answer))
+        self._line.send(*args)
+        return answer
+
+    async def evaluate(self, script: Script, keys: list[str], args: list[Argument]) -> Any:
+        """Runs a script, which Redis may have forgotten."""
+        try:
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self.call("EVAL", script.text, len(keys), *keys, *args)
+
+    def _answered(self, reply: Any) -> None:
+        if not self._waiting:
+            self.end("an answer that nobody asked for")
+            return
+        _, answer = self._waiting.popleft()
+        if answer.done():
+            return  # cancelled
+        if isinstance(reply, ResponseError):
+            answer.set_exception(reply)
+        else:
+            answer.set_result(reply)
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+        if self._waiting and self._loop.time() - self._waiting[0][0] > self._timeout_s:
+            self.end(f"no answer from Redis within {self._timeout_s:g} s")
+
+    def end(self, error: str) -> None:
+        self._line.end(error)
+
+    def _ended(self, error: str) -> None:
+        self._timer.cancel()
+        while self._waiting:
+            _, answer = self._waiting.popleft()
+            if not answer.done():
+                answer.set_exception(BrokerDown(error))
+                answer.exception()  # seen: the caller may have given up
+        self.on_end()

@@ -1,0 +1,87 @@
+#!lua flags=allow-oom
+-- A node comes, or comes back, to this server. Source: docs/decisions/0010.
+-- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
+-- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel
+-- Answers {outcome, generation, writes, roster, now}. outcome: new, kept (the server changed, its data is whole),
+-- lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now, else 0.
+--@common
+local infos, votes = KEYS[3], KEYS[4]
+local candidate, node, incarnation, known = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local now = now_ms()
+local l = redis.call('HMGET', life, 'generation', 'incarnation')
+local generation = l[1]
+local count = tonumber(writes())
+local outcome = 'same'
+
+local function everybody_voted()
+  local needed = {}
+  for _, member in ipairs(redis.call('HKEYS', nodes)) do
+    needed[member] = true
+  end
+  local given = redis.call('HGETALL', votes)
+  local voted = false
+  for i = 1, #given, 2 do
+    if given[i] ~= ':since' then
+      voted = true
+      for member in string.gmatch(given[i + 1], '%S+') do
+        needed[member] = true
+      end
+    end
+  end
+  for i = 1, #given, 2 do
+    needed[given[i]] = nil
+  end
+  return voted and next(needed) == nil
+end
+
+if not generation then
+  outcome = 'new'
+elseif l[2] ~= incarnation then
+  if known == '' then -- it remembers nothing: others may
+    outcome = (redis.call('EXISTS', nodes) + redis.call('EXISTS', votes)) > 0 and 'wait' or 'lost'
+  elseif known == generation and ARGV[6] == '1' and tonumber(ARGV[5]) <= count then
+    redis.call('HSET', votes, node, ARGV[7])
+    outcome = everybody_voted() and 'kept' or 'wait'
+  else
+    outcome = 'lost'
+  end
+  if outcome == 'wait' then
+    redis.call('HSETNX', votes, ':since', int(now))
+    redis.call('PEXPIRE', votes, 60000)
+    if now - tonumber(redis.call('HGET', votes, ':since')) < tonumber(ARGV[9]) then
+      return { 'wait', generation, int(count), 0, int(now) }
+    end
+    outcome = 'lost'
+  end
+elseif known == generation and tonumber(ARGV[5]) > count then
+  outcome = 'lost' -- the same server, with older data
+end
+
+if outcome == 'new' or outcome == 'lost' then
+  generation = candidate
+  redis.call('DEL', nodes, infos)
+end
+if outcome == 'kept' then -- their beats are as old as the data
+  for _, member in ipairs(redis.call('HKEYS', votes)) do
+    local seen = string.match(redis.call('HGET', nodes, member) or '', ' (%d+)$')
+    if seen then
+      redis.call('HSET', nodes, member, int(now) .. ' ' .. seen)
+    end
+  end
+end
+if outcome ~= 'same' then
+  redis.call('HSET', life, 'generation', generation, 'incarnation', incarnation)
+  redis.call('DEL', votes)
+end
+local joined = 0
+local beat = redis.call('HGET', nodes, node)
+if beat then
+  beat = int(now) .. ' ' .. string.match(beat, ' (%d+)$')
+else
+  joined = redis.call('HINCRBY', life, 'roster', 1)
+  redis.call('PUBLISH', ARGV[10], 'roster')
+  beat = int(now) .. ' ' .. int(joined)
+end
+redis.call('HSET', nodes, node, beat)
+redis.call('HSET', infos, node, ARGV[8])
+return { outcome, generation, int(count), joined, int(now) }
