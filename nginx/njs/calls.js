@@ -1,0 +1,95 @@
+// A call becomes a request to the internal server of this nginx (calls.inc), and its answer becomes a text frame.
+
+import frames from 'frames.js';
+import json from 'json.js';
+
+const ANSWER_DEPTH = 64; // as in service/calls.py
+const NULL = Buffer.from('null');
+const END = Buffer.from('}');
+
+// `who` is {client, connection, request_id}. `done` is called once, with the frame for the client: within
+// calls_timeout_s, or not at all if the session ends before. The function that this gives ends the wait at once.
+function make(call, who, settings, done) {
+    let timer = null;
+    function finish(frame) {
+        if (timer !== null) {
+            clearTimeout(timer);
+            timer = null;
+            done(frame);
+        }
+    }
+    timer = setTimeout(() => {
+        finish(timeout(call.id, settings));
+    }, settings.calls_timeout_s * 1000);
+    request(call, who, settings).then((answer) => {
+        answer.arrayBuffer().then((body) => {
+            finish(reply(call.id, answer, Buffer.from(body), settings));
+        }).catch(() => {
+            finish(error(call.id, 'call_bad_answer', 'the answer ended too early'));
+        });
+    }).catch((reason) => {
+        finish(failed(call.id, String(reason.message), settings));
+    });
+    return () => {
+        finish(error(call.id, 'call_unavailable', 'given up: too much else to relay'));
+    };
+}
+
+function request(call, who, settings) {
+    return ngx.fetch(`${settings.calls_url}/${call.method}`, {
+        method: 'POST',
+        body: call.data,
+        headers: {
+            'Content-Type': 'application/json',
+            'X-Client-Id': who.client,
+            'X-Connection-Id': who.connection,
+            'X-Request-Id': who.request_id,
+            'X-Tidegate-Via': 'njs',
+        },
+        max_response_body_size: settings.answer_bytes,
+    });
+}
+
+// What the request ended with in place of an answer. The words are njs's own.
+function failed(id, reason, settings) {
+    if (reason.indexOf('too large') >= 0) {
+        return too_large(id, settings);
+    }
+    if (reason.indexOf('prematurely closed') >= 0 || reason.indexOf('invalid') >= 0) {
+        return error(id, 'call_bad_answer', 'the answer ended too early');
+    }
+    return error(id, 'call_unavailable', 'could not connect to the application');
+}
+
+function reply(id, answer, body, settings) {
+    const code = answer.headers.get('X-Tidegate-Failed');
+    if (code === 'call_timeout') {
+        return timeout(id, settings);
+    }
+    if (code) {
+        return error(id, 'call_unavailable', 'could not connect to the application');
+    }
+    if (body.length > settings.answer_bytes) {
+        return too_large(id, settings);
+    }
+    const data = body.length ? json.document(body, ANSWER_DEPTH) : NULL;
+    if (data === null) {
+        return error(id, 'call_bad_answer', 'the answer is not JSON in UTF-8');
+    }
+    return frames.text([Buffer.from(`{"type":"reply","id":${id},"status":${answer.status},"data":`), data, END]);
+}
+
+function too_large(id, settings) {
+    return error(id, 'call_bad_answer', `the answer is larger than ${settings.answer_bytes} bytes`);
+}
+
+function timeout(id, settings) {
+    return error(id, 'call_timeout', `no answer within ${settings.calls_timeout_s} s`);
+}
+
+// `id` is JSON text, `message` needs no escape.
+function error(id, code, message) {
+    return frames.text([Buffer.from(`{"type":"error","id":${id},"code":"${code}","message":"${message}"}`)]);
+}
+
+export default {make, error};
