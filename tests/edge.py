@@ -269,6 +269,6 @@ async def ask(
 
 
 def resident_kib(pid: int) -> int:
-    """The memory of a process that no other shares, in KiB."""
+    """The memory of a process that no other shares, in KiB, swapped out or not."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(kib) for kib in re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB", text, re.MULTILINE))
+    return sum(int(kib) for kib in re.findall(r"^(?:Private_Clean|Private_Dirty|Swap): +(\d+) kB", text, re.MULTILINE))

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.edge import Stand, ask, stand
+from tests.edge_failures import Failures
 from tests.edge_frames import Calls, Frames
 from tests.http_node import JSON
 from tests.peer import PING, Refusal, frame
@@ -297,5 +298,5 @@ class Recovery(Base):
             assert raw == json.dumps(json.loads(raw), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-class Contract(Sessions, Commands, Recovery, Frames, Calls):
+class Contract(Sessions, Commands, Recovery, Frames, Calls, Failures):
     pass

@@ -1,0 +1,140 @@
+"""The edge contract's failures: peers that vanish or do not read, an application or a service that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.edge import Stand, resident_kib, stand
+from tests.peer import Refusal
+from tests.support import eventually
+
+KIB = 1024
+
+_QUICK = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": 0.1, "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 0.4}
+
+
+class Failures:
+    variant: str
+
+    async def test_a_peer_that_gives_no_sign_of_life_is_closed_with_4007(self) -> None:
+        async with stand(self.variant, **_QUICK) as s, s.peer("alive") as alive, s.peer("dead", pong=False) as dead:
+            await alive.event()
+            await dead.event()
+            assert await dead.ended() == 4007
+            await eventually(lambda: len(alive.pings) > 5)
+            assert not alive.gone.is_set()
+
+    @pytest.mark.slow
+    async def test_a_half_open_peer_is_let_go_on_both_sides_of_the_edge(self) -> None:
+        async with stand(self.variant, edge={"EDGE__SEND_TIMEOUT_S": 15}, **_QUICK) as s, s.peer("frozen") as frozen:
+            await frozen.event()
+            frozen.reading.clear()  # it takes nothing, it says nothing
+            await eventually(lambda: _closed(s, "frozen") == 4007, 20)
+            if s.has_edge:
+                # What the service said last is in the kernel's hands: nginx has nothing to wait for.
+                assert (await s.edge.logged(client="frozen"))["status"] == 101
+
+    async def test_slow_readers_cost_neither_memory_nor_others(self) -> None:
+        """What nginx and the service grow by while five peers take nothing of 16 MB."""
+        settings = {"HEARTBEAT__WRITE_TIMEOUT_S": 2, "HISTORY__MESSAGES": 10}
+        async with stand(self.variant, **settings) as s, s.peer("reader", groups="news") as reader:
+            await reader.event()
+            slow = [s.peer(f"slow{n}", groups="news", rcvbuf=16 * KIB) for n in range(5)]
+            for peer in slow:
+                await peer.connect()
+                await peer.event()
+                peer.reading.clear()
+            before = _memory(s)
+            most = dict(before)
+            for number in range(1, 257):
+                await s.node.push("groups/news", "x" * (64 * KIB - 2))
+                assert (await reader.event())["offset"] == number
+                reader.seen.clear()
+                if number % 32 == 0:
+                    most = {name: max(kib, most[name]) for name, kib in _memory(s).items()}
+            for n in range(5):
+                await eventually(lambda n=n: _closed(s, f"slow{n}") == 4008, 15)
+            growth = {name: most[name] - before[name] for name in most}
+            print(f"{self.variant}: KiB grown with 5 slow readers of 16 MB: {growth}")
+            assert growth["service"] < 8 * KIB  # what five outboxes of 1 MiB share, the journal, and what a turn holds
+            assert growth.get("nginx", 0) < 4 * KIB
+            assert reader.close_code is None
+            for peer in slow:
+                await peer.cut()
+
+    async def test_calls_fail_while_the_application_is_away_and_nothing_else_does(self) -> None:
+        async with stand(self.variant) as s, s.peer("alice") as alice:
+            s.provoked("Connection refused|no live upstreams|prematurely closed|reset by peer")
+            await alice.event()
+            assert (await alice.ask(type="call", id=1, method="echo", data=1))["type"] == "reply"
+            await s.rest.stop()
+            error = await alice.ask(type="call", id=2, method="echo", data=1)
+            assert (error["type"], error["code"]) == ("error", "call_unavailable")
+            assert (await alice.ask(type="ping", id=3))["type"] == "pong"
+            s.start_rest()
+            await s.rest.port(s.rest_port)
+
+            async def is_back() -> bool:
+                answer = await alice.ask(type="call", id=4, method="echo", data=1)
+                return bool(answer["type"] == "reply")
+
+            await eventually(is_back)
+
+    async def test_a_killed_service_ends_sessions_and_is_missed_until_it_is_back(self) -> None:
+        async with stand(self.variant) as s:
+            s.provoked("Connection refused|no live upstreams|prematurely closed|reset by peer")
+            async with s.peer("alice") as alice:
+                await alice.event()
+                s.node.process.kill()
+                assert await alice.ended() in (None, 1001, 1011, 1012)
+            if s.has_edge:
+                with pytest.raises(Refusal) as info:
+                    await s.peer("alice").connect()
+                assert (info.value.status, info.value.code) == (502, "unavailable")
+                assert info.value.headers["content-type"] == "application/json"
+                assert int(info.value.headers["retry-after"]) > 0
+            s.node.start()
+            await s.node.ready()
+
+            async def is_back() -> bool:
+                try:
+                    async with s.peer("alice") as alice:
+                        return bool((await alice.event())["type"] == "welcome")
+                except Refusal:
+                    return False
+
+            await eventually(is_back)
+
+    async def test_a_service_that_drains_says_1012_and_takes_nobody(self) -> None:
+        async with stand(self.variant) as s:
+            s.provoked("Connection refused")
+            peers = [s.peer(f"p{n}") for n in range(4)]
+            await asyncio.gather(*(peer.connect() for peer in peers))
+            await asyncio.gather(*(peer.event() for peer in peers))
+            s.node.process.signal(15)
+            await eventually(lambda: s.node.process.logged("drain.started"))
+            with pytest.raises(Refusal) as info:
+                await s.peer("late").connect()
+            assert (info.value.status, info.value.code) == (503, "draining")
+            assert int(info.value.headers["retry-after"]) > 0
+            assert await asyncio.gather(*(peer.ended() for peer in peers)) == [1012] * 4
+            assert await s.node.process.ended() == 0
+            for peer in peers:
+                await peer.cut()
+
+
+def _closed(s: Stand, client: str) -> int | None:
+    """With which code the service closed it."""
+    closed = [line for line in s.node.process.logged("connection.closed") if line["client"] == client]
+    code: int | None = closed[0]["close_code"] if closed else None
+    return code
+
+
+def _memory(s: Stand) -> dict[str, Any]:
+    memory = {"service": resident_kib(s.node.process.pid)}
+    if s.has_edge:
+        memory["nginx"] = sum(map(resident_kib, s.edge.workers()))
+    return memory

@@ -1,0 +1,233 @@
+"""What every edge does that the service alone does not: TLS, limits, logs, metrics, several nodes, reload and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from service.config import load
+from tests.edge import Stand, ask, certificates, environ, stand
+from tests.edge_contract import PATH, UPGRADE, Contract
+from tests.http_node import Answer, Link, head
+from tests.peer import PING, Refusal, frame
+from tests.support import eventually
+
+
+async def ask_tls(port: int, context: ssl.SSLContext) -> tuple[Answer, str]:
+    """An answer over TLS to what is no handshake, and the version of TLS."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    try:
+        version = writer.get_extra_info("ssl_object").version()
+        answer = await Link(reader, writer).ask(head("GET", PATH + "?client=a", {"Host": f"127.0.0.1:{port}"}))
+        return answer, version
+    finally:
+        writer.close()
+
+
+def trusting() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=f"{certificates()}/fullchain.pem")
+
+
+class EdgeContract(Contract):
+    close_code_at_stop: int | None = None  # with which sessions end that are open when nginx stops, if with any
+
+    # TLS
+
+    async def test_wss_is_the_same_session(self, s: Stand, name: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.edge.tls_port, ssl=trusting())
+        host = f"127.0.0.1:{s.edge.tls_port}"
+        origin = {"Host": host, "Origin": f"https://{host}"}
+        writer.write(head("GET", f"{PATH}?client={name}", UPGRADE | origin))
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        first, length = await reader.readexactly(2)
+        assert (first, length) == (0x81, 126)
+        welcome = json.loads(await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big")))
+        assert welcome["client"] == name
+        writer.write(frame(PING, b"x"))
+        assert await reader.readexactly(3) == b"\x8a\x01x"
+        writer.close()
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    async def test_tls_1_2_and_1_3_are_spoken(self, s: Stand, version: ssl.TLSVersion) -> None:
+        context = trusting()
+        context.minimum_version = context.maximum_version = version
+        answer, spoken = await ask_tls(s.edge.tls_port, context)
+        assert answer.status == 426
+        assert spoken.replace(".", "_") == version.name
+        assert "strict-transport-security" not in answer.headers
+
+    async def test_older_tls_and_ciphers_without_forward_secrecy_are_refused(self, s: Stand) -> None:
+        old = trusting()
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        weak = trusting()
+        weak.maximum_version = ssl.TLSVersion.TLSv1_2
+        weak.set_ciphers("ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA:@SECLEVEL=0")
+        for context in (old, weak):
+            with pytest.raises((ssl.SSLError, ConnectionResetError)):
+                await ask_tls(s.edge.tls_port, context)
+
+    async def test_plain_http_on_the_tls_port_is_400(self, s: Stand) -> None:
+        answer = await ask(s.edge.tls_port, "GET", PATH)
+        assert (answer.status, answer.code) == (400, "bad_request")
+
+    # Limits
+
+    async def test_one_address_has_its_limits(self) -> None:
+        limits = {
+            "EDGE__CONNECTIONS_PER_ADDRESS": 3,
+            "EDGE__HANDSHAKES_PER_SECOND": 1,
+            "EDGE__HANDSHAKES_BURST": 5,
+            "EDGE__HSTS_S": 600,
+        }
+        async with stand(self.variant, edge=limits) as s:
+            peers = [s.peer(f"p{n}") for n in range(3)]
+            for peer in peers:
+                await peer.connect()
+                await peer.event()
+            refusals = []
+            for _ in range(4):
+                with pytest.raises(Refusal) as info:
+                    await s.peer("late").connect()
+                refusals.append(info.value)
+            for refusal in refusals:
+                assert (refusal.status, refusal.code) == (429, "too_many_connections")
+                assert int(refusal.headers["retry-after"]) > 0
+                assert "strict-transport-security" not in refusal.headers  # not over plain HTTP
+            log = s.edge.process.stderr
+            assert "limiting connections by zone" in log
+            assert "limiting requests" in log
+            for peer in peers:
+                await peer.cut()
+            answer, _ = await ask_tls(s.edge.tls_port, trusting())
+            assert answer.headers["strict-transport-security"] == "max-age=600"
+
+    async def test_slow_headers_are_cut_and_large_ones_and_bodies_refused(self) -> None:
+        async with stand(self.variant, edge={"SERVER__HEADER_TIMEOUT_S": 0.3}) as s:
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            writer.write(b"GET /ws-notifications/?client=a HTTP/1.1\r\nHost: localhost\r\n")
+            begun = time.monotonic()
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            assert time.monotonic() - begun >= 0.25
+            writer.close()
+            answer = await ask(s.port, "GET", PATH + "?x=" + "x" * 13_000, UPGRADE)
+            assert (answer.status, answer.code) == (414, "bad_request")
+            answer = await ask(s.port, "GET", PATH, {**UPGRADE, "Cookie": "x" * 13_000})
+            assert (answer.status, answer.code) == (400, "bad_request")
+            s.provoked("client intended to send too large body")
+            answer = await ask(s.port, "GET", PATH, {**UPGRADE, "Content-Length": "2000"})
+            assert (answer.status, answer.code) == (413, "too_large")
+            answer = await ask(s.port, "BAD\x01", PATH)
+            assert (answer.status, answer.code) == (400, "bad_request")
+
+    async def test_a_trusted_proxy_says_where_a_client_is(self, s: Stand, name: str) -> None:
+        async with s.peer(name, headers={"X-Forwarded-For": "192.0.2.1"}) as peer:
+            await peer.event()
+        assert (await s.edge.logged(client=name))["address"] == "127.0.0.1"
+        async with stand(self.variant, edge={"EDGE__TRUSTED_PROXIES": ["127.0.0.0/8"]}) as trusting_stand:
+            async with trusting_stand.peer(name, headers={"X-Forwarded-For": "198.51.100.7, 192.0.2.1"}) as peer:
+                await peer.event()
+            assert (await trusting_stand.edge.logged(client=name))["address"] == "192.0.2.1"
+
+    # Monitoring
+
+    async def test_the_log_has_a_line_for_each_websocket_and_no_token(self, s: Stand, name: str) -> None:
+        with pytest.raises(Refusal):
+            await s.peer(name, token="secret", cursor="secret").connect()
+        async with s.peer(name, unknown="secret") as peer:
+            await peer.event()
+            connection = peer.answer_headers["tidegate-connection"]
+            for _ in range(100):
+                peer.send_text("ping")
+            for _ in range(100):
+                await peer.raw()
+            peer.close(1000)
+            await peer.ended()
+        line = await s.edge.logged(client=name)
+        assert (line["status"], line["path"], line["conn"]) == (101, PATH, connection)
+        assert line["upstream"] == f"127.0.0.1:{s.node.public}"
+        assert line["bytes_in"] > 1000
+        assert line["bytes_out"] > 600
+        assert line["duration_s"] >= 0
+        assert line["close_code"] in (None, 1000)
+        assert "secret" not in s.edge.access_log.read_text()
+
+    async def test_it_tells_its_health_and_counts_websockets(self, s: Stand, name: str) -> None:
+        assert (await ask(s.edge.internal, "GET", "/healthz")).json == {"status": "ok"}
+
+        async def count() -> int:
+            return self.websockets((await ask(s.edge.internal, "GET", "/metrics")).body.decode())
+
+        before = await eventually(count) if await count() else 0
+        async with s.peer(name), s.peer(name):
+            await eventually(lambda: _is(count, before + 2))
+        await eventually(lambda: _is(count, before))
+
+    def websockets(self, metrics: str) -> int:
+        """Live WebSockets, from what ``/metrics`` said."""
+        raise NotImplementedError
+
+    # Several nodes
+
+    async def test_sessions_are_spread_and_a_dead_or_draining_node_is_passed_over(self) -> None:
+        async with stand(self.variant, nodes=3, SERVER__DRAIN_S=3) as s:
+            s.provoked("Connection refused|prematurely closed|reset by peer")
+            peers = [s.peer(f"p{n}") for n in range(9)]
+            for peer in peers:
+                await peer.connect()
+                await peer.event()
+            nodes = [peer.seen[0]["node"] for peer in peers]
+            assert sorted(nodes.count(node) for node in set(nodes)) == [3, 3, 3]
+            s.nodes[0].process.signal(signal.SIGTERM)
+            await eventually(lambda: s.nodes[0].process.logged("drain.started"))
+            s.nodes[1].process.kill()
+            for n in range(6):
+                async with s.peer(f"late{n}") as late:
+                    assert (await late.event())["node"].startswith("n3")
+            for peer in peers:
+                await peer.cut()
+
+    # Reload and stop
+
+    async def test_a_reload_takes_new_sessions_at_once_and_lets_old_ones_go_on_for_a_while(self) -> None:
+        async with stand(self.variant, edge={"EDGE__SHUTDOWN_TIMEOUT_S": 2}) as s:
+            async with s.peer("old") as old:
+                await old.event()
+                await s.edge.reload()
+                async with s.peer("new") as new:
+                    await new.event()
+                    if self.close_code_at_stop is None:
+                        await s.node.push("clients/old", "still here")
+                        assert (await old.event())["data"] == "still here"
+                    assert await old.ended(10) == self.close_code_at_stop
+                    await s.node.push("clients/new", 1)
+                    assert (await new.event())["data"] == 1
+            await eventually(lambda: len(s.edge.workers()) == 1)
+
+    async def test_a_stop_ends_sessions_in_time(self) -> None:
+        async with stand(self.variant, edge={"EDGE__SHUTDOWN_TIMEOUT_S": 1}) as s, s.peer("alice") as alice:
+            await alice.event()
+            s.edge.process.signal(signal.SIGQUIT)
+            assert await alice.ended() == self.close_code_at_stop
+            assert await s.edge.process.ended() == 0
+
+    async def test_committed_includes_are_those_of_the_defaults(self) -> None:
+        from service import render
+
+        conf_d = Path(render.SOURCE) / "conf.d"
+        for name, text in render.includes(load(None, environ({}))).items():
+            assert (conf_d / name).read_text() == text, f"{name}: make generate"
+
+
+async def _is(count: object, wanted: int) -> bool:
+    return bool(await count() == wanted)  # type: ignore[operator]
