@@ -44,6 +44,8 @@ from service.wire import Turn
 PROBE_S = 2.0
 SWEEP_S = 0.25
 HEADER_BYTES = 16 * 1024
+PUBLIC_BODY_BYTES = 64 * 1024  # of a request that is no handshake, and is read only to be refused
+INTERNAL_IDLE_S = 75.0  # pooled clients would run into connections that are just being closed
 BACKLOG = 4096
 
 
@@ -99,7 +101,7 @@ class App:
                 json_depth=config.limits.json_depth,
                 tail_bytes=config.limits.journal_bytes,
                 events=config.events.messages if config.events.enabled else 0,
-                observe=lambda stream, outcome: self.metrics.pushes.labels(stream.partition(":")[0], outcome).inc(),
+                observe=self.metrics.pushed,
             )
         return MemoryBroker(
             epoch=secrets.token_hex(4),
@@ -138,8 +140,8 @@ class App:
             [(re.escape(config.server.path), Connection, {"door": self._door()}), (".*", Elsewhere)], **settings
         )
         internal = Application(http_api.routes(self._api()), log_function=lambda handler: None)
-        self._serve(public, self._public_sockets, 64 * 1024)
-        self._serve(internal, self._internal_sockets, config.limits.body_bytes)
+        self._serve(public, self._public_sockets, config.server.header_timeout_s)
+        self._serve(internal, self._internal_sockets, INTERNAL_IDLE_S)
         self._register_gauges()
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         if isinstance(self.broker, MemoryBroker):
@@ -152,14 +154,13 @@ class App:
         self.public_port: int = self._public_sockets[0].getsockname()[1]
         self.internal_port: int = self._internal_sockets[0].getsockname()[1]
 
-    def _serve(self, application: Application, sockets: list[socket.socket], body_bytes: int) -> None:
-        timeout_s = self.config.server.header_timeout_s
+    def _serve(self, application: Application, sockets: list[socket.socket], idle_s: float) -> None:
         server = HTTPServer(
             application,
-            idle_connection_timeout=timeout_s,
-            body_timeout=timeout_s,
+            idle_connection_timeout=idle_s,
+            body_timeout=self.config.server.header_timeout_s,
             max_header_size=HEADER_BYTES,
-            max_body_size=body_bytes,
+            max_body_size=PUBLIC_BODY_BYTES,  # the API sets its own, request by request
         )
         server.add_sockets(sockets)
         self._servers.append(server)
@@ -208,13 +209,15 @@ class App:
         log.info("drain.started", connections=len(sessions), duration_s=seconds)
         begun_s = time.monotonic()
         for count, session in enumerate(sessions):
+            if session.ended:
+                continue  # went by itself
             wait_s = begun_s + seconds * count / len(sessions) - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             self.gateway.end(session, CloseCode.RESTART)
         deadline_s = time.monotonic() + CLOSE_S
-        while self.metrics.open_connections and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - once in a process's life
+        while self.metrics.open_connections and time.monotonic() < deadline_s:  # noqa: ASYNC110 - once in its life
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Ends at once what is left."""

@@ -36,6 +36,7 @@ class Metrics(Collector):
         self._gauges: list[Reading] = []
         self._counts: list[Reading] = []
         self.open_connections = 0
+        self._pushed: dict[tuple[str, str], Counter] = {}
         self.gaps = 0
         self.missed = 0
         r = self.registry
@@ -79,6 +80,14 @@ class Metrics(Collector):
     def reset(self) -> None:
         self.recoveries.labels("reset").inc()
         self.gaps += 1
+
+    def pushed(self, stream: str, result: str) -> None:
+        """One push: ``result`` is accepted, published (by a client), or the code with which it was refused."""
+        kind = stream.partition(":")[0]
+        counter = self._pushed.get((kind, result))
+        if counter is None:  # looking a label up costs as much as counting
+            counter = self._pushed[kind, result] = self.pushes.labels(kind, result)
+        counter.inc()
 
     def opened(self) -> None:
         self.open_connections += 1

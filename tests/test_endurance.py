@@ -59,6 +59,7 @@ async def test_5000_idle_and_200_active_connections_for_two_minutes(start_proces
             "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_INTERVAL": "10",
             "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "20",
             "TIDEGATE_LOG__LEVEL": "warning",
+            "TIDEGATE_SERVER__DRAIN_S": "1",
         },
     )
     await service.port(internal)
@@ -95,5 +96,5 @@ async def _connect(url: str, count: int) -> list[Listener]:
         pairs = await asyncio.gather(
             *(picows.ws_connect(Listener, url.format(n=n)) for n in range(start, min(start + 50, count)))
         )
-        listeners += [listener for _, listener in pairs]
+        listeners += [listener for _, listener in pairs if isinstance(listener, Listener)]
     return listeners

@@ -55,6 +55,9 @@ class LateBroker(MemoryBroker):
 
         self.unheard.append(say)
 
+    def on_gap(self, gap: Gap, position: Position) -> None:
+        self._say(gap.stream, lambda: self._heard_by.on_gap(gap, position))
+
     def on_order(self, order: Order) -> None:
         self.unheard.append(lambda: self._heard_by.on_order(order))
 
@@ -88,7 +91,7 @@ class LateBroker(MemoryBroker):
             self._subscribed[stream] = self._new_epoch()
             position = self._position(stream)
             gap = Gap(stream, position.epoch, None, position.offset, "reset")
-            self._say(stream, lambda: self._heard_by.on_gap(gap, position))
+            self.on_gap(gap, position)
 
 
 class Line:
