@@ -36,7 +36,9 @@ class Shared(msgspec.Struct):
 
 
 class Peer:
-    __slots__ = ("_next_ping_s", "_shared", "_warned", "session", "tick", "wire")
+    """``tick`` is the heartbeat's. ``wire`` is None when the connection has ended."""
+
+    __slots__ = ("_end_by_s", "_next_ping_s", "_shared", "_warned", "session", "tick", "wire")
 
     def __init__(self, shared: Shared, session: Session, wire: Wire) -> None:
         self._shared = shared
@@ -44,6 +46,7 @@ class Peer:
         self.wire: Wire | None = wire
         self.tick = 0
         self._warned: Rights | None = None  # the rights whose end was announced
+        self._end_by_s = 0.0  # once a close frame of ours is under way: how long its answer has
         now_s = wire.seen
         self._next_ping_s = shared.heartbeat.first_ping_s(now_s)
         self._schedule(now_s)
@@ -79,12 +82,14 @@ class Peer:
             self._end(CloseCode.SLOW_CONSUMER)
 
     def on_closing(self) -> None:
-        if self.wire is not None:
-            self._shared.heartbeat.schedule(self, time.monotonic() + CLOSE_S)
+        self._end(CloseCode.DONE)  # nothing of any stream may follow a close frame; the wire has said the code
+        self._end_by_s = self._shared.loop.time() + CLOSE_S
+        self._shared.heartbeat.schedule(self, self._end_by_s)
 
     def on_closed(self, code: int, answered: bool) -> None:
         session = self.session
         self.wire = None
+        self._shared.heartbeat.forget(self)
         self._shared.gateway.drop(session, confirmed=answered)
         self._shared.metrics.closed(code)
         log.info(
@@ -102,15 +107,18 @@ class Peer:
         if wire is None:
             return
         if wire.state is not State.OPEN:
-            wire.abort()  # no answer to our close frame
+            if now_s >= self._end_by_s:
+                wire.abort()  # no answer to our close frame
+            else:
+                heartbeat.schedule(self, self._end_by_s)
             return
-        if now_s - wire.seen >= heartbeat.timeout_s:
+        if now_s >= self._silent_at_s(wire) and not wire.paused:
             self._end(CloseCode.NO_SIGN_OF_LIFE)
             return
         if now_s >= self._next_ping_s:
-            self._next_ping_s += heartbeat.interval_s
-            if self._next_ping_s <= now_s:  # the process was held up: no burst of pings
-                self._next_ping_s = now_s + heartbeat.interval_s
+            # One, however late; by whole intervals, or all would be in step after the process was held up.
+            late = (now_s - self._next_ping_s) // heartbeat.interval_s
+            self._next_ping_s += heartbeat.interval_s * (late + 1)
             self._shared.gateway.ping_queued(self.session, heartbeat.mark)
             wire.outbox.put(heartbeat.ping_frame)
         rights = self.session.rights
@@ -124,9 +132,14 @@ class Peer:
                 self.session.send(encode_expiring(round(left_s)))
         self._schedule(now_s)
 
+    def _silent_at_s(self, wire: Wire) -> float:
+        """When it will have given no sign of life for too long."""
+        heartbeat = self._shared.heartbeat
+        return max(wire.seen, heartbeat.resumed_s) + heartbeat.timeout_s
+
     def _schedule(self, now_s: float) -> None:
         assert self.wire is not None
-        due_s = min(self._next_ping_s, self.wire.seen + self._shared.heartbeat.timeout_s)
+        due_s = min(self._next_ping_s, self._silent_at_s(self.wire))
         rights = self.session.rights
         if rights.expires is not None:
             left_s = rights.expires - time.time()

@@ -41,8 +41,8 @@ def parse_close(payload: bytes) -> int:
     """The code in a close frame, 1005 where it has none. Raises FrameError (sections 5.5.1 and 7.4)."""
     if not payload:
         return CloseCode.NO_STATUS
-    code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not frames.may_be_sent(code):
+    code = int.from_bytes(payload[:2], "big")  # one byte alone is below every code
+    if not frames.may_be_sent(code):
         raise FrameError(CloseCode.PROTOCOL_ERROR, "invalid close code")
     check_text(payload[2:])
     return code

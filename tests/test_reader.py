@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from service.errors import CloseCode
 from service.reader import FrameError, Reader, parse_close
+from tests.hand import HandWire
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, frame
-from tests.wires import NAMES, Frames, HandWire, closed_with
+from tests.wires import NAMES, Frames, closed_with
 
 CONTINUATION = 0
 LIMIT = 300  # small, so that examples pass it

@@ -12,9 +12,10 @@ from service import frames
 from service.errors import CloseCode
 from service.reader import Reader
 from service.wire import WRITE_BYTES, State, Turn
+from tests.hand import HandWire
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.support import Logs, eventually
-from tests.wires import HandWire, Line, closed_with
+from tests.wires import Line, closed_with
 
 SMALL = 8192  # of kernel buffers: what passes it waits in the outbox
 
@@ -144,11 +145,27 @@ async def test_a_slow_consumer_reads_its_close_frame_after_the_frame_that_was_cu
     assert await line.closed() == (4008, True)
 
 
-async def test_a_slow_consumer_whose_frames_are_whole_reads_its_close_frame_next(lines: Callable[..., Line]) -> None:
-    line = lines()
-    line.put(b"a", b"b")
-    line.wire.close(CloseCode.SLOW_CONSUMER)
-    assert await line.frames(1) == [("close", b"\x0f\xa8")]
+def test_a_slow_consumer_that_has_whole_frames_reads_its_close_frame_next() -> None:
+    hand = HandWire(message_bytes=1024, binary=False)
+    payloads = [bytes([letter]) * 8 for letter in b"abcd"]
+    for payload in payloads:
+        hand.wire.outbox.put(frames.text(payload))
+    hand.write(15)  # the first, and half of the second
+    hand.write(5)
+    hand.wire.close(CloseCode.SLOW_CONSUMER)
+    hand.write()
+    assert hand.said() == [("text", payloads[0]), ("text", payloads[1]), ("close", b"\x0f\xa8")]
+
+
+def test_a_frame_that_was_cut_once_is_forgotten_when_it_has_gone() -> None:
+    hand = HandWire(message_bytes=1024, binary=False)
+    hand.wire.outbox.put(frames.text(b"first"))
+    hand.write(4)
+    hand.write()
+    hand.wire.outbox.put(frames.text(b"second"))
+    hand.wire.close(CloseCode.SLOW_CONSUMER)
+    hand.write()
+    assert hand.said() == [("text", b"first"), ("close", b"\x0f\xa8")]
 
 
 async def test_other_closes_come_after_all_that_waits(lines: Callable[..., Line]) -> None:

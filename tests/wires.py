@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from service import frames
 from service.wire import Turn, Wire
@@ -20,13 +19,14 @@ Frames = list[tuple[str, bytes]]
 
 
 class CountingSocket(socket.socket):
-    """A real socket that remembers how much each ``send`` was given."""
+    """A real socket that remembers how much each ``send`` was given, and takes no more than ``most`` of it."""
 
     sent: list[int]
+    most: int | None
 
     def send(self, data: Any, flags: int = 0) -> int:
         self.sent.append(len(data))
-        return super().send(data, flags)
+        return super().send(data[: self.most], flags)
 
 
 def connected(*, buffers: int | None = None) -> tuple[CountingSocket, socket.socket]:
@@ -39,7 +39,7 @@ def connected(*, buffers: int | None = None) -> tuple[CountingSocket, socket.soc
         theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         accepted, _ = listener.accept()
     ours = CountingSocket(fileno=accepted.detach())
-    ours.sent = []
+    ours.sent, ours.most = [], None
     if buffers is not None:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
     ours.setblocking(False)
@@ -174,58 +174,3 @@ def _whole(data: bytes) -> Frames:
         found += frames_of(data[:length])
         data = data[length:]
     return found
-
-
-class HandLoop:
-    """The calls that a wire makes to its loop. It turns only when it is told to."""
-
-    def __init__(self) -> None:
-        self.readable: Callable[[], None] | None = None
-        self.soon: list[Callable[[], None]] = []
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        self.readable = callback
-
-    def remove_reader(self, fd: int) -> None:
-        self.readable = None
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        soon, self.soon = self.soon, []
-        for callback in soon:
-            callback()
-
-
-class HandWire:
-    """A wire that reads what it is ``fed`` at once, piece by piece."""
-
-    def __init__(self, *, message_bytes: int, binary: bool) -> None:
-        self.loop = HandLoop()
-        self.heard = Heard()
-        self._ours, self._theirs = connected()
-        loop = cast(Any, self.loop)
-        self.wire = Wire(self._ours, loop, Turn(loop), message_bytes=message_bytes, outbox_bytes=2**20, binary=binary)
-        self.wire.start(self.heard)
-
-    def feed(self, piece: bytes) -> None:
-        """Less than 64 KiB, which a wire takes in one go; nothing more once it has closed."""
-        if self.loop.readable is None:
-            return
-        self._theirs.sendall(piece)
-        select.select([self._ours], [], [], 5)
-        self.loop.readable()
-        self.loop.turn()
-
-    def said(self) -> Frames:
-        """What came back in all. The connection is over then."""
-        data = b""
-        try:
-            while part := self._theirs.recv(2**20):
-                data += part
-        except BlockingIOError:
-            pass
-        self._theirs.close()
-        self.wire.abort()
-        return frames_of(data)
