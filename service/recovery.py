@@ -34,15 +34,13 @@ class Recovery:
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
         """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
         next. Raises BrokerDown, with the session as it was."""
-        async with self._locks.of(stream):
-            audience = self._hub.audiences.get(stream)
-            if audience is None:
-                audience = self._hub.open(stream, await self._broker.subscribe(stream))
-            if not session.ended:
-                track = session.follow(audience, since)
-                audience.joining.add(session)
+        audience = self._hub.audiences.get(stream) or await self._open(stream)
+        if session.ended:
             self._close_if_empty(audience)
-        if since is None or session.ended:
+            return
+        track = session.follow(audience, since)
+        audience.joining.add(session)
+        if since is None:
             return
         try:
             page = await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
@@ -50,6 +48,13 @@ class Recovery:
             self.detach(session, stream)
             raise
         track.page = page
+
+    async def _open(self, stream: str) -> Audience:
+        """The stream's audience, once the broker has confirmed that it is heard here. An open audience needs no lock: it is
+        closed only when it is found empty, before anything is awaited."""
+        async with self._locks.of(stream):
+            audience = self._hub.audiences.get(stream)
+            return audience or self._hub.open(stream, await self._broker.subscribe(stream))
 
     def begin(self, session: Session, stream: str) -> None:
         """The answer that names the stream has been queued: its first page follows, then what was held, then it is
