@@ -20,12 +20,13 @@ from tests.support import Process, eventually
 TOKEN_KEY = "a key for tokens, made for this test"
 API_KEY = "a-key-for-the-api-made-for-this-test"
 
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium"),
-    pytest.mark.timeout(seconds=180),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
 
 StartService = Callable[..., Service]
+
+
+def token_for(client: str) -> str:
+    return jwt.encode({"sub": client, "exp": int(time.time()) + 600, "groups": ["*"]}, TOKEN_KEY, "HS256")
 
 
 @pytest.fixture
@@ -426,7 +427,7 @@ async def test_the_key_is_asked_for_and_ends_with_the_tab(new_service: StartServ
 async def test_a_token_names_the_client_and_stays_out_of_the_address(new_service: StartService) -> None:
     service = new_service(TIDEGATE_AUTH__MODE="jwt", TIDEGATE_AUTH__ALGORITHM="HS256", TIDEGATE_AUTH__KEY=TOKEN_KEY)
     await service.start()
-    token = jwt.encode({"sub": "bob", "exp": int(time.time()) + 600, "groups": ["*"]}, TOKEN_KEY, "HS256")
+    token = token_for("bob")
     async with chromium() as browser:
         console = await browser.open(service)
         addresses: list[str] = []
@@ -443,3 +444,22 @@ async def test_a_token_names_the_client_and_stays_out_of_the_address(new_service
         await service.push("clients/bob", "missed")
         await console.connect("Resume")
         await console.shows("for bob", "missed")
+
+
+async def test_a_token_is_replaced_on_the_live_connection(new_service: StartService) -> None:
+    service = new_service(TIDEGATE_AUTH__MODE="jwt", TIDEGATE_AUTH__ALGORITHM="HS256", TIDEGATE_AUTH__KEY=TOKEN_KEY)
+    await service.start()
+    async with chromium() as browser:
+        console = await browser.open(service)
+        await console.page.locator("#token").fill("no token")
+        await console.page.locator("#connect").click()
+        await expect(console.page.locator("#connect-words")).to_contain_text("not a JWT")
+        await console.page.locator("#token").fill(token_for("bob"))
+        await console.connect()
+        await console.page.locator("#token").fill(token_for("carol"))
+        await console.page.locator("#refresh").click()
+        await expect(console.notes.last).to_contain_text("Error")
+        await console.page.locator("#token").fill(token_for("bob"))
+        await console.page.locator("#refresh").click()
+        await expect(console.notes.last).to_contain_text("Token refreshed")
+        await expect(console.pill).to_have_text("Online")
