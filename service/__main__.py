@@ -1,16 +1,17 @@
-"""The commands: ``python -m service serve | check | push | tail | token``. Each has ``--help``."""
+"""The commands: ``python -m service serve | check | render | push | tail | token``. Each has ``--help``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
 
 import service
-from service import app, cli, log
+from service import app, cli, log, nginx_check, render
 from service import config as configuration
 from service.errors import BrokerDown
 from service.settings import Config
@@ -29,9 +30,14 @@ def main() -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the gateway")
     serve.set_defaults(run=_serve)
-    check = commands.add_parser("check", help="check the configuration")
+    check = commands.add_parser("check", help="check the configuration, and nginx's against it")
+    check.add_argument("--nginx", metavar="FILE", help="an nginx configuration; its includes are read too")
+    check.add_argument("--nginx-dump", metavar="FILE", help="what `nginx -T` printed of a live server; - reads stdin")
     check.add_argument("--json", action="store_true", help="the result as JSON")
     check.set_defaults(run=_check)
+    written = commands.add_parser("render", help="write nginx's configuration")
+    written.add_argument("--out", required=True, metavar="DIR", help="folder to write to: conf.d/, njs/, lua/")
+    written.set_defaults(run=_render)
     cli.add_commands(commands)
     args = parser.parse_args()
     path = (
@@ -60,19 +66,47 @@ def _serve(args: argparse.Namespace, config: Config) -> int:
 
 def _check(args: argparse.Namespace, config: Config) -> int:
     warnings = configuration.warnings(config)
+    findings: list[nginx_check.Finding] = []
+    try:
+        if args.nginx:
+            findings += nginx_check.check_file(args.nginx, config)
+        if args.nginx_dump:
+            findings += nginx_check.check_dump(_read(args.nginx_dump), config)
+    except (nginx_check.NginxError, OSError, UnicodeDecodeError) as exc:
+        print(f"nginx: {exc}", file=sys.stderr)
+        return 1
+    ok = all(finding.level != "error" for finding in findings)
     if args.json:
-        print(msgspec.json.encode({"ok": True, "problems": [], "warnings": warnings}).decode())
-    else:
-        for text in warnings:
-            print(f"warning: {text}")
-        print("configuration: ok")
+        print(msgspec.json.encode({"ok": ok, "problems": [], "warnings": warnings, "nginx": findings}).decode())
+        return 0 if ok else 1
+    for text in warnings:
+        print(f"warning: {text}")
+    for finding in findings:
+        print(f"nginx: {finding}")
+    print("configuration: ok")
+    if args.nginx or args.nginx_dump:
+        print("nginx: ok" if ok else "nginx: not ok")
+    return 0 if ok else 1
+
+
+def _read(name: str) -> str:
+    return sys.stdin.read() if name == "-" else Path(name).read_text()
+
+
+def _render(args: argparse.Namespace, config: Config) -> int:
+    try:
+        written = render.write(config, Path(args.out))
+    except OSError as exc:
+        print(f"cannot write: {exc}", file=sys.stderr)
+        return 1
+    print(f"wrote {len(written)} files to {args.out}; start with: nginx -e stderr -c {args.out}/conf.d/plain.conf")
     return 0
 
 
 def _report(args: argparse.Namespace, error: configuration.ConfigError) -> int:
     if args.json:
         problems = [{"key": problem.key, "message": str(problem)} for problem in error.problems]
-        print(msgspec.json.encode({"ok": False, "problems": problems, "warnings": []}).decode())
+        print(msgspec.json.encode({"ok": False, "problems": problems, "warnings": [], "nginx": []}).decode())
     else:
         print(error, file=sys.stderr)
     return 1

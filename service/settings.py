@@ -383,7 +383,7 @@ class Edge(Section, frozen=True):
         int,
         Meta(ge=1, le=86400, description="Seconds after a reload or stop when old workers cut what they still have."),
     ] = 30
-    workers: Annotated[int, Meta(ge=1, le=1024, description="Worker processes; one for each core is usual.")] = 2
+    workers: Annotated[int, Meta(ge=1, le=1024, description="Worker processes; one for each core is usual.")] = 4
     worker_connections: Annotated[
         int,
         Meta(ge=64, le=1_000_000, description="Connections of a worker; a WebSocket is two, four with njs."),

@@ -8,12 +8,10 @@ import json
 import signal
 import ssl
 import time
-from pathlib import Path
 
 import pytest
 
-from service.config import load
-from tests.edge import Stand, ask, certificates, environ, stand
+from tests.edge import Stand, ask, certificates, stand
 from tests.edge_contract import PATH, UPGRADE, Contract
 from tests.http_node import Answer, Link, head
 from tests.peer import PING, Refusal, frame
@@ -220,13 +218,6 @@ class EdgeContract(Contract):
             s.edge.process.signal(signal.SIGQUIT)
             assert await alice.ended() == self.close_code_at_stop
             assert await s.edge.process.ended() == 0
-
-    async def test_committed_includes_are_those_of_the_defaults(self) -> None:
-        from service import render
-
-        conf_d = Path(render.SOURCE) / "conf.d"
-        for name, text in render.includes(load(None, environ({}))).items():
-            assert (conf_d / name).read_text() == text, f"{name}: make generate"
 
 
 async def _is(count: object, wanted: int) -> bool:

@@ -21,7 +21,23 @@ generated() {
     fi
 }
 
+# rendered: nginx's includes
+rendered() {
+    if [ "$action" = write ]; then
+        .venv/bin/python -m service.render nginx/conf.d
+        return
+    fi
+    folder=$(mktemp -d)
+    .venv/bin/python -m service.render "$folder"
+    for file in "$folder"/*.inc; do
+        name=nginx/conf.d/${file##*/}
+        diff -u --label "$name" --label "python -m service.render" "$name" "$file" || stale=1
+    done
+    rm -rf "$folder"
+}
+
 generated config.yaml -m service.config
+rendered
 
 if [ "$stale" = 1 ]; then
     echo "generated: some files are not current; make generate writes them" >&2
