@@ -1,0 +1,62 @@
+"""Faults planted on purpose, to see that the scenario runner finds them.
+
+``python -m tests.faults.plants NAME serve`` is the service with one of them; the name "none" plants nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import sys
+from typing import Any
+
+from service import __main__, redis_scripts
+from service.redis_ingress import Entry, Ingress
+from service.redis_streams import Streams
+
+
+def skip_reread() -> None:
+    """After a reconnect, and ever after, nobody looks at what no wake-up announced."""
+
+    async def never(self: Streams) -> None:
+        await asyncio.Event().wait()
+
+    Streams.look_at_all = lambda self: None  # type: ignore[method-assign]
+    Streams.look_around = never  # type: ignore[method-assign]
+
+
+def acknowledge_first() -> None:
+    """Ingress entries are acknowledged and deleted, and journalled a moment later."""
+    journal = Ingress._journal
+
+    async def acknowledge_and_journal(self: Ingress, entries: list[Entry]) -> Any:
+        life = self._life
+        for entry in entries:
+            await life.commands(
+                ("XACK", life.keys.push, "tidegate", entry.id),
+                ("XDEL", life.keys.push, entry.id),
+            )
+        await asyncio.sleep(0.1)
+        return await journal(self, entries)
+
+    Ingress._journal = acknowledge_and_journal  # type: ignore[method-assign]
+
+
+def keep_epoch() -> None:
+    """Epochs are the same before and after Redis was flushed."""
+    secrets.token_hex = lambda nbytes=None: "kept"
+    for script in (redis_scripts.PUBLISH, redis_scripts.READ):
+        script.text = script.text.replace(b"base36(redis.call('HINCRBY', life, 'writes', 1))", b"'0'")
+        script.sha = hashlib.sha1(script.text, usedforsecurity=False).hexdigest()
+
+
+PLANTS = {
+    "none": lambda: None,
+    "skip_reread": skip_reread,
+    "acknowledge_first": acknowledge_first,
+    "keep_epoch": keep_epoch,
+}
+
+if __name__ == "__main__":
+    PLANTS[sys.argv.pop(1)]()
+    sys.exit(__main__.main())

@@ -1,0 +1,393 @@
+"""Three real nodes, one real Redis, pushes, clients that come and go with cursors, and faults on a seeded schedule.
+
+``await Scenario(seed, seconds, folder).run()`` raises AssertionError with every complaint; the schedule is in ``log``.
+``python -m tests.faults.runner SEED SECONDS [PLANT]`` does so from a shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from tests.faults.ledger import Ledger, Reader
+from tests.peer import Peer, Refusal
+from tests.redis_server import RedisServer
+from tests.support import Process, eventually, free_port, scaled
+
+NODES = 3
+RETENTION = 200
+QUIET_S = 40.0  # for everything to come right again
+TROUBLE = (OSError, Refusal, aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError)
+
+FAULTS = {
+    "kill_node": 3,
+    "pause_node": 2,
+    "kill_redis": 2,
+    "pause_redis": 1,
+    "kill_pubsub": 3,
+    "kill_commands": 2,
+    "forget_scripts": 1,
+    "fill_redis": 1,
+    "flush_redis": 1,
+}
+
+
+class Scenario:
+    """``faults`` are weights, ``most`` how many there are in all, ``every_s`` the mean time between two. Each of
+    ``groups`` has ``members`` clients, who are in ``others`` too; ``rate`` is pushes per second in all, a fifth of them through
+    Redis; a client stays ``churn_s`` on average."""
+
+    def __init__(
+        self,
+        seed: int,
+        seconds: float,
+        folder: Path,
+        *,
+        plant: str = "none",
+        faults: dict[str, int] | None = None,
+        most: int = 1000,
+        every_s: float = 1.5,
+        groups: int = 8,
+        members: int = 3,
+        others: int = 1,
+        rate: float = 80,
+        churn_s: float = 4.0,
+    ) -> None:
+        self.seed = seed
+        self.seconds = seconds
+        self.log: list[str] = []
+        self.done: dict[str, int] = {}
+        self.ledger = Ledger()
+        self._folder = folder
+        self._plant = plant
+        self._faults = FAULTS if faults is None else faults
+        self._most = most
+        self._every_s = every_s
+        self._churn_s = churn_s
+        self._rate = rate
+        self._groups = [f"g{i}" for i in range(groups)]
+        self._members = members
+        self._others = others
+        self._chance = random.Random(seed)
+        self._redis = RedisServer(appendonly="yes", appendfsync="always")
+        self._public = [free_port() for _ in range(NODES)]
+        self._internal = [free_port() for _ in range(NODES)]
+        self._nodes: list[Process] = []
+        self._old: list[Process] = []
+        self._down: set[int] = set()
+        self.readers: list[Reader] = []
+        self._pushing = True
+        self._leaving = False
+        self._begun_s = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        try:
+            with self._redis:
+                await self._start()
+                await self._play()
+                await self._settle()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for node in self._nodes:
+                node.kill()
+        if self.ledger.wrong:
+            count = len(self.ledger.wrong)
+            raise AssertionError(
+                "\n".join([f"seed {self.seed}: {count} complaints", *self.ledger.wrong[:20], *self.log])
+            )
+
+    # Beginning
+
+    async def _start(self) -> None:
+        self._nodes = [self._start_node(index) for index in range(NODES)]
+        for index in range(NODES):
+            await self._ready(index)
+        self._begun_s = time.monotonic()
+        names = iter(range(10_000))
+        for group in self._groups:
+            for _ in range(self._members):
+                others = self._chance.sample(self._groups, self._others)
+                reader = Reader(f"c{next(names)}", self.ledger)
+                self.readers.append(reader)
+                self._spawn(self._visit(reader, sorted({group, *others}), random.Random(self._chance.random())))
+        await eventually(lambda: all(reader.told for reader in self.readers), 30)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=8))
+        pushers = min(50, len(self._groups))
+        for i in range(pushers):
+            mine = self._groups[i::pushers]
+            through_redis = i % 5 == 4
+            pause_s = pushers / self._rate
+            self._spawn(self._push(f"p{i}", mine, through_redis, pause_s, random.Random(self._chance.random())))
+
+    def _start_node(self, index: int) -> Process:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        env = {
+            "TIDEGATE_BROKER__KIND": "redis",
+            "TIDEGATE_BROKER__URL": self._redis.url,
+            "TIDEGATE_HISTORY__MESSAGES": str(RETENTION),
+            "TIDEGATE_SERVER__PORT": str(self._public[index]),
+            "TIDEGATE_INTERNAL__PORT": str(self._internal[index]),
+            "TIDEGATE_SERVER__NODE": f"n{index}",
+        }
+        command = [sys.executable, "-m", "tests.faults.plants", self._plant, "serve"]
+        return Process(*command, folder=folder, env=env)
+
+    async def _ready(self, index: int) -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+
+            async def ready() -> bool:
+                assert self._nodes[index].exit_code is None, str(self._nodes[index])
+                with contextlib.suppress(*TROUBLE):
+                    async with session.get(f"http://127.0.0.1:{self._internal[index]}/readyz") as answer:
+                        return answer.status == 200
+                return False
+
+            await eventually(ready, QUIET_S)
+
+    def _spawn(self, work: Any) -> None:
+        self._tasks.append(asyncio.create_task(work))  # noqa: TID251 - held here
+
+    def _choose(self, chance: random.Random) -> int:
+        up = [index for index in range(NODES) if index not in self._down]
+        return chance.choice(up or range(NODES))
+
+    # Clients and pushers
+
+    async def _visit(self, reader: Reader, groups: Sequence[str], chance: random.Random) -> None:
+        """Comes with its cursor, stays a while, goes, and comes back to any node."""
+        while True:
+            cursor = reader.cursor()
+            query: dict[str, Any] = {"groups": ",".join(groups)} if cursor is None else {"cursor": cursor}
+            peer = Peer(self._public[self._choose(chance)], client=reader.name, **query)
+            try:
+                await asyncio.wait_for(peer.connect(), scaled(10))
+            except TROUBLE:
+                await asyncio.sleep(0.1 + chance.random() / 5)
+                continue
+            try:
+                await self._listen(reader, peer, chance.expovariate(1 / self._churn_s))
+            except Exception as exc:
+                self.ledger.complain(f"{reader.name}: {exc!r}")
+                raise
+            finally:
+                await peer.cut()
+            await asyncio.sleep(chance.random() * (0 if self._leaving else self._churn_s / 4))
+
+    async def _listen(self, reader: Reader, peer: Peer, stay_s: float) -> None:
+        until_s = time.monotonic() + stay_s
+        while True:
+            item = None
+            with contextlib.suppress(TimeoutError):
+                item = await asyncio.wait_for(peer._queue.get(), 0.5)
+                if item is None:
+                    return
+                reader.take(json.loads(item[1]))
+            if time.monotonic() > until_s and not self._leaving:
+                return
+
+    async def _push(
+        self, name: str, groups: Sequence[str], through_redis: bool, pause_s: float, chance: random.Random
+    ) -> None:
+        due_s = time.monotonic() + pause_s * chance.random()
+        while self._pushing:
+            await asyncio.sleep(due_s - time.monotonic())
+            await self._push_one(name, chance.choice(groups), through_redis, chance)
+            due_s = max(due_s + pause_s, time.monotonic() - 1)  # what a fault held up is made up for, within reason
+
+    async def _push_one(self, name: str, group: str, through_redis: bool, chance: random.Random) -> None:
+        """Until it was accepted: repeated with its key."""
+        push = self.ledger.push(name, f"group:{group}")
+        attempt = self._push_through_redis if through_redis else self._push_through_http
+        while push.accepted_s is None:
+            try:
+                await attempt(push, group, chance)
+            except (*TROUBLE, redis.RedisError):
+                await asyncio.sleep(0.1)
+
+    async def _push_through_http(self, push: Any, group: str, chance: random.Random) -> None:
+        url = f"http://127.0.0.1:{self._internal[self._choose(chance)]}/api/groups/{group}/push"
+        async with self._session.post(
+            url, json={"data": push.data}, headers={"Idempotency-Key": f"k{push.id}"}
+        ) as answer:
+            body = await answer.json()
+            if answer.status == 202:
+                self.ledger.accepted(push, (body["epoch"], body["offset"]))
+            elif answer.status != 503:
+                self.ledger.complain(f"push {push.id}: {answer.status} {body}")
+        if push.accepted_s is None:
+            await asyncio.sleep(0.05)
+
+    async def _push_through_redis(self, push: Any, group: str, chance: random.Random) -> None:
+        client = redis.asyncio.Redis(
+            port=self._redis.port,
+            protocol=2,
+            socket_timeout=2,
+            retry=Retry(NoBackoff(), 0),
+            single_connection_client=True,
+        )
+        try:
+            fields = {"group": group, "data": json.dumps(push.data), "key": f"k{push.id}"}
+            await client.xadd("tidegate:push", fields)  # type: ignore[arg-type]
+            self.ledger.accepted(push)
+        finally:
+            await client.aclose()
+
+    @property
+    def pushes_per_second(self) -> float:
+        return len(self.ledger.pushes) / self.seconds
+
+    # Faults
+
+    async def _play(self) -> None:
+        names, weights = list(self._faults), list(self._faults.values())
+        end_s = time.monotonic() + self.seconds
+        while (
+            sum(self.done.values()) < self._most
+            and (wait_s := self._chance.uniform(0.5, 1.5) * self._every_s) < end_s - time.monotonic()
+        ):
+            await asyncio.sleep(wait_s)
+            (name,) = self._chance.choices(names, weights)
+            self.done[name] = self.done.get(name, 0) + 1
+            fault: Callable[[], Awaitable[None]] = getattr(self, f"_{name}")
+            await fault()
+        await asyncio.sleep(max(0, end_s - time.monotonic()))
+        # The last messages come while nobody listens: only looking finds them.
+        self._say("kill_pubsub, then the last messages")
+        self._redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        last = [self._push_one("last", group, False, self._chance) for group in self._groups]
+        self._pushing = False
+        await asyncio.wait_for(asyncio.gather(*last), scaled(QUIET_S))
+
+    def _say(self, text: str) -> None:
+        self.log.append(f"{time.monotonic() - self._begun_s:7.3f} {text}")
+
+    async def _kill_node(self) -> None:
+        index = self._chance.randrange(NODES)
+        self._say(f"kill node {index}")
+        self._nodes[index].kill()
+        self._old.append(self._nodes[index])
+        self._down.add(index)
+        await asyncio.sleep(self._chance.uniform(0, 0.5))
+        self._nodes[index] = self._start_node(index)
+        with contextlib.suppress(AssertionError):
+            await self._ready(index)
+        self._down.discard(index)
+
+    async def _pause_node(self) -> None:
+        index, pause_s = self._chance.randrange(NODES), self._chance.uniform(0.2, 4)
+        self._say(f"pause node {index} for {pause_s:.1f} s")
+        self._nodes[index].signal(signal.SIGSTOP)
+        await asyncio.sleep(pause_s)
+        self._nodes[index].signal(signal.SIGCONT)
+
+    async def _kill_redis(self) -> None:
+        self._say("kill Redis")
+        self._redis.kill()
+        await asyncio.sleep(self._chance.uniform(0, 1))
+        await asyncio.to_thread(self._redis.start)
+
+    async def _pause_redis(self) -> None:
+        pause_s = self._chance.uniform(0.2, 4)
+        self._say(f"pause Redis for {pause_s:.1f} s")
+        self._redis.pause()
+        await asyncio.sleep(pause_s)
+        self._redis.resume()
+
+    async def _kill_pubsub(self) -> None:
+        self._say("kill pub/sub connections")
+        self._redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    async def _kill_commands(self) -> None:
+        self._say("kill command connections")
+        self._redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    async def _forget_scripts(self) -> None:
+        self._say("forget scripts")
+        self._redis.command("SCRIPT", "FLUSH")
+
+    async def _fill_redis(self) -> None:
+        self._say("Redis is full")
+        self._redis.command("CONFIG", "SET", "maxmemory", "1")
+        await asyncio.sleep(self._chance.uniform(0.2, 2))
+        self._redis.command("CONFIG", "SET", "maxmemory", "0")
+
+    async def _flush_redis(self) -> None:
+        self._say("flush Redis")
+        self._redis.command("FLUSHALL")
+        self.ledger.resets_allowed_s.append(time.monotonic())
+
+    # End
+
+    async def _settle(self) -> None:
+        """Faults are over: everything comes right by itself, and then is looked at."""
+        for index in range(NODES):
+            await self._ready(index)
+        pushers = [push for push in self.ledger.pushes if push.accepted_s is None]
+        await eventually(lambda: all(push.accepted_s is not None for push in pushers), QUIET_S)
+        await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, QUIET_S)
+        self._leaving = True  # from here on everybody stays
+        if self._went_back():
+            self.ledger.resets_allowed_s.append(time.monotonic())
+        tops = {f"group:{group}": await self._top(f"groups/{group}") for group in self._groups}
+        tops["all"] = await self._top("all")
+
+        def behind() -> list[str]:
+            return [
+                f"{reader.name} {stream} {told.epoch}/{told.offset} of {tops[stream]}"
+                for reader in self.readers
+                for stream, told in reader.told.items()
+                if stream in tops and (told.epoch, told.offset) != tops[stream]
+            ]
+
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: not behind(), QUIET_S)
+        self.ledger.wrong += [f"deaf: {text}" for text in behind()]
+        for reader in self.readers:
+            reader.settle(
+                RETENTION, {stream: offset for stream, (_, offset) in tops.items()} | {f"client:{reader.name}": 0}
+            )
+        rejected = self._redis.command("XLEN", "tidegate:push:rejected")
+        if rejected:
+            self.ledger.complain(f"{rejected} entries were rejected")
+        for node in self._nodes + self._old:
+            self.ledger.wrong += [f"logged: {line}" for line in node.lines() if '"level":"error"' in line]
+        await self._session.close()
+
+    def _went_back(self) -> bool:
+        return any(node.logged("redis.went_back") for node in self._nodes + self._old)
+
+    async def _top(self, path: str) -> tuple[str, int]:
+        async with self._session.get(f"http://127.0.0.1:{self._internal[0]}/api/{path}/history?limit=1") as answer:
+            body = await answer.json()
+            return body["epoch"], body["top"]
+
+
+async def _main(seed: int, seconds: float, plant: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = Scenario(seed, seconds, Path(folder), plant=plant)
+        try:
+            await scenario.run()
+        finally:
+            print(f"seed {seed}, {len(scenario.ledger.pushes)} pushes, faults {scenario.done}")
+        print("\n".join(scenario.log))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "none"))

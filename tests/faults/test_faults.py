@@ -1,0 +1,70 @@
+"""The whole thing under faults: three nodes, one Redis, and an independent record of what was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.plants import PLANTS
+from tests.faults.runner import Scenario
+
+CHECKED = 500  # pushes that a run must have made to mean anything
+
+
+def run(folder: Path, seconds: float, *, seed: int | None = None, **options: Any) -> Scenario:
+    """On a loop of its own; the seed is in the output and in what fails."""
+    scenario = Scenario(secrets.randbelow(1_000_000) if seed is None else seed, seconds, folder, **options)
+    print(f"seed {scenario.seed}")
+    asyncio.run(scenario.run())
+    assert len(scenario.ledger.pushes) >= CHECKED / 20 * min(seconds, 20)
+    return scenario
+
+
+@pytest.mark.timeout(seconds=180)
+def test_everybody_gets_everything_once_and_in_order_or_is_told(tmp_path):
+    run(tmp_path, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round", range(3))
+def test_everybody_gets_everything_for_a_minute(tmp_path, round):
+    run(tmp_path, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plant", "faults", "complaint"),
+    [
+        ("skip_reread", {"kill_pubsub": 1}, "deaf"),
+        ("acknowledge_first", {"kill_node": 1}, "never came"),
+        ("keep_epoch", {"flush_redis": 1}, "stands for|came twice|a reset within|after"),
+    ],
+)
+def test_planted_faults_are_found(tmp_path, plant, faults, complaint):
+    assert plant in PLANTS
+    with pytest.raises(AssertionError, match=complaint):
+        run(tmp_path, 25, seed=3, plant=plant, faults=faults)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill_node", "kill_redis", "kill_pubsub"])
+def test_ten_kills_during_500_pushes_a_second_lose_and_repeat_nothing(tmp_path, fault):
+    scenario = run(
+        tmp_path, 60, faults={fault: 1}, most=10, every_s=4, groups=100, members=10, others=0, rate=500, churn_s=60
+    )
+    print(f"{scenario.pushes_per_second:.0f} pushes per second")
+    assert scenario.done == {fault: 10}
+    assert sum(len(told.resets_s) + len(told.lost) for reader in scenario.readers for told in reader.told.values()) == 0
+
+
+@pytest.mark.soak
+def test_everybody_gets_everything_for_hours(tmp_path):
+    for round in itertools.count():
+        folder = tmp_path / str(round)
+        folder.mkdir()
+        run(folder, 120)
