@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system run check generated generate format test test-all soak lock clean
+.PHONY: help setup system run edge check generated generate format test test-all soak lock clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -19,6 +19,9 @@ system: ## Install the Debian packages that tests need: nginx, Redis, Chromium, 
 
 run: setup ## Run the service; it says where to look
 	@$(PY) -m service serve
+
+edge: setup ## Run nginx in front of the service (VARIANT=plain, njs or openresty; EDGE_PORT, EDGE_TLS_PORT, UPSTREAMS)
+	@tools/edge.sh $(or $(VARIANT),plain)
 
 check: setup ## Style, types, import contracts, generated files
 	@$(PY) -m ruff check .
