@@ -10,7 +10,10 @@ const END = Buffer.from('}');
 // `who` is {client, connection, request_id}. `done` is called once, with the frame for the client: within
 // calls_timeout_s, or not at all if the session ends before. The function that this gives ends the wait at once.
 function make(call, who, settings, done) {
-    let timer = null;
+    let timer = setTimeout(() => {
+        timer = null; // qjs ends the session with an error where a timer is cleared that has fired
+        done(timeout(call.id, settings));
+    }, settings.calls_timeout_s * 1000);
     function finish(frame) {
         if (timer !== null) {
             clearTimeout(timer);
@@ -18,9 +21,6 @@ function make(call, who, settings, done) {
             done(frame);
         }
     }
-    timer = setTimeout(() => {
-        finish(timeout(call.id, settings));
-    }, settings.calls_timeout_s * 1000);
     request(call, who, settings).then((answer) => {
         answer.arrayBuffer().then((body) => {
             finish(reply(call.id, answer, Buffer.from(body), settings));

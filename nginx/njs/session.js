@@ -11,7 +11,9 @@
 // when a session ends, and nothing slows a fast sender down while the code stands between; so reading has a limit.
 //
 // To the client, the edge speaks between two frames of the service only, and not within a fragmented message. To the
-// service it speaks between two frames of the client. `io` is the world:
+// service it speaks between two frames of the client: signs of life, and pings of its own, whose pongs it keeps. What is
+// sent outside of an event of nginx and does not fit into the socket waits for the next one (nginx asks to hear of
+// room only then): a ping after it brings one. `io` is the world:
 //
 //   to_client(bytes, last), to_service(bytes, last)   send; `last`: the other side has ended
 //   call(call, who, done)                             make the request; done(frame). Gives a function that ends it early
@@ -35,6 +37,8 @@ const CLIENT = /\r\nTidegate-Client: ([A-Za-z0-9_.@-]+)(\r|$)/i;
 const CONNECTION = /\r\nTidegate-Connection: ([A-Za-z0-9_.@-]+)(\r|$)/i;
 const HEARTBEATS = {ping: frames.text([Buffer.from('pong')]), Ping: frames.text([Buffer.from('Pong')]), pong: null, Pong: null};
 const CALL = '"call"';
+const PROOF_BYTES = 16384; // to the client since the last ping, after which an answer is followed by one
+const PONG = 0x80 | frames.PONG;
 const EMPTY = Buffer.alloc(0);
 
 function open(settings, io) {
@@ -52,6 +56,11 @@ function open(settings, io) {
         give_up: {}, // of each call in flight, by its number: answers it at once
         waiting: [], // frames for the client that wait for a gap between the service's
         down: frames.tracker(), // service to client
+        kept: EMPTY, // a byte that may begin the pong to a ping of ours
+        pings: 0, // of ours, without their pongs yet
+        unproven: 0, // bytes to the client since the last of them
+        spoken: false, // there were answers among them
+        takes: true, // calls and heartbeats
         deaf: false, // the client's frames are the service's affair alone
         fragmented: false, // a message of the client's has begun
         left: 0, // bytes of a client's frame that pass as they come
@@ -79,6 +88,7 @@ function from_client(session, bytes, last) {
     if (session.held.length > 0 || session.frame !== null) {
         sign_of_life(session);
     }
+    prove(session);
     settle(session);
 }
 
@@ -136,6 +146,7 @@ function skip(session, available) {
 
 function is_candidate(session, head) {
     return (
+        session.takes &&
         head.opcode === frames.TEXT &&
         head.fin &&
         frames.isLegal(head, session.fragmented) &&
@@ -256,6 +267,10 @@ function from_service(session, bytes, last) {
         settle(session);
         return;
     }
+    if (session.kept.length > 0) {
+        bytes = Buffer.concat([session.kept, bytes]);
+        session.kept = EMPTY;
+    }
     let from = 0;
     let at = 0;
     while (at < bytes.length) {
@@ -264,15 +279,39 @@ function from_service(session, bytes, last) {
             from = at;
             speak(session);
         }
-        at = frames.pass(session.down, bytes, at);
+        const ours = last ? 0 : own_pong(session, bytes, at);
+        if (ours === 0) {
+            at = frames.pass(session.down, bytes, at);
+        } else {
+            to_client(session, bytes.subarray(from, at), false);
+            at = from = at + ours;
+        }
     }
     to_client(session, from > 0 ? bytes.subarray(from) : bytes, last);
     speak(session);
     settle(session);
 }
 
+// How many bytes of the pong to a ping of ours are at `at`. The pong to an empty ping of the client's looks the same, and
+// either may stand for the other.
+function own_pong(session, bytes, at) {
+    if (session.pings === 0 || bytes[at] !== PONG || !frames.isBetween(session.down)) {
+        return 0;
+    }
+    if (at + 1 === bytes.length) {
+        session.kept = Buffer.from([PONG]);
+        return 1;
+    }
+    if (bytes[at + 1] !== 0) {
+        return 0;
+    }
+    session.pings--;
+    return 2;
+}
+
 function to_client(session, bytes, last) {
     if (bytes.length > 0 || last) {
+        session.unproven += bytes.length;
         session.io.to_client(bytes, last);
     }
 }
@@ -294,7 +333,18 @@ function speak(session) {
     const waiting = session.waiting;
     session.waiting = [];
     for (let i = 0; i < waiting.length && !session.down.closed; i++) {
-        session.io.to_client(waiting[i], false);
+        to_client(session, waiting[i], false);
+        session.spoken = true;
+    }
+    prove(session);
+}
+
+function prove(session) {
+    if (session.spoken && session.unproven >= PROOF_BYTES && session.left === 0 && !session.deaf) {
+        session.spoken = false;
+        session.unproven = 0;
+        session.pings++;
+        to_service(session, frames.control(frames.PING), false);
     }
 }
 
@@ -347,13 +397,13 @@ function settle(session) {
     if (session.state !== 'reading' || share < 1) {
         return;
     }
-    if (session.in_flight === 0 && session.waiting.length === 0) {
+    if (session.in_flight === 0 && session.waiting.length === 0 && session.pings === 0) {
         hold_nothing(session);
         session.io.count('relayed');
         relay(session);
     } else if (share >= ENOUGH) {
         hold_nothing(session);
-        session.deaf = true;
+        session.takes = false;
     }
     if (session.cost >= TOO_MUCH * settings.session_bytes) {
         Object.keys(session.give_up).forEach((number) => session.give_up[number]());
