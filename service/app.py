@@ -167,7 +167,7 @@ class App:
 
     def _door(self) -> Door:
         config = self.config
-        console = [f"http://{host}:{self.internal_port}" for host in config.internal.hosts if host != "*"]
+        console = [f"http://{host}:{self.internal_port}" for host in config.internal.hosts]
         return Door(
             gateway=self.gateway,
             metrics=self.metrics,
@@ -279,6 +279,8 @@ class App:
         if isinstance(self.broker, MemoryBroker):
             broker = self.broker
             metrics.gauge("tidegate_journal_bytes", "What all journals cost in memory.", lambda: broker.journal_bytes)
+            metrics.count("tidegate_journal_forgotten", "Messages given up for their size.", lambda: broker.forgotten)
+        metrics.count("tidegate_reading_paused", "Peers with too many commands.", lambda: self.gateway.paused)
         metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
         metrics.count("tidegate_delivered_bytes", "Their bytes.", lambda: hub.delivered_bytes)
 

@@ -58,6 +58,7 @@ class MemoryBroker:
         self._clock = clock
         self._journals: OrderedDict[str, Journal] = OrderedDict()  # least recently used first
         self._bytes = 0
+        self.forgotten = 0  # messages that were given up because all journals together were too large
         self._unswept: list[str] = []
         self._subscribed: dict[str, str] = {}  # stream -> the epoch that its subscribers were told
         self._keys: OrderedDict[tuple[str, str], tuple[float, bytes, Position]] = OrderedDict()
@@ -190,6 +191,7 @@ class MemoryBroker:
         while self._bytes > self._journal_bytes:
             stream, journal = next(iter(self._journals.items()))
             self._bytes -= journal.size
+            self.forgotten += len(journal.messages)
             journal.clear()
             self._journals.move_to_end(stream)  # nothing left to forget: out of the way of the next search
 

@@ -1,0 +1,196 @@
+"""The service as a process: it starts, says where to look, drains and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.peer import Peer, Refusal
+from tests.support import ROOT, Process, eventually, free_port, scaled
+
+Start = Callable[..., Process]
+
+
+class Node:
+    """``python -m service serve`` on free ports, with these settings."""
+
+    def __init__(self, start_process: Start, **environment: str) -> None:
+        self.port = int(environment.pop("TIDEGATE_SERVER__PORT", 0)) or free_port()
+        self.internal = free_port()
+        self.process = start_process(
+            ROOT / ".venv/bin/python",
+            "-m",
+            "service",
+            "serve",
+            env={
+                "TIDEGATE_SERVER__PORT": str(self.port),
+                "TIDEGATE_INTERNAL__PORT": str(self.internal),
+                **environment,
+            },
+        )
+
+    async def started(self) -> Node:
+        await self.process.port(self.internal)
+        return self
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{self.internal}{path}") as answer:
+            return answer.status, await answer.text()
+
+    async def push(self, path: str, data: Any, **headers: str) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self.internal}/api/{path}/push"
+        async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json={"data": data}) as answer:
+            assert answer.status == 202
+            position: dict[str, Any] = await answer.json()
+            return position
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.process.stderr.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+
+async def test_it_says_where_to_look_and_logs_its_effective_settings(start_process: Start) -> None:
+    node = await Node(start_process, TIDEGATE_HISTORY__MESSAGES="77").started()
+    await node.process.line("and push:")
+    assert f"http://127.0.0.1:{node.internal}/" in node.process.stdout
+    (started,) = node.logged("service.started")
+    assert started["settings"]["history"]["messages"] == 77
+    assert (await node.get("/healthz"))[0] == 200
+    assert (await node.get("/readyz"))[0] == 200
+
+
+async def test_sigterm_refuses_new_connections_and_spreads_the_closes_over_the_drain_time(start_process: Start) -> None:
+    node = await Node(start_process, TIDEGATE_SERVER__DRAIN_S="2").started()
+    peers = [Peer(node.port, client=f"c{n}") for n in range(10)]
+    for peer in peers:
+        await peer.connect()
+        await peer.event()
+    begun_s = time.monotonic()
+    ends: list[float] = []
+
+    async def watch(peer: Peer) -> None:
+        assert await peer.ended(10) == 1012
+        ends.append(time.monotonic() - begun_s)
+
+    watchers = asyncio.gather(*map(watch, peers))
+    node.process.signal(signal.SIGTERM)
+    await eventually(lambda: node.logged("drain.started"))
+    assert (await node.get("/readyz"))[0] == 503
+    assert (await node.get("/healthz"))[0] == 200
+    with pytest.raises(Refusal) as refused:
+        await Peer(node.port, client="late").connect()
+    assert (refused.value.status, refused.value.code) == (503, "draining")
+    assert int(refused.value.headers["retry-after"]) >= 1
+    await watchers
+    assert max(ends) >= 1.5, "all were closed at once"
+    assert max(ends) <= scaled(4)
+    ordered = sorted(ends)
+    assert max(b - a for a, b in itertools.pairwise(ordered)) < 1, "they went in bursts"
+    assert await node.process.ended() == 0
+    assert node.logged("service.stopped")
+
+
+async def test_sigint_closes_everybody_at_once_with_1012(start_process: Start) -> None:
+    node = await Node(start_process).started()
+    async with Peer(node.port, client="alice") as alice:
+        await alice.event()
+        node.process.signal(signal.SIGINT)
+        assert await alice.ended() == 1012
+    assert await node.process.ended(5) == 0
+
+
+async def test_a_second_signal_does_not_wait_for_the_drain(start_process: Start) -> None:
+    node = await Node(start_process, TIDEGATE_SERVER__DRAIN_S="60").started()
+    async with Peer(node.port, client="a") as a, Peer(node.port, client="b") as b:
+        await a.event()
+        await b.event()
+        node.process.signal(signal.SIGTERM)
+        await eventually(lambda: node.logged("drain.started"))
+        node.process.signal(signal.SIGTERM)
+        assert await node.process.ended(10) == 0
+
+
+async def test_a_peer_that_does_not_answer_the_close_frame_does_not_hold_up_the_end(start_process: Start) -> None:
+    node = await Node(start_process, TIDEGATE_SERVER__DRAIN_S="0").started()
+    async with Peer(node.port, client="mute", answer_close=False) as mute:
+        await mute.event()
+        node.process.signal(signal.SIGTERM)
+        assert await node.process.ended(15) == 0
+
+
+async def test_what_cannot_be_used_is_refused_with_the_reason_and_exit_code_1(start_process: Start) -> None:
+    node = Node(start_process, TIDEGATE_SERVER__ADDRESS="0.0.0.0")
+    assert await node.process.ended() == 1
+    assert "auth.mode" in node.process.stderr
+    assert "Traceback" not in node.process.stderr
+
+
+async def test_a_taken_port_is_said_in_words(start_process: Start) -> None:
+    first = await Node(start_process).started()
+    second = Node(start_process, TIDEGATE_SERVER__PORT=str(first.port))
+    assert await second.process.ended() == 1
+    assert "cannot start" in second.process.stderr
+    assert "Traceback" not in second.process.stderr
+
+
+async def test_the_metrics_tell_what_happened(start_process: Start) -> None:
+    node = await Node(start_process).started()
+    async with Peer(node.port, client="alice", groups="news") as alice:
+        await alice.event()
+        position = await node.push("groups/news", 1)
+        await node.push("clients/alice", 2)
+        await alice.events(2)
+        await alice.ask(type="call", id=1, method="echo", data=1)
+    with pytest.raises(Refusal):
+        await Peer(node.port, client="!").connect()
+    async with Peer(node.port, client="bob") as bob:
+        await bob.event()
+        await bob.ask(type="join", id=1, group="news", epoch=position["epoch"], offset=0)
+        await bob.event()
+        await bob.ask(type="join", id=2, group="other", epoch="another", offset=3)
+    samples: dict[str, float] = {}
+    for family in text_string_to_metric_families((await node.get("/metrics"))[1]):
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            samples[f"{sample.name}{{{labels}}}"] = sample.value
+    expected = {
+        "tidegate_handshakes_total{result=accepted}": 2,
+        "tidegate_handshakes_total{result=bad_request}": 1,
+        "tidegate_pushes_total{kind=group,result=accepted}": 1,
+        "tidegate_pushes_total{kind=client,result=accepted}": 1,
+        "tidegate_deliveries_total{}": 2,
+        "tidegate_recoveries_total{result=recovered}": 1,
+        "tidegate_recoveries_total{result=reset}": 1,
+        "tidegate_missed_messages_total{}": 1,
+        "tidegate_gaps_total{}": 1,
+        "tidegate_push_to_write_seconds_count{}": 2,
+        "tidegate_call_seconds_count{outcome=call_unavailable}": 1,
+        "tidegate_outbox_bytes{}": 0,
+        "tidegate_ready{}": 1,
+    }
+    assert {name: samples.get(name) for name in expected} == expected
+    assert samples["tidegate_delivered_bytes_total{}"] > 100
+
+
+async def test_no_payload_and_no_token_reaches_the_log(start_process: Start) -> None:
+    secret = "payload-that-nobody-may-log"
+    node = await Node(start_process, TIDEGATE_LOG__LEVEL="debug").started()
+    async with Peer(node.port, client="alice", token="eyJhbGciOi.secret-token") as alice:
+        await alice.event()
+        await node.push("clients/alice", secret)
+        await alice.event()
+        alice.send(type="publish", id=1, group="news", data=secret)
+        alice.send_text('{"type":"nonsense","data":"' + secret + '"}')
+        await alice.events(2)
+    await eventually(lambda: node.logged("connection.closed"))
+    assert secret not in node.process.stderr
+    assert "secret-token" not in node.process.stderr
