@@ -406,13 +406,11 @@ def _split_host(text: str) -> tuple[str, int | None]:
 
 
 class Hosts:
-    """The host names that requests may name (against DNS rebinding); ``*`` allows every well-formed one."""
+    """The host names that requests may name (against DNS rebinding)."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
         """Raises ValueError for what is no host name."""
-        names = list(hosts)
-        self._any = "*" in names
-        self._allowed = {_split_host(name)[0] for name in names if name != "*"}
+        self._allowed = {_split_host(name)[0] for name in hosts}
 
     def check(self, host: str | None) -> None:
         """``host``: the Host header. Its port does not matter, an edge may have another. Raises HostNotAllowed."""
@@ -420,7 +418,7 @@ class Hosts:
             name, _ = _split_host(host or "")
         except ValueError:
             raise HostNotAllowed("the request names no host, or a malformed one") from None
-        if not self._any and name not in self._allowed:
+        if name not in self._allowed:
             raise HostNotAllowed("the request names a host that is not allowed here")
 
 
@@ -438,27 +436,22 @@ def _split_origin(text: str) -> _Origin:
 
 
 class Origins:
-    """Whose pages may connect: those of the host that the request itself names, and listed ones.
-
-    ``*`` allows every well-formed origin; ``null`` (sandboxed pages, local files) must be listed by that name.
-    """
+    """Whose pages may connect: those of the host that the request itself names, and listed ones. Never those of opaque
+    origin (``null``: sandboxed pages, local files), which anybody can have."""
 
     def __init__(self, allowed: Iterable[str], extra: Iterable[str] = ()) -> None:
         """Raises ValueError for what is no origin."""
-        names = [*allowed, *extra]
-        self._any = "*" in names
-        self._null = "null" in names
-        self._allowed = {_split_origin(name) for name in names if name not in ("*", "null")}
+        self._allowed = {_split_origin(name) for name in (*allowed, *extra)}
 
     def check(self, origin: str | None, host: str | None) -> None:
         """``origin`` and ``host`` are headers; no Origin is no browser, and fine. Raises OriginNotAllowed."""
-        if origin is None or (origin == "null" and self._null):
+        if origin is None:
             return
         try:
             given = _split_origin(origin)
         except ValueError:
             raise OriginNotAllowed("the page's origin is opaque or malformed") from None
-        if not (self._any or given in self._allowed or self._is_same_host(given, host)):
+        if not (given in self._allowed or self._is_same_host(given, host)):
             raise OriginNotAllowed("pages of this origin may not connect")
 
     def _is_same_host(self, origin: _Origin, host: str | None) -> bool:

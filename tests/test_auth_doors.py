@@ -81,7 +81,6 @@ def test_allowed_hosts_are_known_whatever_their_port(header: str):
 def test_other_hosts_are_refused(header: str):
     with pytest.raises(HostNotAllowed, match="not allowed here"):
         Hosts(["localhost", "127.0.0.1", "[::1]"]).check(header)
-    Hosts(["localhost", "*"]).check(header)
 
 
 MALFORMED_HOSTS = [
@@ -109,13 +108,13 @@ MALFORMED_HOSTS = [
 
 
 @pytest.mark.parametrize("header", [None, *MALFORMED_HOSTS])
-def test_a_missing_or_malformed_host_is_refused_even_where_any_is_allowed(header: str | None):
+def test_a_missing_or_malformed_host_is_refused_as_such(header: str | None):
     with pytest.raises(HostNotAllowed, match="no host"):
-        Hosts(["*"]).check(header)
+        Hosts(["localhost"]).check(header)
 
 
 def test_what_is_no_host_name_cannot_be_allowed():
-    for name in ("http://localhost", "", "a b", "*.example"):
+    for name in ("http://localhost", "", "a b", "*", "*.example"):
         with pytest.raises(ValueError, match="malformed host"):
             Hosts([name])
 
@@ -170,7 +169,6 @@ def test_pages_of_the_same_host_and_of_listed_origins_may_connect(origin: str | 
 def test_pages_of_other_origins_may_not(origin: str, host: str | None):
     with pytest.raises(OriginNotAllowed, match="may not connect"):
         Origins(["https://app.example"]).check(origin, host)
-    Origins(["*"]).check(origin, host)
 
 
 @pytest.mark.parametrize(
@@ -194,18 +192,12 @@ def test_pages_of_other_origins_may_not(origin: str, host: str | None):
         *(f"https://{host}" for host in MALFORMED_HOSTS),
     ],
 )
-def test_a_malformed_or_opaque_origin_is_refused_even_where_any_is_allowed(origin: str):
+def test_a_malformed_or_opaque_origin_is_refused_as_such(origin: str):
     with pytest.raises(OriginNotAllowed, match="opaque or malformed"):
-        Origins(["*"]).check(origin, "push.example")
-
-
-def test_an_opaque_origin_may_connect_where_it_is_listed():
-    Origins(["null"]).check("null", "push.example")
-    with pytest.raises(OriginNotAllowed):
-        Origins(["null"]).check("https://evil.example", "push.example")
+        Origins(["https://push.example"]).check(origin, "push.example")
 
 
 def test_what_is_no_origin_cannot_be_allowed():
-    for name in ("push.example", "https://push.example/", "", "https://*.example"):
+    for name in ("push.example", "https://push.example/", "", "*", "null", "https://*.example"):
         with pytest.raises(ValueError, match="malformed"):
             Origins([name])
