@@ -59,6 +59,7 @@ class Node:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
+        self.name: str = settings["SERVER__NODE"]
         self.public = free_port()
         self.internal = free_port()
         self._settings = {**settings, "SERVER__PORT": self.public, "INTERNAL__PORT": self.internal}

@@ -15,6 +15,7 @@ from tests.edge import Stand, ask, certificates, stand
 from tests.edge_contract import PATH, UPGRADE, Contract
 from tests.http_node import Answer, Link, head
 from tests.peer import PING, Refusal, frame
+from tests.redis_server import RedisServer
 from tests.support import eventually
 
 
@@ -194,6 +195,29 @@ class EdgeContract(Contract):
                     assert (await late.event())["node"].startswith("n3")
             for peer in peers:
                 await peer.cut()
+
+    async def test_a_rolling_restart_loses_nothing_and_needs_no_stickiness(self) -> None:
+        with RedisServer() as redis:
+            async with stand(self.variant, nodes=2, BROKER__KIND="redis", BROKER__URL=redis.url) as s:
+                s.provoked("Connection refused|prematurely closed|reset by peer")
+                cursor: dict[str, str] = {}
+                for number, (restarted, other) in enumerate(zip(s.nodes, s.nodes[::-1], strict=True)):
+                    async with s.peer("alice", **cursor) as alice:
+                        node = (await alice.event())["node"]
+                        cursor = {"cursor": (await alice.ask(type="ping", id=1))["cursor"]}
+                        restarted.process.signal(signal.SIGTERM)
+                        await eventually(lambda process=restarted.process: process.logged("drain.started"))
+                        for n in range(10):
+                            await other.push("clients/alice", [number, n])
+                        if node.startswith(restarted.name):
+                            assert await alice.ended() == 1012
+                    async with s.peer("alice", **cursor) as alice:
+                        assert (await alice.event())["node"].startswith(other.name)
+                        assert [event["data"] for event in await alice.events(10)] == [[number, n] for n in range(10)]
+                        cursor = {"cursor": (await alice.ask(type="ping", id=1))["cursor"]}
+                    assert await restarted.process.ended() == 0
+                    restarted.start()
+                    await restarted.ready()
 
     # Reload and stop
 
