@@ -91,6 +91,8 @@ async def test_sigterm_refuses_new_connections_and_spreads_the_closes_over_the_d
     assert (refused.value.status, refused.value.code) == (503, "draining")
     assert int(refused.value.headers["retry-after"]) >= 1
     await watchers
+    for peer in peers:
+        await peer.cut()
     assert max(ends) >= 1.5, "all were closed at once"
     assert max(ends) <= scaled(4)
     ordered = sorted(ends)
