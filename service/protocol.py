@@ -70,7 +70,8 @@ _decode = msgspec.json.Decoder(Command).decode
 _encode = msgspec.json.Encoder().encode
 _probe = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_id = msgspec.json.Decoder(Id).decode
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+# Possessive, and without a need for its end: a string that never ends costs no more than another.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 class NotUnderstood(Exception):
@@ -93,13 +94,13 @@ def decode_command(payload: bytes, *, depth: int) -> Command:
     except msgspec.ValidationError as exc:
         raise NotUnderstood(_id_of(payload), _explain(exc)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        raise NotUnderstood(None, BadRequest("not a JSON object")) from None
+        raise NotUnderstood(None, BadRequest("not valid JSON, or half a surrogate pair in a string")) from None
     return command
 
 
 def _explain(exc: msgspec.ValidationError) -> Refused:
     text = str(exc)
-    if "at `$.type`" in text or "required field `type`" in text:
+    if text.endswith(" - at `$.type`") or text == "Object missing required field `type`":
         return UnknownCommand("type must be one of join, leave, publish, history, presence, call, refresh, ping")
     return BadRequest(text)
 
