@@ -14,6 +14,7 @@ const ZERO = 0x30;
 const POINT = 0x2e;
 const PLAIN = /^[ !#-\[\]-~"]*$/; // printable ASCII without a backslash: the next quote ends a string
 const ESCAPED = '"\\/bfnrt';
+const HEXADECIMAL = /^[0-9A-Fa-f]{4}$/;
 
 // Where the white space that begins at `at` ends.
 function space(bytes, at) {
@@ -53,17 +54,24 @@ function string(bytes, at, plain) {
     return -1;
 }
 
+// What follows a backslash.
 function escape(bytes, at) {
     if (bytes[at] !== 0x75) {
         return at < bytes.length && ESCAPED.indexOf(String.fromCharCode(bytes[at])) >= 0 ? at + 1 : -1;
     }
-    for (let i = 1; i <= 4; i++) {
-        const byte = bytes[at + i];
-        if (!((byte >= 0x30 && byte <= 0x39) || (byte >= 0x41 && byte <= 0x46) || (byte >= 0x61 && byte <= 0x66))) {
-            return -1;
-        }
+    const unit = hexadecimal(bytes, at + 1);
+    if (unit < 0xd800 || unit > 0xdfff) {
+        return unit < 0 ? -1 : at + 5;
     }
-    return at + 5;
+    // Half a character: the first half, and only with the second one.
+    const second = bytes[at + 5] === BACKSLASH && bytes[at + 6] === 0x75 ? hexadecimal(bytes, at + 7) : -1;
+    return unit < 0xdc00 && second >= 0xdc00 && second <= 0xdfff ? at + 11 : -1;
+}
+
+// Four digits as a number, or -1.
+function hexadecimal(bytes, at) {
+    const text = bytes.toString('utf8', at, Math.min(at + 4, bytes.length));
+    return HEXADECIMAL.test(text) ? parseInt(text, 16) : -1;
 }
 
 // One character of two to four bytes of UTF-8 (RFC 3629, 4): neither a surrogate nor longer than it needs to be.
