@@ -112,7 +112,11 @@ class Peer:
         if self.rcvbuf is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.rcvbuf)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        except BaseException:
+            sock.close()
+            raise
         limit = self.rcvbuf or 2**16
         self.reader, self.writer = await asyncio.open_connection(sock=sock, limit=limit)
         headers = {
@@ -126,7 +130,11 @@ class Peer:
         target = self.path + ("?" + self.query if self.query else "")
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items() if value)]
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), scaled(10))).decode("latin-1")
+        try:
+            head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), scaled(10))).decode("latin-1")
+        except BaseException:
+            self.writer.transport.abort()
+            raise
         status_line, *fields = head.strip().split("\r\n")
         answered = {
             name.strip().lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)

@@ -41,7 +41,9 @@ class RedisServer:
     def __init__(self, *, port: int | None = None, **options: str) -> None:
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-redis-"))
-        self.options = {"save": "", "appendonly": "no"} | {k.replace("_", "-"): v for k, v in options.items()}
+        self.options = {"save": "", "appendonly": "no", "repl-diskless-sync-delay": "0"} | {
+            k.replace("_", "-"): v for k, v in options.items()
+        }
         self.client = client(self.port, options.get("requirepass"))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,7 +111,7 @@ class Trio:
             master = self._stack.enter_context(RedisServer())
             self.servers = [master]
             for _ in range(2):
-                replica = RedisServer(replicaof=f"127.0.0.1 {master.port}", repl_diskless_sync_delay="0")
+                replica = RedisServer(replicaof=f"127.0.0.1 {master.port}")
                 self.servers.append(self._stack.enter_context(replica))
             for server in self.servers[1:]:
                 until(lambda server=server: server.client.info("replication")["master_link_status"] == "up")

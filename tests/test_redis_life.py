@@ -126,7 +126,7 @@ async def test_a_failover_to_a_replica_that_lags_changes_every_epoch(went_back):
     with RedisServer() as master:
         async with Node(master, "n1") as one, Node(master, "n2") as two:
             await one.broker.subscribe("group:a")
-            with RedisServer(replicaof=f"127.0.0.1 {master.port}", repl_diskless_sync_delay="0") as replica:
+            with RedisServer(replicaof=f"127.0.0.1 {master.port}") as replica:
                 await push(one.broker, "group:a", b"1")
                 await eventually(lambda: replica.command("XLEN", one.broker.life.keys.journal("group:a")) == 1, 10)
                 replica.command("REPLICAOF", "NO", "ONE")  # from here on it hears nothing
@@ -150,7 +150,7 @@ async def test_a_failover_to_a_replica_that_has_everything_changes_no_epoch():
     with RedisServer() as master:
         async with Node(master, "n1") as one, Node(master, "n2") as two:
             await one.broker.subscribe("group:a")
-            with RedisServer(replicaof=f"127.0.0.1 {master.port}", repl_diskless_sync_delay="0") as replica:
+            with RedisServer(replicaof=f"127.0.0.1 {master.port}") as replica:
                 await eventually(lambda: replica.client.info("replication")["master_link_status"] == "up", 10)
                 (position,) = await push(two.broker, "group:a", b"1")
                 master.command("WAIT", "1", "5000")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,6 +28,8 @@ from tests.faults.ledger import Ledger, Reader
 from tests.peer import Peer, Refusal
 from tests.redis_server import RedisServer
 from tests.support import Process, eventually, free_port, scaled
+
+_decode = msgspec.json.Decoder().decode
 
 NODES = 3
 RETENTION = 200
@@ -48,8 +51,8 @@ FAULTS = {
 
 class Scenario:
     """``faults`` are weights, ``most`` how many there are in all, ``every_s`` the mean time between two. Each of
-    ``groups`` has ``members`` clients, who are in ``others`` too; ``rate`` is pushes per second in all, a fifth of them through
-    Redis; a client stays ``churn_s`` on average."""
+    ``groups`` has ``members`` clients, who are in ``others`` too; ``rate`` is pushes per second in all, a
+    fifth of them through Redis; a client stays ``churn_s`` on average."""
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Scenario:
         self.seconds = seconds
         self.log: list[str] = []
         self.done: dict[str, int] = {}
+        self.pushes_per_second = 0.0
         self.ledger = Ledger()
         self._folder = folder
         self._plant = plant
@@ -94,6 +98,8 @@ class Scenario:
         self._leaving = False
         self._begun_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._session: Any = None
+        self._client: Any = None
 
     async def run(self) -> None:
         try:
@@ -107,6 +113,9 @@ class Scenario:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for node in self._nodes:
                 node.kill()
+            if self._session is not None:
+                await self._session.close()
+                await self._client.aclose()
         if self.ledger.wrong:
             count = len(self.ledger.wrong)
             raise AssertionError(
@@ -129,6 +138,9 @@ class Scenario:
                 self._spawn(self._visit(reader, sorted({group, *others}), random.Random(self._chance.random())))
         await eventually(lambda: all(reader.told for reader in self.readers), 30)
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=8))
+        self._client = redis.asyncio.Redis(
+            port=self._redis.port, protocol=2, socket_timeout=2, retry=Retry(NoBackoff(), 0), max_connections=100
+        )
         pushers = min(50, len(self._groups))
         for i in range(pushers):
             mine = self._groups[i::pushers]
@@ -192,13 +204,18 @@ class Scenario:
 
     async def _listen(self, reader: Reader, peer: Peer, stay_s: float) -> None:
         until_s = time.monotonic() + stay_s
+        queue = peer._queue
         while True:
-            item = None
             with contextlib.suppress(TimeoutError):
-                item = await asyncio.wait_for(peer._queue.get(), 0.5)
-                if item is None:
+                async with asyncio.timeout(0.5):
+                    item = await queue.get()
+                while item is not None:
+                    reader.take(_decode(item[1]))
+                    if queue.empty():
+                        break
+                    item = queue.get_nowait()
+                else:
                     return
-                reader.take(json.loads(item[1]))
             if time.monotonic() > until_s and not self._leaving:
                 return
 
@@ -235,27 +252,14 @@ class Scenario:
             await asyncio.sleep(0.05)
 
     async def _push_through_redis(self, push: Any, group: str, chance: random.Random) -> None:
-        client = redis.asyncio.Redis(
-            port=self._redis.port,
-            protocol=2,
-            socket_timeout=2,
-            retry=Retry(NoBackoff(), 0),
-            single_connection_client=True,
-        )
-        try:
-            fields = {"group": group, "data": json.dumps(push.data), "key": f"k{push.id}"}
-            await client.xadd("tidegate:push", fields)  # type: ignore[arg-type]
-            self.ledger.accepted(push)
-        finally:
-            await client.aclose()
-
-    @property
-    def pushes_per_second(self) -> float:
-        return len(self.ledger.pushes) / self.seconds
+        fields = {"group": group, "data": json.dumps(push.data), "key": f"k{push.id}"}
+        await self._client.xadd("tidegate:push", fields)
+        self.ledger.accepted(push)
 
     # Faults
 
     async def _play(self) -> None:
+        pushing_s = time.monotonic()
         names, weights = list(self._faults), list(self._faults.values())
         end_s = time.monotonic() + self.seconds
         while (
@@ -267,7 +271,9 @@ class Scenario:
             self.done[name] = self.done.get(name, 0) + 1
             fault: Callable[[], Awaitable[None]] = getattr(self, f"_{name}")
             await fault()
-        await asyncio.sleep(max(0, end_s - time.monotonic()))
+        if self._most > sum(self.done.values()):
+            await asyncio.sleep(max(0, end_s - time.monotonic()))
+        self.pushes_per_second = len(self.ledger.pushes) / (time.monotonic() - pushing_s)
         # The last messages come while nobody listens: only looking finds them.
         self._say("kill_pubsub, then the last messages")
         self._redis.command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -368,7 +374,6 @@ class Scenario:
             self.ledger.complain(f"{rejected} entries were rejected")
         for node in self._nodes + self._old:
             self.ledger.wrong += [f"logged: {line}" for line in node.lines() if '"level":"error"' in line]
-        await self._session.close()
 
     def _went_back(self) -> bool:
         return any(node.logged("redis.went_back") for node in self._nodes + self._old)
