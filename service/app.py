@@ -183,6 +183,7 @@ class App:
                 json_depth=config.limits.json_depth,
                 not_understood_per_minute=config.limits.not_understood_per_minute,
                 expiring_s=config.auth.expiring_s,
+                leeway_s=config.auth.leeway_s,
             ),
             message_bytes=config.limits.message_bytes,
             outbox_bytes=config.limits.outbox_bytes,

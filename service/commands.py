@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
-from typing import assert_never
+from typing import assert_never, get_args
 
 from service import protocol
 from service.broker import Broker, Membership
@@ -44,6 +45,9 @@ class Commands:
         self._metrics = metrics
         self._call = call
         self._verify = verify
+        self._counts = {
+            kind: metrics.commands.labels(kind.__struct_config__.tag) for kind in get_args(protocol.Command)
+        }
 
     def may_join(self, session: Session, group: str) -> bool:
         """By a lasting membership, or by policy and token together."""
@@ -56,9 +60,11 @@ class Commands:
         if who == "nobody" or (who == "members" and not member):
             raise NotAllowed(f"{what} in {group} is for {who}")
 
+    def count(self, command: protocol.Command) -> None:
+        self._counts[type(command)].inc()
+
     async def answer(self, session: Session, command: protocol.Command) -> bool:
         """Carries out one command and queues its answer."""
-        self._metrics.commands.labels(type(command).__name__.lower()).inc()
         try:
             match command:
                 case protocol.Join():
@@ -124,13 +130,12 @@ class Commands:
         if not session.rights.may_publish(group):
             raise NotAllowed(f"the token does not allow publishing to {group}")
         data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
-        # A client's keys are its own: no key of another publisher can be met or guessed.
-        key = None if command.key is None else f"{session.client}:{command.key}"
+        key = None if command.key is None else _own_key(session.client, command.key)
         publication = Publication(group_stream(group), data, key, session.client)
         (result,) = await self._broker.publish([publication])
         if isinstance(result, Refused):
             raise result
-        self._metrics.pushes.labels("group", "published").inc()
+        self._metrics.pushed(publication.stream, "published")
         fields = {"stream": publication.stream, "epoch": result.epoch, "offset": result.offset}
         session.send(protocol.encode_reply(command.id, fields))
 
@@ -212,3 +217,9 @@ class Commands:
         session.send(protocol.encode_joined(stream, session.answer(stream)))
         self._recovery.begin(session, stream)
         return True
+
+
+def _own_key(client: str, key: str) -> str:
+    """A client's keys are its own: hashed, because the application is free to choose a key like ``alice:7``, and it
+    must not find that a client has used it up."""
+    return hashlib.sha256(f"{client}:{key}".encode()).hexdigest()

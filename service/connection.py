@@ -4,7 +4,7 @@ socket.
 ``get_websocket_protocol`` is Tornado's seam: instead of its own protocol class it gets ``Handover``, which writes
 the 101 answer and gives the socket to a ``Wire``. From there on no object of the request is referred to.
 
-Order of checks: method and upgrade, host, origin, query, token, then what the gateway says (limits, groups, broker).
+Order of checks: method, host, upgrade, origin, query, token, then what the gateway says (limits, groups, broker).
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ def error_body(error: Refused) -> bytes:
 class JsonErrors(RequestHandler):
     """Every refusal as the contract's error object, and never a traceback to the peer."""
 
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+
     def refuse(self, error: Refused) -> None:
         self.clear()
         self.set_status(error.status)
@@ -76,10 +79,13 @@ class JsonErrors(RequestHandler):
         if error.retry_after_s is not None:
             self.set_header("Retry-After", str(error.retry_after_s))
         if isinstance(error, UpgradeRequired):
+            self.set_header("Connection", "Upgrade")  # demanded where Upgrade is sent (RFC 9110, 7.8)
             self.set_header("Upgrade", "websocket")
             self.set_header("Sec-WebSocket-Version", "13")
         if isinstance(error, Unauthorized):
             self.set_header("WWW-Authenticate", "Bearer")
+        if isinstance(error, MethodNotAllowed):
+            self.set_header("Allow", "GET")
         self.finish(error_body(error))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -100,9 +106,6 @@ class Connection(WebSocketHandler, JsonErrors):
     def initialize(self, door: Door) -> None:
         self.door = door
 
-    def set_default_headers(self) -> None:
-        self.clear_header("Server")
-
     async def get(self, *args: str, **kwargs: str) -> None:
         try:
             await self._shake_hands()
@@ -114,8 +117,8 @@ class Connection(WebSocketHandler, JsonErrors):
 
     async def _shake_hands(self) -> None:
         door, headers = self.door, self.request.headers
-        _check_upgrade(headers)
         door.hosts.check(headers.get("Host"))
+        _check_upgrade(headers)
         door.origins.check(headers.get("Origin"), headers.get("Host"))
         query = _query(self.request.query)
         offered = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",")]
@@ -232,14 +235,8 @@ class Handover(WebSocketProtocol):
         if stream is None or stream.closed():
             raise BadRequest("the peer has gone")
         early = _take_over(cast(RequestHandler, handler).detach())
-        try:
-            sent = self._socket.send(answer)
-        except OSError:
-            sent = 0
-        if sent < len(answer):  # a fresh socket takes 300 bytes, or its peer has gone
-            self._socket.close()
-            raise BadRequest("the peer has gone")
         door = self._door
+        self.wire.outbox.put(answer)  # it leaves together with the welcome, in one write
         door.metrics.opened()
         log.info("connection.opened", conn=session.connection, client=session.client)
         peer = Peer(door.peers, session, self.wire)

@@ -86,6 +86,7 @@ class Gateway:
         self.draining = False
         self.ready = False
         self.lag_ms: float | None = None
+        self.paused = 0  # how often a connection had so many commands in flight that reading stopped
         self.on_delivered: Callable[[Message], None] = lambda message: None
 
     # The broker says
@@ -203,6 +204,8 @@ class Gateway:
         """Commands and orders of one connection take their turns; calls run beside them."""
         if session.ended:
             return
+        if not isinstance(work, Membership):
+            self._commands.count(work)
         if isinstance(work, protocol.Call):
             self._commands.call(session, work)
             return
@@ -213,6 +216,7 @@ class Gateway:
             session.inbox = deque()
         session.inbox.append(work)
         if len(session.inbox) >= self._config.limits.commands_in_flight:
+            self.paused += 1
             session.wire.pause_reading()
         self._work(session)
 
@@ -236,6 +240,8 @@ class Gateway:
                     self._save(session)
                 if paused and len(session.inbox) < limit:
                     session.wire.resume_reading()
+        except BrokerDown:
+            self.end(session, CloseCode.TRY_LATER)  # an order could not be obeyed; it will be when the client is back
         except Exception:
             self.end(session, CloseCode.INTERNAL_ERROR)
             raise  # for the log
@@ -253,13 +259,13 @@ class Gateway:
             return
         if session.confirmations is not None and code is not CloseCode.SLOW_CONSUMER:
             session.confirmations.closing = session.positions()  # a slow consumer never gets what waits
-        self._leave_hub(session)
+        self.leave(session)
         session.wire.close(code, reason or code.reason)
 
     def drop(self, session: Session, *, confirmed: bool) -> None:
         """The connection is gone. ``confirmed``: the peer answered our close frame, so all that was queued before it
         arrived."""
-        self._leave_hub(session)
+        self.leave(session)
         if session.dropped:
             return
         session.dropped = True
@@ -270,7 +276,8 @@ class Gateway:
             self._save(session)
         self._tasks.spawn(self._depart(session), "depart")
 
-    def _leave_hub(self, session: Session) -> None:
+    def leave(self, session: Session) -> None:
+        """Nothing of any stream is queued from here on, whoever closes. Idempotent."""
         if session.ended:
             return
         session.ended = True
@@ -301,7 +308,7 @@ class Gateway:
 
     def slow(self, session: Session) -> bool:
         """The outbox is above its limit. True: groups whose policy is ``replay`` fell back to their journals, and the
-        peer gets another chance; False: there is nothing left but to close it."""
+        peer gets another chance, which twice the limit ends; False: there is nothing left but to close it."""
         fell_back = False
         for stream in list(session.streams):
             group = group_of(stream)
@@ -309,7 +316,7 @@ class Gateway:
                 continue
             self._recovery.fall_back(session, stream)
             fell_back = True
-        return fell_back
+        return fell_back or (bool(session.tracks) and session.outbox.size <= 2 * session.outbox.limit)
 
     def _save(self, session: Session) -> None:
         """The record follows the confirmed positions; one save at a time, the newest wins."""
@@ -342,9 +349,7 @@ class Gateway:
         """Journals each, in order. Never raises."""
         results = await self._broker.publish(publications)
         for publication, result in zip(publications, results, strict=True):
-            kind = publication.stream.partition(":")[0]
-            outcome = result.code if isinstance(result, Refused) else "accepted"
-            self._metrics.pushes.labels(kind, outcome).inc()
+            self._metrics.pushed(publication.stream, result.code if isinstance(result, Refused) else "accepted")
         return results
 
     async def connections(self, client: str) -> list[ConnectionInfo]:

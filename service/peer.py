@@ -13,7 +13,7 @@ from service.errors import CloseCode
 from service.gateway import Gateway
 from service.heartbeat import Heartbeat
 from service.metrics import Metrics
-from service.protocol import NotUnderstood, decode_command, encode_error, encode_expiring
+from service.protocol import NotUnderstood, Refresh, decode_command, encode_error, encode_expiring
 from service.session import Rights, Session
 from service.wire import State, Wire
 
@@ -24,7 +24,8 @@ _SIGNS_OF_LIFE = (b"pong", b"Pong")
 
 
 class Shared(msgspec.Struct):
-    """What all peers of a node have in common. ``expiring_s``: how long before a token's end its client hears of it."""
+    """What all peers of a node have in common. A connection ends ``leeway_s`` after its token, as a handshake would be
+    refused; its client hears of the end ``expiring_s`` before it."""
 
     gateway: Gateway
     heartbeat: Heartbeat
@@ -33,6 +34,7 @@ class Shared(msgspec.Struct):
     json_depth: int
     not_understood_per_minute: int
     expiring_s: float
+    leeway_s: float
 
 
 class Peer:
@@ -67,6 +69,8 @@ class Peer:
             self._not_understood(exc)
             return
         self._shared.gateway.submit(self.session, command)
+        if isinstance(command, Refresh):  # the new token may end before the next ping: look again with the next tick
+            self._shared.heartbeat.schedule(self, self._shared.loop.time())
 
     def on_binary(self, payload: bytes) -> None:
         raise AssertionError("the wire refuses binary messages")
@@ -82,7 +86,7 @@ class Peer:
             self._end(CloseCode.SLOW_CONSUMER)
 
     def on_closing(self) -> None:
-        self._end(CloseCode.DONE)  # nothing of any stream may follow a close frame; the wire has said the code
+        self._shared.gateway.leave(self.session)  # nothing of any stream may follow a close frame
         self._end_by_s = self._shared.loop.time() + CLOSE_S
         self._shared.heartbeat.schedule(self, self._end_by_s)
 
@@ -124,12 +128,12 @@ class Peer:
         rights = self.session.rights
         if rights.expires is not None:
             left_s = rights.expires - time.time()
-            if left_s <= 0:
+            if left_s + self._shared.leeway_s <= 0:
                 self._end(CloseCode.TOKEN_EXPIRED)
                 return
             if left_s <= self._shared.expiring_s and self._warned is not rights:
                 self._warned = rights
-                self.session.send(encode_expiring(round(left_s)))
+                self.session.send(encode_expiring(max(0, round(left_s))))
         self._schedule(now_s)
 
     def _silent_at_s(self, wire: Wire) -> float:
@@ -143,9 +147,8 @@ class Peer:
         rights = self.session.rights
         if rights.expires is not None:
             left_s = rights.expires - time.time()
-            if self._warned is not rights:
-                left_s = max(0.0, left_s - self._shared.expiring_s)
-            due_s = min(due_s, now_s + left_s)
+            warned = self._warned is rights
+            due_s = min(due_s, now_s + left_s + (self._shared.leeway_s if warned else -self._shared.expiring_s))
         self._shared.heartbeat.schedule(self, due_s)
 
     def _end(self, code: CloseCode) -> None:

@@ -171,6 +171,9 @@ class HandGateway:
     def end(self, session: Any, code: CloseCode) -> None:
         session.wire.close(code)
 
+    def leave(self, session: Any) -> None:
+        pass
+
     def drop(self, session: Any, *, confirmed: bool) -> None:
         pass
 
@@ -215,6 +218,7 @@ class HandNode:
             json_depth=64,
             not_understood_per_minute=10,
             expiring_s=60,
+            leeway_s=0,
         )
 
     def _on_stalled(self, wire: Wire) -> None:

@@ -104,6 +104,7 @@ JWT = {
     "TIDEGATE_AUTH__MODE": "jwt",
     "TIDEGATE_AUTH__KEY": SECRET,
     "TIDEGATE_AUTH__EXPIRING_S": "1",
+    "TIDEGATE_AUTH__LEEWAY_S": "0",
     "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_INTERVAL": "2",  # ticks of 0.1 s
     "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "4",
 }
@@ -132,3 +133,21 @@ async def test_a_new_token_carries_on_and_its_end_is_announced_too() -> None:
             assert (await alice.event())["type"] == "expiring"
             assert await alice.ended() == 4009
             assert time.time() >= end_s
+
+
+async def test_a_connection_ends_its_leeway_after_its_token_as_a_handshake_would_be_refused() -> None:
+    async with running(**{**JWT, "TIDEGATE_AUTH__LEEWAY_S": "2"}) as app:
+        end_s = time.time() - 0.5  # over, but within the leeway
+        async with Peer(app.public_port, token=make_token(exp=end_s)) as alice:
+            assert (await alice.event())["type"] == "welcome"
+            assert await alice.ended() == 4009
+            assert time.time() >= end_s + 2
+
+
+async def test_a_new_token_that_ends_sooner_is_noticed_before_the_next_ping() -> None:
+    slow = {"TIDEGATE_HEARTBEAT__WEBSOCKET_PING_INTERVAL": "20", "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "40"}
+    async with running(**{**JWT, **slow}) as app:
+        async with Peer(app.public_port, token=make_token(exp=time.time() + 600)) as alice:
+            await alice.event()
+            await alice.ask(type="refresh", id=1, token=make_token(exp=time.time() + 1))
+            assert await alice.ended() == 4009
