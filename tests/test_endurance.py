@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import picows
 import pytest
+
 from tests.support import Process, eventually, free_port
 
 IDLE, ACTIVE, SECONDS = 5000, 200, 120
