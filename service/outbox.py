@@ -17,10 +17,7 @@ class Writer(Protocol):
 
 
 class Outbox:
-    """``frames`` wait to be written; ``size`` is their bytes; above ``limit`` the peer is too slow.
-
-    ``half`` of the limit is where a replay goes on reading: see ``has_room``.
-    """
+    """``frames`` wait to be written; ``size`` is their bytes; above ``limit`` the peer is too slow."""
 
     __slots__ = ("frames", "limit", "on_room", "size", "writer")
 
