@@ -98,6 +98,7 @@ class Scenario:
         self._leaving = False
         self._begun_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._pushers: list[asyncio.Task[None]] = []
         self._session: Any = None
         self._client: Any = None
 
@@ -146,7 +147,8 @@ class Scenario:
             mine = self._groups[i::pushers]
             through_redis = i % 5 == 4
             pause_s = pushers / self._rate
-            self._spawn(self._push(f"p{i}", mine, through_redis, pause_s, random.Random(self._chance.random())))
+            chance = random.Random(self._chance.random())
+            self._pushers.append(self._spawn(self._push(f"p{i}", mine, through_redis, pause_s, chance)))
 
     def _start_node(self, index: int) -> Process:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
@@ -173,8 +175,10 @@ class Scenario:
 
             await eventually(ready, QUIET_S)
 
-    def _spawn(self, work: Any) -> None:
-        self._tasks.append(asyncio.create_task(work))  # noqa: TID251 - held here
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)  # noqa: TID251 - held here
+        self._tasks.append(task)
+        return task
 
     def _choose(self, chance: random.Random) -> int:
         up = [index for index in range(NODES) if index not in self._down]
@@ -345,8 +349,7 @@ class Scenario:
         """Faults are over: everything comes right by itself, and then is looked at."""
         for index in range(NODES):
             await self._ready(index)
-        pushers = [push for push in self.ledger.pushes if push.accepted_s is None]
-        await eventually(lambda: all(push.accepted_s is not None for push in pushers), QUIET_S)
+        await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(QUIET_S))
         await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, QUIET_S)
         self._leaving = True  # from here on everybody stays
         if self._went_back():
