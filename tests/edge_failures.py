@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
@@ -55,8 +56,7 @@ class Failures:
                 reader.seen.clear()
                 if number % 32 == 0:
                     most = {name: max(kib, most[name]) for name, kib in _memory(s).items()}
-            for n in range(5):
-                await eventually(lambda n=n: _closed(s, f"slow{n}") == 4008, 15)
+            await eventually(lambda: all(_closed(s, f"slow{n}") == 4008 for n in range(5)), 15)
             growth = {name: most[name] - before[name] for name in most}
             print(f"{self.variant}: KiB grown with 5 slow readers of 16 MB: {growth}")
             assert growth["service"] < 8 * KIB  # what five outboxes of 1 MiB share, the journal, and what a turn holds
@@ -114,7 +114,7 @@ class Failures:
             peers = [s.peer(f"p{n}") for n in range(4)]
             await asyncio.gather(*(peer.connect() for peer in peers))
             await asyncio.gather(*(peer.event() for peer in peers))
-            s.node.process.signal(15)
+            s.node.process.signal(signal.SIGTERM)
             await eventually(lambda: s.node.process.logged("drain.started"))
             with pytest.raises(Refusal) as info:
                 await s.peer("late").connect()

@@ -201,7 +201,7 @@ def test_what_is_no_dump_or_no_configuration_is_refused_in_words(tmp_path: Path)
 def test_the_command_reads_files_and_dumps_and_answers_in_json(tmp_path: Path) -> None:
     file = tmp_path / "nginx.conf"
     file.write_text(GOOD.replace("proxy_buffering off;", ""))
-    command = [sys.executable, "-m", "service", "check", "--nginx", file]
+    command = [sys.executable, "-m", "service", "check", "--nginx", str(file)]
     env = environ({"EDGE__UPSTREAMS": ["127.0.0.1:8000", "127.0.0.1:8010"]})
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert (said.returncode, said.stderr) == (1, "")

@@ -109,7 +109,7 @@ def test_code_gets_its_settings_as_json() -> None:
 def test_the_command_writes_a_folder_that_nginx_starts_with(tmp_path: Path) -> None:
     settings = {"SERVER__PATH": "/push/", "EDGE__RUN_DIR": str(tmp_path / "run"), "EDGE__TLS_DIR": certificates()}
     (tmp_path / "run").mkdir()
-    command = [sys.executable, "-m", "service", "render", "--out", tmp_path / "edge"]
+    command = [sys.executable, "-m", "service", "render", "--out", str(tmp_path / "edge")]
     said = subprocess.run(command, cwd=ROOT, env=environ(settings), capture_output=True, text=True)
     assert (said.returncode, said.stderr) == (0, "")
     assert "nginx -e stderr -c" in said.stdout

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Runs the real compose.yaml with each profile: up, healthy, sessions over ws and wss, a push through Redis, three
+# nodes, a reload, down.
+# usage: tools/compose_test.sh [plain njs openresty]   the engine is the one that `docker` speaks to
+set -eu
+cd "$(dirname "$0")/.."
+export COMPOSE_PROJECT_NAME=tidegate-test COMPOSE_PROGRESS=quiet
+
+variants=$*
+if [ -z "$variants" ]; then
+    for variant in plain njs openresty; do
+        [ ! -e "nginx/conf.d/$variant.conf" ] || variants="$variants $variant"
+    done
+fi
+
+end() {
+    status=$?
+    if [ "$status" != 0 ]; then
+        docker compose --profile "*" ps --all || true
+        docker compose --profile "*" logs --no-color --tail 60 || true
+    fi
+    docker compose --profile "*" down --volumes --timeout 10 >/dev/null 2>&1 || true
+    exit "$status"
+}
+trap end EXIT
+trap 'exit 1' INT TERM
+
+docker compose --profile "*" build --quiet
+for variant in $variants; do
+    echo "== compose: $variant"
+    docker compose --profile "$variant" up --detach --wait --quiet-pull >/dev/null
+    .venv/bin/python -m tests.compose_session "$variant" 1
+    docker compose --profile "$variant" up --detach --wait --scale service=3 >/dev/null
+    .venv/bin/python -m tests.compose_session "$variant" 3
+    docker compose --profile "$variant" down --volumes --timeout 10 >/dev/null
+done
+echo "== compose: all good"
