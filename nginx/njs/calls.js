@@ -7,18 +7,18 @@ const ANSWER_DEPTH = 64; // as in service/calls.py
 const NULL = Buffer.from('null');
 const END = Buffer.from('}');
 
-// `who` is {client, connection, request_id}. `done` is called once, with the frame for the client: within
-// calls_timeout_s, or not at all if the session ends before. The function that this gives ends the wait at once.
+// `who` is {client, connection, request_id}. `done` is called once, with the frame for the client and with
+// "reply" or an error's code: within calls_timeout_s, or not at all if the session ends before. The function that this gives ends the wait at once.
 function make(call, who, settings, done) {
     let timer = setTimeout(() => {
         timer = null; // qjs ends the session with an error where a timer is cleared that has fired
-        done(timeout(call.id, settings));
+        finish_with(done, timeout(call.id, settings));
     }, settings.calls_timeout_s * 1000);
-    function finish(frame) {
+    function finish(result) {
         if (timer !== null) {
             clearTimeout(timer);
             timer = null;
-            done(frame);
+            finish_with(done, result);
         }
     }
     request(call, who, settings).then((answer) => {
@@ -35,6 +35,10 @@ function make(call, who, settings, done) {
     };
 }
 
+function finish_with(done, result) {
+    done(result.frame, result.code);
+}
+
 function request(call, who, settings) {
     return ngx.fetch(`${settings.calls_url}/${call.method}`, {
         method: 'POST',
@@ -49,6 +53,8 @@ function request(call, who, settings) {
         max_response_body_size: settings.answer_bytes,
     });
 }
+
+// The functions below give {code, frame}.
 
 // What the request ended with in place of an answer. The words are njs's own.
 function failed(id, reason, settings) {
@@ -76,7 +82,8 @@ function reply(id, answer, body, settings) {
     if (data === null) {
         return error(id, 'call_bad_answer', 'the answer is not JSON in UTF-8');
     }
-    return frames.text([Buffer.from(`{"type":"reply","id":${id},"status":${answer.status},"data":`), data, END]);
+    const start = Buffer.from(`{"type":"reply","id":${id},"status":${answer.status},"data":`);
+    return {code: 'reply', frame: frames.text([start, data, END])};
 }
 
 function too_large(id, settings) {
@@ -89,7 +96,8 @@ function timeout(id, settings) {
 
 // `id` is JSON text, `message` needs no escape.
 function error(id, code, message) {
-    return frames.text([Buffer.from(`{"type":"error","id":${id},"code":"${code}","message":"${message}"}`)]);
+    const text = `{"type":"error","id":${id},"code":"${code}","message":"${message}"}`;
+    return {code: code, frame: frames.text([Buffer.from(text)])};
 }
 
 export default {make, error};

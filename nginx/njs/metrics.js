@@ -1,6 +1,9 @@
-// Counters of all workers, where the version of njs has shared dictionaries (0.8.0 and later); nothing elsewhere.
+// Counters of all workers, where the version of njs has shared dictionaries (0.8.0 and later) and njs_counters_stream.inc
+// gives one; nothing is counted elsewhere.
 
 const ZONE = 'tidegate';
+const OUTCOMES = ['reply', 'call_timeout', 'call_unavailable', 'call_bad_answer', 'too_many_calls'];
+const HEAD = 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: ';
 
 function count(name) {
     if (ngx.shared !== undefined && ngx.shared[ZONE] !== undefined) {
@@ -8,4 +11,46 @@ function count(name) {
     }
 }
 
-export default {count};
+function value(name) {
+    return ngx.shared[ZONE].get(name) || 0;
+}
+
+function counter(name, help, lines) {
+    return `# HELP ${name} ${help}\n# TYPE ${name} counter\n${lines.join('')}`;
+}
+
+// The counters as a whole HTTP answer: they live in stream{}, and http{} asks for them.
+function answer() {
+    const calls = OUTCOMES.map((code) => `tidegate_edge_calls_total{outcome="${code}"} ${value(code)}\n`);
+    const text = [
+        counter('tidegate_edge_calls_total', 'Calls that the edge answered, by outcome.', calls),
+        counter('tidegate_edge_heartbeats_total', 'Text heartbeats that the edge took.', [
+            `tidegate_edge_heartbeats_total ${value('heartbeats')}\n`,
+        ]),
+        counter('tidegate_edge_sessions_total', 'Sessions that were read, and that had cost their share.', [
+            `tidegate_edge_sessions_total{state="read"} ${value('sessions')}\n`,
+            `tidegate_edge_sessions_total{state="relayed"} ${value('relayed')}\n`,
+        ]),
+    ].join('');
+    return `${HEAD}${text.length}\r\n\r\n${text}`;
+}
+
+// js_content of /metrics. Live WebSockets are the writing connections, less the one that asks.
+function metrics(r) {
+    const states = ['active', 'reading', 'writing', 'waiting'];
+    const name = 'tidegate_edge_connections';
+    const text = [
+        `# HELP ${name} Connections of the edge by state; writing: WebSockets, and this request.\n`,
+        `# TYPE ${name} gauge\n`,
+    ].concat(states.map((it) => `${name}{variant="njs",state="${it}"} ${r.variables[`connections_${it}`]}\n`)).join('');
+    r.headersOut['Content-Type'] = 'text/plain; version=0.0.4';
+    if (!r.variables.tidegate_counters) {
+        r.return(200, text);
+        return;
+    }
+    r.subrequest(r.variables.tidegate_counters, (reply) => {
+        r.return(200, text + (reply.status === 200 ? reply.responseText : ''));
+    });
+}
+
+export default {count, answer, metrics};

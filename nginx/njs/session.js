@@ -16,7 +16,7 @@
 // room only then): a ping after it brings one. `io` is the world:
 //
 //   to_client(bytes, last), to_service(bytes, last)   send; `last`: the other side has ended
-//   call(call, who, done)                             make the request; done(frame). Gives a function that ends it early
+//   call(call, who, done)                             make the request; done(frame, code). Gives a function that ends it early
 //   relay()                                           let everything pass from now on
 //   now()                                             ms
 //   count(name)                                       one more of it, for the metrics
@@ -220,20 +220,21 @@ function take(session, frame) {
 function carry_out(session, call) {
     const settings = session.settings;
     if (session.in_flight >= settings.calls_in_flight) {
-        session.io.count('too_many_calls');
-        say(session, calls.error(call.id, 'too_many_calls', `${session.in_flight} calls are in flight`));
+        const refusal = calls.error(call.id, 'too_many_calls', `${session.in_flight} calls are in flight`);
+        session.io.count(refusal.code);
+        say(session, refusal.frame);
         return;
     }
     session.calls++;
     session.in_flight++;
-    session.io.count('calls');
     const who = {
         client: session.client,
         connection: session.connection,
         request_id: `${session.connection}-e${session.calls}`,
     };
     const number = session.calls;
-    session.give_up[number] = session.io.call(call, who, (frame) => {
+    session.give_up[number] = session.io.call(call, who, (frame, code) => {
+        session.io.count(code);
         session.in_flight--;
         delete session.give_up[number];
         spend(session, frame.length);
