@@ -152,11 +152,16 @@ class Gateway:
             else:
                 positions = record
         allowed = {stream for stream in positions if stream in own or self._may_be_in(session, stream)}
+        lasting = {group_stream(group) for group in session.lasting}
+        others = sorted(allowed.difference(own, groups, lasting))
+        most = self._config.limits.groups_per_connection
+        room = most - len(groups | lasting)
+        if room < 0 or len(groups - lasting) + len(others) > most:
+            raise TooManyGroupsAsked(f"more than {most} groups")
+        # Lasting memberships made meanwhile may leave less room than there was: that must not lock a client out.
+        allowed.difference_update(others[room:])
         refused = positions.keys() - allowed
-        streams = [*own, *sorted((groups | allowed).difference(own))]
-        streams += sorted(map(group_stream, session.lasting.difference(map(group_of, streams))))
-        if len(streams) - len(own) > self._config.limits.groups_per_connection:
-            raise TooManyGroupsAsked(f"more than {self._config.limits.groups_per_connection} groups")
+        streams = [*own, *sorted((groups | lasting | allowed).difference(own))]
         for stream in streams:
             await self._recovery.attach(session, stream, positions.get(stream))
             if session.ended:
@@ -164,6 +169,9 @@ class Gateway:
             if stream in resets:
                 session.tracks[stream].reset = True
         session.refused = tuple(sorted(refused))
+        if session.confirmations is not None:
+            for stream in refused:
+                session.confirmations.forget(stream)
 
     def _may_be_in(self, session: Session, stream: str) -> bool:
         group = group_of(stream)
