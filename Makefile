@@ -4,6 +4,7 @@
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+WORKERS := 3
 SHELL_SCRIPTS := .ci/run $(wildcard tools/*.sh)
 
 help: ## This list
@@ -43,7 +44,7 @@ format: setup ## Put code in order
 	@$(PY) -m ruff format .
 
 test: setup system ## Run the tests, but not the slow ones (ARGS="-k hub" for some)
-	@$(PYTEST) -m "not slow and not soak" $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not soak" $(ARGS)
 
 test-all: setup system ## Run the slow tests, which make test leaves out
 	@$(PYTEST) -m "slow and not soak" $(ARGS) || { [ $$? = 5 ] && echo "test-all: no test is marked slow"; }
