@@ -281,6 +281,13 @@ class App:
             broker = self.broker
             metrics.gauge("tidegate_journal_bytes", "What all journals cost in memory.", lambda: broker.journal_bytes)
             metrics.count("tidegate_journal_forgotten", "Messages given up for their size.", lambda: broker.forgotten)
+        if isinstance(self.broker, RedisBroker):
+            wakeups, streams = self.broker.wakeups, self.broker.streams
+            metrics.count("tidegate_wakeups", "Messages and orders announced by Redis.", lambda: wakeups.heard)
+            metrics.count("tidegate_repaired_messages", "Messages that no wake-up brought.", lambda: streams.repaired)
+            metrics.count("tidegate_pages_read", "Pages of history read from Redis.", lambda: streams.read)
+            metrics.count("tidegate_pages_shared", "Pages of history from this node's memory.", lambda: streams.shared)
+            metrics.gauge("tidegate_tail_bytes", "What the newest messages cost in memory.", lambda: streams.tail_bytes)
         metrics.count("tidegate_reading_paused", "Peers with too many commands.", lambda: self.gateway.paused)
         metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
         metrics.count("tidegate_delivered_bytes", "Their bytes.", lambda: hub.delivered_bytes)

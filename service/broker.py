@@ -88,7 +88,8 @@ class Broker(Protocol):
     # Streams
     async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:
         """Journals each in order; one answer each. An answer is a position, or why not: ``KeyReused``,
-        ``BrokerDown`` (may have been accepted) or ``NotTried``. Never raises BrokerDown itself."""
+        ``BrokerDown`` (may have been accepted), ``NotTried``, or ``Internal`` (what is stored of this stream is
+        spoilt). Never raises any of them itself."""
 
     async def subscribe(self, stream: str) -> Position:
         """Returns once confirmed, with the position after which ``on_message`` will come.

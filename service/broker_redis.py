@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from service.broker import Claim, Close, Membership, Order, Receiver, RetentionOf
-from service.errors import BrokerDown, CloseCode, Refused
+from service.errors import BrokerDown, CloseCode, Internal, Refused
 from service.model import ConnectionInfo, Cursor, Gap, History, Message, NodeInfo, Position, Publication, group_stream
 from service.redis_ingress import Ingress
 from service.redis_life import Life, Timing
@@ -125,6 +125,8 @@ class RedisBroker:
                 await self._pass_canary()
         except TimeoutError:
             raise BrokerDown("no canary came through Redis in time") from None
+        except Internal as exc:
+            raise BrokerDown(exc.message) from exc
         return (time.monotonic() - begun_s) * 1000
 
     async def _pass_canary(self) -> None:

@@ -31,6 +31,7 @@ class Wakeups:
         self.on_hearing: Callable[[], None] = lambda: None
         self.hearing = False
         self.made = 0  # connections so far
+        self.heard = 0  # wake-ups so far; pulses are none
         self._address = address
         self._life = life
         self._tasks = tasks
@@ -122,6 +123,7 @@ class Wakeups:
             if channel == self._pulse:
                 self._pulse_s = asyncio.get_running_loop().time()
             else:
+                self.heard += 1
                 self.on_wakeup(channel, payload)
         elif kind == b"subscribe":
             self._confirmed.add(channel)
