@@ -167,24 +167,39 @@ class Edge:
 
 
 class Stand:
-    """``nodes`` service processes, a REST application, and an edge in front of them; direct: none, clients speak to
-    the first node.
+    """``nodes`` service processes, a REST application if asked for, and an edge in front of them; direct: none,
+    clients speak to the first node.
 
     ``async with stand("plain", AUTH__MODE="jwt") as s`` for one test; a class's own is started once, by ``start``.
     """
 
-    def __init__(self, variant: str, *, nodes: int = 1, edge: Settings | None = None, **settings: Any) -> None:
-        """``settings`` are the nodes' and the edge's, ``edge`` is the edge's alone."""
+    def __init__(
+        self,
+        variant: str,
+        *,
+        nodes: int = 1,
+        rest: bool = False,
+        edge: Settings | None = None,
+        behind: Stand | None = None,
+        **settings: Any,
+    ) -> None:
+        """``settings`` are the nodes' and the edge's, ``edge`` is the edge's alone. ``behind``: a stand whose nodes
+        this one takes, which saves starting some."""
         self.variant = variant
         # Workers of nginx run as another user where tests run as root, and need to get in here.
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-edge-"))
         self.folder.chmod(0o755)
         self.rest_port = free_port()
+        self._has_rest = rest
         common = {"CALLS__URL": f"http://127.0.0.1:{self.rest_port}", "SERVER__DRAIN_S": 1, **settings}
-        self.nodes = [Node(self.folder / f"node-{n}", {"SERVER__NODE": f"n{n}", **common}) for n in range(1, nodes + 1)]
+        self._own = [
+            Node(self.folder / f"node-{n}", {"SERVER__NODE": f"n{n}", **common})
+            for n in range(1, (0 if behind else nodes) + 1)
+        ]
+        self.nodes: list[Node] = behind.nodes if behind else self._own
         upstreams = [f"127.0.0.1:{node.public}" for node in self.nodes]
-        behind = {"EDGE__UPSTREAMS": upstreams, "EDGE__SHUTDOWN_TIMEOUT_S": 2, **common, **(edge or {})}
-        self._edge = None if variant == DIRECT else Edge(variant, self.folder / "edge", behind)
+        before = {"EDGE__UPSTREAMS": upstreams, "EDGE__SHUTDOWN_TIMEOUT_S": 2, **common, **(edge or {})}
+        self._edge = None if variant == DIRECT else Edge(variant, self.folder / "edge", before)
         self.rest: Process
 
     @property
@@ -217,22 +232,24 @@ class Stand:
         asyncio.run(self.begin())
 
     async def begin(self) -> None:
-        self.start_rest()
-        for node in self.nodes:
+        if self._has_rest:
+            self.start_rest()
+        for node in self._own:
             node.start()
         if self._edge is not None:
             self._edge.folder.mkdir()
             self._edge.start()
             await self._edge.ready()
-        await self.rest.port(self.rest_port)
-        for node in self.nodes:
+        if self._has_rest:
+            await self.rest.port(self.rest_port)
+        for node in self._own:
             await node.ready()
 
     def stop(self) -> None:
-        for process in (self._edge, self, *self.nodes):
+        for part in (self._edge, self, *self._own):
             for name in ("process", "rest"):
-                if hasattr(process, name):
-                    getattr(process, name).kill()
+                if hasattr(part, name):
+                    getattr(part, name).kill()
         shutil.rmtree(self.folder)
 
     def complaints(self) -> list[str]:

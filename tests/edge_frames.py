@@ -55,17 +55,20 @@ class Frames:
                 frame(CONTINUATION, call(3, "echo", '"%s"' % ("x" * 200))[100:]),
             ]
         )
-        async with s.peer(name) as peer:
-            await peer.event()
-            for cut in range(1, len(sent)):
-                peer.send_raw(sent[:cut])
-                await asyncio.sleep(0.001)  # two segments, not one
-                peer.send_raw(sent[cut:])
-                answers = {await peer.raw() for _ in range(4)}
-                assert b"pong" in answers
-                answers.remove(b"pong")
-                assert sorted(json.loads(answer)["id"] for answer in answers) == [1, 2, 3]
-            await eventually(lambda: len(peer.pongs) == len(sent) - 1)
+        for first in range(1, len(sent), 25):  # an edge that reads frames may not do so for ever
+            async with s.peer(name) as peer:
+                await peer.event()
+                cuts = range(first, min(first + 25, len(sent)))
+                for cut in cuts:
+                    peer.send_raw(sent[:cut])
+                    await asyncio.sleep(0.001)  # two segments, not one
+                    peer.send_raw(sent[cut:])
+                    answers = {await peer.raw() for _ in range(4)}
+                    assert b"pong" in answers
+                    answers.remove(b"pong")
+                    assert sorted(json.loads(answer)["id"] for answer in answers) == [1, 2, 3]
+                assert (await peer.ask(type="ping", id=4))["type"] == "pong"  # what is before it in order is answered
+                assert peer.pongs == [b"between"] * len(cuts)
 
     async def test_one_byte_at_a_time_is_enough(self, s: Stand, name: str) -> None:
         async with s.peer(name) as peer:

@@ -27,10 +27,16 @@ async def ask_tls(port: int, context: ssl.SSLContext) -> tuple[Answer, str]:
         answer = await Link(reader, writer).ask(head("GET", PATH + "?client=a", {"Host": f"127.0.0.1:{port}"}))
         return answer, version
     finally:
-        writer.close()
+        await _close(writer)
 
 
-def trusting() -> ssl.SSLContext:
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):  # the other side does not say goodbye to TLS
+        await writer.wait_closed()
+
+
+def tls_context() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=f"{certificates()}/fullchain.pem")
 
 
@@ -40,7 +46,7 @@ class EdgeContract(Contract):
     # TLS
 
     async def test_wss_is_the_same_session(self, s: Stand, name: str) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", s.edge.tls_port, ssl=trusting())
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.edge.tls_port, ssl=tls_context())
         host = f"127.0.0.1:{s.edge.tls_port}"
         origin = {"Host": host, "Origin": f"https://{host}"}
         writer.write(head("GET", f"{PATH}?client={name}", UPGRADE | origin))
@@ -52,11 +58,11 @@ class EdgeContract(Contract):
         assert welcome["client"] == name
         writer.write(frame(PING, b"x"))
         assert await reader.readexactly(3) == b"\x8a\x01x"
-        writer.close()
+        await _close(writer)
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     async def test_tls_1_2_and_1_3_are_spoken(self, s: Stand, version: ssl.TLSVersion) -> None:
-        context = trusting()
+        context = tls_context()
         context.minimum_version = context.maximum_version = version
         answer, spoken = await ask_tls(s.edge.tls_port, context)
         assert answer.status == 426
@@ -64,11 +70,11 @@ class EdgeContract(Contract):
         assert "strict-transport-security" not in answer.headers
 
     async def test_older_tls_and_ciphers_without_forward_secrecy_are_refused(self, s: Stand) -> None:
-        old = trusting()
+        old = tls_context()
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
         old.set_ciphers("ALL:@SECLEVEL=0")
-        weak = trusting()
+        weak = tls_context()
         weak.maximum_version = ssl.TLSVersion.TLSv1_2
         weak.set_ciphers("ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA:@SECLEVEL=0")
         for context in (old, weak):
@@ -81,14 +87,14 @@ class EdgeContract(Contract):
 
     # Limits
 
-    async def test_one_address_has_its_limits(self) -> None:
+    async def test_one_address_has_its_limits(self, s: Stand) -> None:
         limits = {
             "EDGE__CONNECTIONS_PER_ADDRESS": 3,
             "EDGE__HANDSHAKES_PER_SECOND": 1,
             "EDGE__HANDSHAKES_BURST": 5,
             "EDGE__HSTS_S": 600,
         }
-        async with stand(self.variant, edge=limits) as s:
+        async with stand(self.variant, behind=s, edge=limits) as s:
             peers = [s.peer(f"p{n}") for n in range(3)]
             for peer in peers:
                 await peer.connect()
@@ -107,11 +113,11 @@ class EdgeContract(Contract):
             assert "limiting requests" in log
             for peer in peers:
                 await peer.cut()
-            answer, _ = await ask_tls(s.edge.tls_port, trusting())
+            answer, _ = await ask_tls(s.edge.tls_port, tls_context())
             assert answer.headers["strict-transport-security"] == "max-age=600"
 
-    async def test_slow_headers_are_cut_and_large_ones_and_bodies_refused(self) -> None:
-        async with stand(self.variant, edge={"SERVER__HEADER_TIMEOUT_S": 0.3}) as s:
+    async def test_slow_headers_are_cut_and_large_ones_and_bodies_refused(self, s: Stand) -> None:
+        async with stand(self.variant, behind=s, edge={"SERVER__HEADER_TIMEOUT_S": 0.3}) as s:
             reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
             writer.write(b"GET /ws-notifications/?client=a HTTP/1.1\r\nHost: localhost\r\n")
             begun = time.monotonic()
@@ -133,10 +139,10 @@ class EdgeContract(Contract):
         async with s.peer(name, headers={"X-Forwarded-For": "192.0.2.1"}) as peer:
             await peer.event()
         assert (await s.edge.logged(client=name))["address"] == "127.0.0.1"
-        async with stand(self.variant, edge={"EDGE__TRUSTED_PROXIES": ["127.0.0.0/8"]}) as trusting_stand:
-            async with trusting_stand.peer(name, headers={"X-Forwarded-For": "198.51.100.7, 192.0.2.1"}) as peer:
+        async with stand(self.variant, behind=s, edge={"EDGE__TRUSTED_PROXIES": ["127.0.0.0/8"]}) as trusting:
+            async with trusting.peer(name, headers={"X-Forwarded-For": "198.51.100.7, 192.0.2.1"}) as peer:
                 await peer.event()
-            assert (await trusting_stand.edge.logged(client=name))["address"] == "192.0.2.1"
+            assert (await trusting.edge.logged(client=name))["address"] == "192.0.2.1"
 
     # Monitoring
 
@@ -222,8 +228,8 @@ class EdgeContract(Contract):
 
     # Reload and stop
 
-    async def test_a_reload_takes_new_sessions_at_once_and_lets_old_ones_go_on_for_a_while(self) -> None:
-        async with stand(self.variant, edge={"EDGE__SHUTDOWN_TIMEOUT_S": 2}) as s:
+    async def test_a_reload_takes_new_sessions_at_once_and_lets_old_ones_go_on_for_a_while(self, s: Stand) -> None:
+        async with stand(self.variant, behind=s, edge={"EDGE__SHUTDOWN_TIMEOUT_S": 2}) as s:
             async with s.peer("old") as old:
                 await old.event()
                 await s.edge.reload()
@@ -237,8 +243,9 @@ class EdgeContract(Contract):
                     assert (await new.event())["data"] == 1
             await eventually(lambda: len(s.edge.workers()) == 1)
 
-    async def test_a_stop_ends_sessions_in_time(self) -> None:
-        async with stand(self.variant, edge={"EDGE__SHUTDOWN_TIMEOUT_S": 1}) as s, s.peer("alice") as alice:
+    async def test_a_stop_ends_sessions_in_time(self, s: Stand) -> None:
+        edge = {"EDGE__SHUTDOWN_TIMEOUT_S": 1}
+        async with stand(self.variant, behind=s, edge=edge) as s, s.peer("alice") as alice:
             await alice.event()
             s.edge.process.signal(signal.SIGQUIT)
             assert await alice.ended() == self.close_code_at_stop
