@@ -243,7 +243,7 @@ class Life:
             policy=info.get("maxmemory_policy", "noeviction"),
         )
         if server.role != "master":
-            raise BrokerDown(f"this Redis is a {server.role}")
+            raise BrokerDown("this Redis is no master")
         return server
 
     def _check(self, server: Server, *, strict: bool) -> None:

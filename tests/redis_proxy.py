@@ -1,0 +1,73 @@
+"""What lies between a node and its Redis: a wire that can be cut without a word, and answers that can be changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Proxy:
+    """``async with Proxy(server.port) as proxy``: Redis is at ``proxy.url`` too. ``cut`` passes nothing on, in
+    either direction, and says so to nobody; ``heal`` breaks what was cut. ``answered`` may change what Redis says."""
+
+    def __init__(self, port: int, answered: Callable[[bytes], bytes] = lambda data: data) -> None:
+        self._port = port
+        self._answered = answered
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        self._break()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        self._open.clear()
+
+    def heal(self) -> None:
+        self._break()
+        self._open.set()
+
+    def _break(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        await self._open.wait()
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.append(server_writer)
+        for task in (
+            asyncio.create_task(self._pass_on(reader, server_writer, lambda data: data)),  # noqa: TID251
+            asyncio.create_task(self._pass_on(server_reader, writer, self._answered)),  # noqa: TID251
+        ):
+            self._tasks.add(task)
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, changed: Callable[[bytes], bytes]
+    ) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self._open.wait()
+                writer.write(changed(data))
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
