@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,8 @@ from service.settings import Config
 LINE_BYTES = 8192  # request lines that must pass: docs/protocol.md, Limits
 INGRESS_TIMEOUT_S = 300
 DEFAULT_NOFILE = 1024  # what most systems give a process that does not ask
+
+Rule: TypeAlias = Callable[["Block", Config], Iterator["Finding"]]
 
 _TIME_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2_592_000, "y": 31_536_000}
 _SIZE = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -139,14 +141,21 @@ def _joined(
 
 
 def check(top: Block, config: Config) -> list[Finding]:
-    findings = [finding for rule in _TOP_RULES for finding in rule(top, config)]
+    findings = [finding for rule in _TOP_RULES for finding in _apply(rule, top, config)]
     locations = list(_websockets(top, config.server.path))
     if not locations:
         findings.append(_error("path", top, f"no location serves {config.server.path}; add one, or change server.path"))
     for location in locations:
         rules = _LOCATION_RULES + (_PROXY_RULES if location.all("proxy_pass") else ())
-        findings += [finding for rule in rules for finding in rule(location, config)]
+        findings += [finding for rule in rules for finding in _apply(rule, location, config)]
     return sorted(set(findings), key=lambda finding: (finding.level != "error", finding.where, finding.rule))
+
+
+def _apply(rule: Rule, at: Block, config: Config) -> list[Finding]:
+    try:
+        return list(rule(at, config))
+    except (ValueError, IndexError):  # nginx would not start with this: `nginx -t` says why
+        return [_error("syntax", at, f"not understood, while {rule.__name__.strip('_')} was looked at; try nginx -t")]
 
 
 def _websockets(top: Block, path: str) -> Iterator[Block]:
@@ -154,11 +163,10 @@ def _websockets(top: Block, path: str) -> Iterator[Block]:
     for server in top.everywhere("server"):
         if not server.within("http"):
             continue
-        exact = [block for block in server.all("location") if block.args == ["=", path]]
+        locations = [block for block in server.all("location") if block.args]
+        exact = [block for block in locations if block.args == ["=", path]]
         prefixes = [
-            block
-            for block in server.all("location")
-            if block.args[0] not in ("=", "~", "~*") and path.startswith(block.args[-1])
+            block for block in locations if block.args[0] not in ("=", "~", "~*") and path.startswith(block.args[-1])
         ]
         prefixes.sort(key=lambda block: len(block.args[-1]))
         for location in (exact or prefixes)[-1:]:
@@ -444,7 +452,6 @@ def _nodes(top: Block, name: str, context: str) -> Iterator[str]:
     yield name
 
 
-Rule = Callable[[Block, Config], Iterator[Finding]]
 _TOP_RULES: Sequence[Rule] = (_workers, _shutdown, _internal, _ingress, _hops)
 _LOCATION_RULES: tuple[Rule, ...] = (_limits, _client_side, _log, _tls)
 _PROXY_RULES: tuple[Rule, ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -131,7 +132,20 @@ def test_every_rule_is_in_the_table() -> None:
         for part in source.replace("(\n", "(").replace("(            ", "(").split("_error(")[1:]
         if part.startswith('"')
     }
-    assert named == {rule for _, _, rule, _ in WRONG}
+    assert named == {rule for _, _, rule, _ in WRONG} | {"syntax"}
+
+
+LINES = [number for number, line in enumerate(GOOD.splitlines()) if line.endswith(";")]
+
+
+@pytest.mark.parametrize("arguments", ["", " x", " -1 $", " 99999999999999999999y {1}"])
+def test_what_nginx_would_not_start_with_is_never_a_traceback(tmp_path: Path, arguments: str) -> None:
+    lines = GOOD.splitlines()
+    for number in LINES:
+        name = lines[number].split()[0].rstrip(";")
+        wrong = [*lines[:number], f"{name}{arguments};", *lines[number + 1 :]]
+        with contextlib.suppress(nginx_check.NginxError):
+            check(tmp_path, "\n".join(wrong))
 
 
 def test_a_finding_says_where(tmp_path: Path) -> None:
