@@ -50,7 +50,13 @@ def environ(settings: Settings) -> dict[str, str]:
 def certificates() -> str:
     """A folder with a self-signed certificate; stays as long as the machine's temporary files do."""
     folder = Path(tempfile.gettempdir()) / f"tidegate-test-tls-{os.getuid()}"
-    subprocess.run([ROOT / "tools/certificate.sh", folder], check=True, capture_output=True)
+    if not folder.exists():
+        made = Path(tempfile.mkdtemp(prefix="tidegate-test-tls-"))
+        subprocess.run([ROOT / "tools/certificate.sh", made], check=True, capture_output=True)
+        try:
+            made.rename(folder)  # at once, for other tests run beside this one
+        except OSError:
+            shutil.rmtree(made)
     return str(folder)
 
 
