@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system run edge check generated generate format test test-all soak lock clean
+.PHONY: help setup system run edge check generated generate format test test-all soak lock bench-peers bench-guard clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -8,7 +8,7 @@ WORKERS := 3
 SHELL_SCRIPTS := .ci/run $(wildcard tools/*.sh)
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## Make .venv and install what the lock names (PYTHON=python3.12 picks one)
 
@@ -60,6 +60,12 @@ lock: setup ## Make the locks from pyproject.toml (LOCK=--upgrade for new versio
 
 LOCK_COMMAND = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" --quiet $(LOCK)
+
+bench-peers: setup ## Compare the service with what others would use (ARGS="--quick"; see bench/README.md)
+	@$(PY) -m bench peers $(ARGS)
+
+bench-guard: setup ## Name the hot operations that became slower, by their instructions
+	@$(PY) -m bench guard $(ARGS)
 
 clean: ## Remove what make made
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist ./*.egg-info
