@@ -43,7 +43,7 @@ function run(job) {
     const io = {
         to_client: (bytes, last) => did.push(['client', hex(bytes), last]),
         to_service: (bytes, last) => did.push(['service', hex(bytes), last]),
-        call: (call, who, done) => {
+        call: (call, who, _, done) => {
             let open = true;
             const once = (frame) => {
                 if (open) {

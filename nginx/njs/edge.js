@@ -1,4 +1,4 @@
-// What nginx calls: the filter of each session, and what the log and the metrics ask for.
+// What nginx calls for each session between its http part and a node.
 
 import calls from 'calls.js';
 import metrics from 'metrics.js';
@@ -7,21 +7,33 @@ import session from 'session.js';
 const GOES_ON = {flush: true, last: false};
 const ENDS = {flush: true, last: true};
 
-// js_filter of the servers between nginx's http part and a node.
+// js_filter
 function filter(s) {
-    const settings = JSON.parse(s.variables.tidegate_settings);
-    const io = {
-        to_client: (bytes, last) => s.sendDownstream(bytes, last ? ENDS : GOES_ON),
-        to_service: (bytes, last) => s.sendUpstream(bytes, last ? ENDS : GOES_ON),
-        call: (call, who, done) => calls.make(call, who, settings, done),
-        relay: () => {
+    let listening = true;
+    const relay = () => {
+        if (listening) { // twice would end the worker: njs 0.7.9
+            listening = false;
             s.off('upstream');
             s.off('downstream');
-        },
+        }
+    };
+    // A side that has gone takes nothing more, which njs throws; nginx finds it out by itself and ends the session.
+    const sender = (send) => (bytes, last) => {
+        try {
+            send(bytes, last ? ENDS : GOES_ON);
+        } catch (gone) {
+            relay();
+        }
+    };
+    const io = {
+        to_client: sender((bytes, flags) => s.sendDownstream(bytes, flags)),
+        to_service: sender((bytes, flags) => s.sendUpstream(bytes, flags)),
+        call: calls.make,
+        relay: relay,
         now: Date.now,
         count: metrics.count,
     };
-    const current = session.open(settings, io);
+    const current = session.open(JSON.parse(s.variables.tidegate_settings), io);
     s.on('upstream', (bytes, flags) => session.from_client(current, bytes, flags.last));
     s.on('downstream', (bytes, flags) => session.from_service(current, bytes, flags.last));
 }

@@ -16,7 +16,7 @@
 // room only then): a ping after it brings one. `io` is the world:
 //
 //   to_client(bytes, last), to_service(bytes, last)   send; `last`: the other side has ended
-//   call(call, who, done)                             make the request; done(frame, code). Gives a function that ends it early
+//   call(call, who, settings, done)                   make the request; done(frame, code). Gives a function that ends it early
 //   relay()                                           let everything pass from now on
 //   now()                                             ms
 //   count(name)                                       one more of it, for the metrics
@@ -233,7 +233,7 @@ function carry_out(session, call) {
         request_id: `${session.connection}-e${session.calls}`,
     };
     const number = session.calls;
-    session.give_up[number] = session.io.call(call, who, (frame, code) => {
+    session.give_up[number] = session.io.call(call, who, settings, (frame, code) => {
         session.io.count(code);
         session.in_flight--;
         delete session.give_up[number];
@@ -263,7 +263,7 @@ function to_service(session, bytes, last) {
 function from_service(session, bytes, last) {
     spend(session, bytes.length);
     if (session.state === 'handshake') {
-        session.io.to_client(bytes, last);
+        to_client(session, bytes, last);
         read_answer(session, bytes);
         settle(session);
         return;
