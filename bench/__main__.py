@@ -6,9 +6,9 @@ import argparse
 import sys
 
 import bench
-from bench import echo
+from bench import against, echo, guard
 
-COMMANDS = (echo,)
+COMMANDS = (echo, against, guard)
 
 
 def main() -> int:
