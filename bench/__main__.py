@@ -6,9 +6,9 @@ import argparse
 import sys
 
 import bench
-from bench import against, echo, guard
+from bench import against, echo, guard, redis
 
-COMMANDS = (echo, against, guard)
+COMMANDS = (echo, against, guard, redis)
 
 
 def main() -> int:
