@@ -12,9 +12,9 @@ from tests.broker_contract import Heard, info, push
 from tests.redis_nodes import FAST, Node, make, slow_beats
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
-from tests.support import eventually
+from tests.support import eventually, free_port
 
-SHORT = slow_beats(start_s=1.0)  # a node asks again and again until then
+SHORT = slow_beats(start_s=0.6)  # a node asks again and again until then
 
 
 async def start(url: str, timing: Timing = FAST) -> None:
@@ -36,7 +36,7 @@ async def test_a_redis_below_7_is_refused():
 
 
 async def test_a_redis_in_cluster_mode_is_refused():
-    with RedisServer(cluster_enabled="yes") as server:
+    with RedisServer(cluster_enabled="yes", cluster_port=str(free_port())) as server:
         with pytest.raises(ValueError, match="cluster mode"):
             await start(server.url)
 
