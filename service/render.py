@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from service.errors import BadRequest, Internal, MethodNotAllowed, NotFound, Refused, TooLarge, TooManyConnections
+from service.render_lua import openresty_settings
 from service.settings import EVENT_BYTES, Config, Edge, Server
 
 SOURCE = Path(__file__).resolve().parent.parent / "nginx"
@@ -54,6 +55,9 @@ def includes(config: Config) -> dict[str, str]:
             "njs_hops.inc": _njs_hops(config.edge),
             "njs_nodes.inc": _njs_nodes(config.edge),
             "njs_settings.inc": _njs_settings(config),
+            "openresty_settings.inc": openresty_settings(
+                config, frame_bytes=FRAME_BYTES, tries=TRIES, down_s=DOWN_S, calls_keepalive_s=KEEPALIVE_S
+            ),
             "calls_upstream.inc": _calls_upstream(config),
             "calls.inc": _calls(config),
         }.items()
@@ -68,7 +72,9 @@ def write(config: Config, folder: Path) -> list[Path]:
     for source in sorted([*SOURCE.glob("conf.d/*.conf"), *SOURCE.glob("njs/*.js"), *SOURCE.glob("lua/*.lua")]):
         target = folder / source.relative_to(SOURCE)
         if source.suffix == ".conf":
-            target.write_text(configuration(source.read_text(), config.server))
+            text = configuration(source.read_text(), config.server)
+            # Lua looks for its modules from where nginx was started.
+            target.write_text(text.replace('"../lua/', f'"{folder.resolve()}/lua/'))
         elif source.resolve() != target.resolve():
             shutil.copyfile(source, target)
         written.append(target)
