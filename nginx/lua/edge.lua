@@ -1,0 +1,128 @@
+-- What openresty.conf calls.
+
+local addresses = require "addresses"
+local handshake = require "handshake"
+local metrics = require "metrics"
+local session = require "session"
+local settings = require "settings"
+
+local ipairs = ipairs
+local pcall = pcall
+
+local found, server = pcall(require, "resty.websocket.server") -- OpenResty's name
+if not found then
+    server = require "nginx.websocket.server" -- Debian's
+end
+
+local HOUR_S = 3600
+local WAKE_S = 0.001
+-- Peers may choose any code of 3000-4999: they share a label, or the series would grow.
+local KNOWN_CODES = {}
+for _, code in ipairs({
+    1000, 1001, 1002, 1003, 1005, 1007, 1009, 1011, 1012, 1013, 4007, 4008, 4009, 4500, 4501, 4502,
+}) do
+    KNOWN_CODES[code] = true
+end
+
+local _M = {}
+
+
+-- When nginx reads its configuration.
+function _M.init(values)
+    settings.set(values)
+    addresses.start()
+end
+
+
+-- nginx ends timers early when it stops. What this one posts to the sessions is looked at when the next event comes,
+-- which may be the end of the wait for them: so one follows.
+local function end_all(is_early)
+    if is_early then
+        session.end_all()
+        ngx.sleep(WAKE_S)
+    end
+end
+
+
+function _M.init_worker()
+    math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
+    metrics.start()
+    ngx.timer.every(HOUR_S, end_all)
+end
+
+
+-- What the library wants to see in one way only. The service has checked it, and chosen.
+local function tidy_request(answer)
+    ngx.req.set_header("Upgrade", "websocket")
+    ngx.req.set_header("Connection", "Upgrade")
+    ngx.req.set_header("Sec-WebSocket-Protocol", answer.headers["sec-websocket-protocol"])
+end
+
+
+-- Answers the client's handshake with 101; its socket.
+local function accept(answer)
+    local ctx = ngx.ctx
+    ngx.var.tidegate_client = answer.headers["tidegate-client"]
+    ngx.var.tidegate_connection = answer.headers["tidegate-connection"]
+    ngx.header["Tidegate-Client"] = answer.headers["tidegate-client"]
+    ngx.header["Tidegate-Connection"] = answer.headers["tidegate-connection"]
+    tidy_request(answer)
+    local websocket, err = server:new({ max_payload_len = settings.frame_bytes })
+    if not websocket then
+        ngx.log(ngx.INFO, "no handshake with the client: ", err)
+        answer.sock:close()
+        handshake.give_back()
+        return nil
+    end
+    ctx.session = session.new(websocket.sock, answer)
+    metrics.add("tidegate_edge_websockets", 1)
+    return ctx.session
+end
+
+
+-- One request for a WebSocket, to its end.
+function _M.serve()
+    if ngx.req.http_version() ~= 1.1 then
+        return ngx.exit(400)
+    end
+    local answer = handshake.dial()
+    if not answer then
+        return ngx.exit(502)
+    end
+    if answer.status ~= 101 then
+        return handshake.refuse(answer)
+    end
+    local current = accept(answer)
+    if current then
+        current:run()
+    end
+    return ngx.exit((current or ngx.headers_sent) and ngx.OK or 400)
+end
+
+
+-- At the end of each such request, however it came: what was counted is given back here.
+function _M.log()
+    local ctx, var = ngx.ctx, ngx.var
+    metrics.add('tidegate_edge_handshakes_total{status="' .. ngx.status .. '"}', 1)
+    handshake.give_back()
+    local ended = ctx.session
+    if ended then
+        local code = ended.close_code
+        metrics.add("tidegate_edge_websockets", -1)
+        local label = code and (KNOWN_CODES[code] and code or "other") or "cut"
+        metrics.add('tidegate_edge_closed_total{code="' .. label .. '"}', 1)
+        var.tidegate_close_code = code or "null"
+        var.tidegate_bytes_in = var.request_length + ended.client.stream.bytes
+    end
+end
+
+
+function _M.metrics()
+    local text = metrics.text()
+    ngx.header["Content-Type"] = "text/plain; version=0.0.4"
+    ngx.header["Content-Length"] = #text
+    ngx.print(text)
+end
+
+
+return _M

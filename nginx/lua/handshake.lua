@@ -1,0 +1,162 @@
+-- The handshake with the service, before the client's is answered: what the service says is what the client hears.
+
+local http1 = require "http1"
+local metrics = require "metrics"
+local nodes = require "nodes"
+local settings = require "settings"
+
+local concat = table.concat
+local find = string.find
+local insert = table.insert
+local ipairs = ipairs
+local lower = string.lower
+local now = ngx.now
+local pairs = pairs
+local pcall = pcall
+local tcp = ngx.socket.tcp
+local type = type
+
+local BODY_BYTES = 65536
+
+-- Not passed on: what concerns one hop, what the edge says itself, and what nobody outside may say. No compression
+-- either: the service speaks none, and an edge that reads frames could not.
+local OURS = {
+    connection = true, upgrade = true, host = true, te = true, trailer = true, expect = true,
+    ["keep-alive"] = true, ["proxy-connection"] = true, ["transfer-encoding"] = true, ["content-length"] = true,
+    ["x-forwarded-for"] = true, ["x-forwarded-proto"] = true, ["x-request-id"] = true,
+    ["x-client-id"] = true, ["x-connection-id"] = true, ["x-tidegate-via"] = true,
+    ["sec-websocket-extensions"] = true,
+}
+
+local _M = {}
+
+
+local function add(lines, name, value)
+    for _, one in ipairs(type(value) == "table" and value or { value }) do
+        insert(lines, name .. ": " .. one)
+    end
+end
+
+
+local function request()
+    local var = ngx.var
+    local lines = { ngx.req.get_method() .. " " .. var.request_uri .. " HTTP/1.1" }
+    for name, value in pairs(ngx.req.get_headers(0, true)) do
+        if not OURS[lower(name)] and value ~= true then
+            add(lines, name, value)
+        end
+    end
+    add(lines, "Host", var.http_host)
+    add(lines, "Upgrade", var.http_upgrade)
+    add(lines, "Connection", var.http_upgrade and "upgrade" or "close")
+    add(lines, "X-Forwarded-For", var.remote_addr)
+    add(lines, "X-Forwarded-Proto", var.scheme)
+    add(lines, "X-Request-Id", var.request_id)
+    return concat(lines, "\r\n") .. "\r\n\r\n"
+end
+
+
+local function connect(node)
+    local sock = tcp()
+    sock:settimeouts(settings.connect_timeout_s * 1000, settings.send_timeout_s * 1000, settings.read_timeout_s * 1000)
+    local ok, err
+    if node.port then
+        ok, err = sock:connect(node.host, node.port, { pool = "tidegate_websocket" }) -- nothing is ever kept in it
+    else
+        ok, err = sock:connect(node.host, { pool = "tidegate_websocket" })
+    end
+    return ok and sock, err
+end
+
+
+-- One node's answer; its socket, behind a 101.
+local function knock(node, text)
+    local sock, err = connect(node)
+    if not sock then
+        return nil, err
+    end
+    local answer = http1.new(sock, ngx.req.get_method(), now() + settings.read_timeout_s)
+    local ok, failure = sock:send(text)
+    if ok then
+        ok, failure = answer:read_head()
+    end
+    if ok and answer.status ~= 101 then
+        answer.body, failure = answer:read_body(BODY_BYTES)
+        ok = answer.body
+    end
+    if not ok or answer.status ~= 101 then
+        sock:close()
+    end
+    return ok and answer, failure
+end
+
+
+local function note(name, value)
+    local before = ngx.var[name]
+    ngx.var[name] = (before and before ~= "") and before .. ", " .. value or value
+end
+
+
+local function give_back()
+    local ctx = ngx.ctx
+    if ctx.node then
+        nodes.give_back(ctx.node)
+        ctx.node = nil
+    end
+end
+_M.give_back = give_back
+
+
+-- The answer that counts; nil where no node gave one, or the last one did not. After a 101, `give_back` when the
+-- session has ended. A node that is dead, full or draining (503) is passed over.
+function _M.dial()
+    local text, tried, answer = request(), {}, nil
+    local until_s = now() + settings.tries * settings.connect_timeout_s
+    for _ = 1, settings.tries do
+        local node = now() < until_s and nodes.take(tried)
+        if not node then
+            break
+        end
+        ngx.ctx.node = node -- counted; `edge.log` gives back what is still here at the end
+        local ok, err
+        ok, answer, err = pcall(knock, node, text)
+        if not ok then
+            ngx.log(ngx.ERR, "a handshake failed: ", answer)
+            answer = nil
+        end
+        note("tidegate_upstream", node.name)
+        note("tidegate_upstream_status", answer and answer.status or 502)
+        if answer and answer.status == 101 then
+            return answer
+        end
+        give_back()
+        if answer and answer.status ~= 503 then
+            break
+        end
+        nodes.failed(node)
+        metrics.add("tidegate_edge_passed_over_total", 1)
+        ngx.log(ngx.WARN, "no handshake with ", node.name, ": ", err or answer.status)
+    end
+    return answer
+end
+
+
+-- Gives a refusal to the client as it is.
+function _M.refuse(answer)
+    local header = ngx.header
+    ngx.status = answer.status
+    for _, field in ipairs(answer.fields) do
+        local name, value = field[1], field[2]
+        local key = lower(name)
+        if not OURS[key] and key ~= "date" and key ~= "server" then
+            local before = header[name]
+            header[name] = before and find(key, "cookie", 1, true) and { before, value } or value
+        end
+    end
+    header["Upgrade"] = answer.headers.upgrade
+    header["Content-Length"] = #answer.body
+    ngx.print(answer.body)
+end
+
+
+return _M

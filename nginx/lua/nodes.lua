@@ -1,0 +1,51 @@
+-- Which node takes the next handshake: of those not tried yet, the one with the least connections, counted for all
+-- workers. One that failed is asked again after down_s, or earlier where no other is left.
+
+local addresses = require "addresses"
+local settings = require "settings"
+
+local random = math.random
+
+local dict = ngx.shared.tidegate_nodes
+
+local _M = {}
+
+
+-- Less is better: who is down comes last.
+local function rank(node)
+    local connections = dict:get(node.name) or 0
+    return dict:get("down " .. node.name) and connections + 1e9 or connections
+end
+
+
+-- The next node, counted as having one connection more; nil when all are in `tried` (name -> true), which grows by it.
+function _M.take(tried)
+    local best, best_rank
+    local nodes = addresses.nodes()
+    local first = random(0, #nodes) -- equals take turns
+    for number = 1, #nodes do
+        local node = nodes[(first + number) % #nodes + 1]
+        local its_rank = not tried[node.name] and rank(node)
+        if its_rank and (not best or its_rank < best_rank) then
+            best, best_rank = node, its_rank
+        end
+    end
+    if best then
+        tried[best.name] = true
+        dict:incr(best.name, 1, 0)
+    end
+    return best
+end
+
+
+function _M.give_back(node)
+    dict:incr(node.name, -1, 0)
+end
+
+
+function _M.failed(node)
+    dict:set("down " .. node.name, true, settings.down_s)
+end
+
+
+return _M

@@ -1,0 +1,321 @@
+-- One session: the client's WebSocket, which ends here, and one to the service; frames pass from one to the other.
+--
+-- Threads: `main` (the request's own) waits for the end; a reader takes the client's frames, answers what is the edge's
+-- and relays the rest; a pusher relays the service's; callers make requests. Callers are started when there is more to
+-- do than they can, and stay: nginx remembers each thread until the request ends.
+--
+-- What slows a side down is that nobody reads on before what was read is written.
+--
+-- The end. A close frame passes like any other, and its answer too; then both readers have left, and it is over. If
+-- only one has, the other has CLOSE_S. Where the edge itself closes (1001 when nginx stops, or broken frames), it says
+-- so to the client, and what follows is the same. A cut on one side cuts the other, as it would without an edge.
+
+local calls = require "calls"
+local command = require "command"
+local metrics = require "metrics"
+local semaphore = require "ngx.semaphore"
+local settings = require "settings"
+local wire = require "wire"
+
+local find = string.find
+local ipairs = ipairs
+local kill = ngx.thread.kill
+local max = math.max
+local now = ngx.now
+local pairs = pairs
+local pcall = pcall
+local random = math.random
+local remove = table.remove
+local setmetatable = setmetatable
+local spawn = ngx.thread.spawn
+
+local GOING_AWAY, PROTOCOL_ERROR, TOO_BIG, INTERNAL_ERROR, SLOW_CONSUMER = 1001, 1002, 1009, 1011, 4008
+local CLOSE_S = 6 -- the service waits for the answer to its close frame for 5 s, and then cuts
+local SIGN_S = 10 -- docs/protocol.md, Heartbeat: at most one sign of life in 10 s
+local LONG_S = 86400
+local LEAST_S = 0.001 -- what is less is no wait, and time would stand still
+local HEARTBEATS = { ping = "pong", Ping = "Pong", pong = "", Pong = "" }
+
+local open = setmetatable({}, { __mode = "k" }) -- of this worker
+
+local _M = {}
+local mt = { __index = _M }
+
+
+-- Who a call is from, as the service says; nil where it is no service of ours, and then calls are not taken.
+local function who(headers)
+    local client, connection = headers["tidegate-client"], headers["tidegate-connection"]
+    return client and connection and { client = client, connection = connection }
+end
+
+
+-- `answer` is the service's 101.
+function _M.new(client_sock, answer)
+    local self = setmetatable({
+        who = who(answer.headers),
+        news = semaphore.new(0), -- something has happened that `main` must know
+        work = semaphore.new(0), -- a call waits for a caller
+        waiting = {}, -- these calls
+        in_flight = 0,
+        idle = 0, -- callers
+        numbers = 0, -- of calls
+        unsent_bytes = 0, -- of answers to calls
+        seen_s = now(),
+        signed_s = -SIGN_S,
+        left = 0, -- how many of the two readers have, in order
+        is_over = false,
+        must_go = false,
+        close_code = nil, -- the first that was said, by whomever
+    }, mt)
+    self.client = wire.new(false, client_sock, self)
+    self.service = wire.new(true, answer.sock, self, answer.rest)
+    return self
+end
+
+
+local function tell(self)
+    self.news:post(1)
+end
+
+
+local function is_over(self)
+    self.is_over = true
+    tell(self)
+end
+
+
+-- One reader has read the last that it will.
+local function leave(self)
+    self.left = self.left + 1
+    self.end_by_s = self.end_by_s or now() + CLOSE_S
+    self.is_over = self.is_over or self.left == 2
+    tell(self)
+end
+
+
+local function relay_close(self, to, reason, code)
+    self.close_code = self.close_code or code or 1005
+    to:relay("close", wire.close_payload(code, reason), true)
+    leave(self)
+end
+
+
+-- The edge closes: the client hears it, and so does the service, as if from the client.
+local function close_both(self, code, reason)
+    self.close_code = self.close_code or code
+    local payload = wire.close_payload(code, reason)
+    self.service:relay("close", payload, true)
+    self.client:say("close", payload)
+end
+
+
+-- A thread's work; a fault of ours ends the session, not the worker.
+local function guarded(self, work)
+    local ok, err = pcall(work, self)
+    if not ok then
+        ngx.log(ngx.ERR, "a session failed: ", err)
+        self.close_code = INTERNAL_ERROR
+        self.client:say_at_once("close", wire.close_payload(INTERNAL_ERROR, "internal error"))
+        is_over(self)
+    end
+end
+
+
+-- Calls
+
+local function say_answer(self, event)
+    self.unsent_bytes = self.unsent_bytes + #event
+    if self.unsent_bytes > settings.outbox_bytes then
+        self.close_code = self.close_code or SLOW_CONSUMER
+        return is_over(self)
+    end
+    self.client:say("text", event)
+    self.unsent_bytes = self.unsent_bytes - #event
+end
+
+
+local function work_off(self)
+    while not self.is_over do
+        local call = remove(self.waiting, 1)
+        if call then
+            say_answer(self, calls.make(call, self.who, call.number))
+            self.in_flight = self.in_flight - 1
+        else
+            self.idle = self.idle + 1
+            while not self.work:wait(LONG_S) do end -- who posts takes it out of `idle`
+        end
+    end
+end
+
+
+local function carry_out(self, call)
+    if self.in_flight >= settings.calls_in_flight then
+        metrics.add('tidegate_edge_calls_total{outcome="too_many_calls"}', 1)
+        local message = self.in_flight .. " calls are in flight"
+        self.client:say("text", calls.error_event(call.id, "too_many_calls", message))
+        return
+    end
+    self.in_flight = self.in_flight + 1
+    self.numbers = self.numbers + 1
+    call.number = self.numbers
+    self.waiting[#self.waiting + 1] = call
+    if self.idle > 0 then
+        self.idle = self.idle - 1
+        self.work:post(1)
+    else
+        spawn(guarded, self, work_off)
+    end
+end
+
+
+-- Client to service
+
+-- The service hears nothing of what is answered here, and must not take the client for dead. The pong is empty and the
+-- service's marks are not, so nothing is confirmed by it.
+local function sign_of_life(self)
+    if now() - self.signed_s >= SIGN_S then
+        self.signed_s = now()
+        self.service:relay("pong", "", true)
+    end
+end
+
+
+-- Answers a message that is the edge's; false if it is the service's.
+local function take(self, text)
+    local answer = #text == 4 and HEARTBEATS[text]
+    if answer then
+        metrics.add("tidegate_edge_heartbeats_total", 1)
+        sign_of_life(self)
+        if answer ~= "" then
+            self.client:say("text", answer)
+        end
+        return true
+    end
+    local call = self.who and command.parse(text)
+    if not call then
+        return false
+    end
+    sign_of_life(self)
+    carry_out(self, call)
+    return true
+end
+
+
+-- The client's frames have ended without a close frame.
+local function client_failed(self, err)
+    if find(err, "^failed to") then
+        return is_over(self) -- the socket's own
+    end
+    if find(err, "payload len", 1, true) then
+        close_both(self, TOO_BIG, "message too big")
+    else
+        close_both(self, PROTOCOL_ERROR, "broken frame")
+    end
+    leave(self)
+end
+
+
+local function count(sender, payload)
+    metrics.add('tidegate_edge_frames_total{from="' .. sender .. '"}', 1)
+    metrics.add('tidegate_edge_bytes_total{from="' .. sender .. '"}', #payload)
+end
+
+
+local function read_client(self)
+    local service = self.service
+    while true do
+        local payload, kind, last = self.client:receive()
+        if not kind then
+            return client_failed(self, last)
+        end
+        if kind == "close" then
+            return relay_close(self, service, payload, last)
+        end
+        local may_be_ours = kind == "text" and last and not service.is_inside and not self.client.has_closed
+        if not (may_be_ours and take(self, payload)) then
+            count("client", payload)
+            if not service:relay(kind, payload, last) then
+                return is_over(self)
+            end
+        end
+    end
+end
+
+
+-- Service to client
+
+local function read_service(self)
+    while true do
+        local payload, kind, last = self.service:receive()
+        if not kind then
+            return is_over(self)
+        end
+        if kind == "close" then
+            return relay_close(self, self.client, payload, last)
+        end
+        count("service", payload)
+        local ok, err = self.client:relay(kind, payload, last)
+        if not ok then
+            if find(err, "timeout", 1, true) then
+                self.close_code = self.close_code or SLOW_CONSUMER
+            end
+            return is_over(self)
+        end
+    end
+end
+
+
+-- The end
+
+local function say_going_away(self)
+    self.close_code = self.close_code or GOING_AWAY
+    self.client:say("close", wire.close_payload(GOING_AWAY, "edge restart"))
+end
+
+
+-- Returns when the session is over, or must be.
+local function watch(self)
+    local goes_s -- when the client is asked to go, once nginx stops
+    while not self.is_over do
+        if self.must_go and not goes_s then
+            goes_s = now() + random() * settings.spread_s
+        end
+        if goes_s and now() >= goes_s and not self.end_by_s then
+            self.end_by_s = now() + CLOSE_S
+            spawn(guarded, self, say_going_away)
+        end
+        local wake_s = self.end_by_s or goes_s or now() + LONG_S
+        if self.end_by_s and now() >= wake_s then
+            return
+        end
+        self.news:wait(max(wake_s - now(), LEAST_S))
+    end
+end
+
+
+-- Relays until it is over. The client's socket is left to nginx.
+function _M.run(self)
+    open[self] = true
+    local threads = { spawn(guarded, self, read_client), spawn(guarded, self, read_service) }
+    watch(self)
+    open[self] = nil
+    for _, thread in ipairs(threads) do
+        kill(thread)
+    end
+    if self.must_go then
+        self.service:say_at_once("close", wire.close_payload(GOING_AWAY, "edge restart"))
+    end
+    self.service.stream.sock:close()
+end
+
+
+-- This worker stops: its clients are asked to go.
+function _M.end_all()
+    for session in pairs(open) do
+        session.must_go = true
+        tell(session)
+    end
+end
+
+
+return _M

@@ -1,0 +1,103 @@
+-- One WebSocket: frames read from a stream, and frames written to it by several threads, one at a time. Two threads
+-- that write to one socket end its request.
+
+local semaphore = require "ngx.semaphore"
+local settings = require "settings"
+local stream = require "stream"
+
+local band = bit.band
+local char = string.char
+local pcall = pcall
+local rshift = bit.rshift
+local setmetatable = setmetatable
+local sub = string.sub
+
+local found, protocol = pcall(require, "resty.websocket.protocol") -- OpenResty's name
+if not found then
+    protocol = require "nginx.websocket.protocol" -- Debian's
+end
+
+local OPCODES = { continuation = 0x0, text = 0x1, binary = 0x2, close = 0x8, ping = 0x9, pong = 0xa }
+local CONTROL = 0x8
+local REASON_BYTES = 123
+local LONG_S = 86400 -- a writer that waits longer is ended with its session
+
+local _M = {}
+local mt = { __index = _M }
+
+
+-- `masking`: we are the client here. The rest is the stream's.
+function _M.new(masking, sock, session, early)
+    return setmetatable({
+        stream = stream.new(sock, session, early),
+        masking = masking,
+        lock = semaphore.new(1),
+        is_inside = false, -- a fragmented message of the relayed ones has begun
+        has_closed = false, -- a close frame went out; nothing follows it
+    }, mt)
+end
+
+
+function _M.close_payload(code, reason)
+    if not code then
+        return ""
+    end
+    return char(rshift(code, 8), band(code, 0xff)) .. sub(reason or "", 1, REASON_BYTES)
+end
+
+
+-- The next frame: payload, its kind, whether it is its message's last; of a close frame reason, "close", code. At the
+-- end nil, nil, what happened.
+function _M.receive(self)
+    local payload, kind, more = protocol.recv_frame(self.stream, settings.frame_bytes, not self.masking)
+    if not kind or kind == "close" then
+        return payload, kind, more
+    end
+    return payload, kind, more ~= "again"
+end
+
+
+local function write(self, opcode, payload, fin)
+    if self.has_closed then
+        return true
+    end
+    self.has_closed = opcode == OPCODES.close
+    return protocol.send_frame(self.stream, fin, opcode, payload, settings.frame_bytes, self.masking)
+end
+
+
+-- For the one thread that relays. It keeps the lock while a message is incomplete.
+function _M.relay(self, kind, payload, fin)
+    local opcode = OPCODES[kind]
+    if not self.is_inside then
+        self.lock:wait(LONG_S)
+    end
+    local ok, err = write(self, opcode, payload, fin)
+    if opcode < CONTROL then
+        self.is_inside = not fin
+    end
+    if not self.is_inside then
+        self.lock:post(1)
+    end
+    return ok, err
+end
+
+
+-- For all others: one whole message between two that are relayed.
+function _M.say(self, kind, payload)
+    self.lock:wait(LONG_S)
+    local ok, err = write(self, OPCODES[kind], payload, true)
+    self.lock:post(1)
+    return ok, err
+end
+
+
+-- A last word, unless somebody is in the middle of theirs.
+function _M.say_at_once(self, kind, payload)
+    if self.lock:wait(0) then
+        write(self, OPCODES[kind], payload, true)
+    end
+end
+
+
+return _M
