@@ -79,8 +79,8 @@ class Node:
         self.process = Process(sys.executable, "-m", "service", "serve", folder=folder, env=environ(self._settings))
 
     async def ready(self) -> None:
-        await self.process.port(self.public)
-        await self.process.port(self.internal)
+        """Returns when it listens, and hears signals."""
+        await self.process.line("service.started")
 
     async def call(self, method: str, target: str, body: Any = None) -> Answer:
         raw = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
