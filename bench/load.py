@@ -12,26 +12,26 @@ import contextlib
 import gc
 import itertools
 import json
+import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import picows
 import uvloop
 
+from bench.crowd import Crowd
 from bench.processes import cpu_s
 from bench.publisher import Http, LoadError, Publisher, post
 from bench.storm import AT_ONCE, WAIT_S, make_tokens, request_of, shake_hands, socket_factory, split
 
 QUIET_S = 3.0
 LINE_BYTES = 1 << 20
-ID_BYTES = 64
-ID_AT = len('{"type":"ping","id":"')  # as long in an answer: "pong"
 
+WELCOME = b'{"type":"welcome"'
 _OFFSET = b'"offset":'
 _OF_CLIENT = b'{"type":"message","stream":"client:'
-_WELCOME = b'{"type":"welcome"'
 
 
 def offset_of(payload: bytes) -> int:
@@ -42,8 +42,8 @@ def offset_of(payload: bytes) -> int:
     return int(number) if number.isdigit() else 0
 
 
-class Crowd:
-    """What all clients share: ``received`` of the messages that are awaited, and what was wrong."""
+class Audience:
+    """What the clients in Python share: ``received`` of the messages that are awaited, and what was wrong."""
 
     def __init__(self) -> None:
         self.clients: list[Client] = []
@@ -53,11 +53,7 @@ class Crowd:
         self.first_wrong = ""
         self.welcomed = 0
         self.closed = 0
-        self.payload_bytes = 0  # of the last message to the group
-        self.offsets: dict[bytes, int] = {}  # of messages to the group, which are the same for all
         self.waiter: asyncio.Future[None] | None = None
-        self.echoing = False
-        self.pings: list[tuple[bytes, bytes]] = []  # id and text of each request, the same for all
 
     def more(self, count: int) -> None:
         """So many more will come."""
@@ -95,75 +91,37 @@ class Crowd:
 
 
 class Client(picows.WSListener):
-    """One connection. ``next`` is the offset that must come next of the group, ``next_own`` of its own stream."""
+    """One connection. ``next`` is the offset that must come next of its own stream."""
 
-    __slots__ = ("crowd", "next", "next_own", "pings_left", "transport", "turn")
+    __slots__ = ("audience", "next", "transport")
 
-    def __init__(self, crowd: Crowd) -> None:
+    def __init__(self, audience: Audience) -> None:
         super().__init__()
-        self.crowd = crowd
-        self.next = self.next_own = 1
-        self.turn = 0
-        self.pings_left = 0
+        self.audience = audience
+        self.next = 1
 
     def on_ws_connected(self, transport: Any) -> None:
         self.transport = transport
 
     def on_ws_disconnected(self, transport: Any) -> None:
-        self.crowd.closed += 1
+        self.audience.closed += 1
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
-        payload = frame.get_payload_as_bytes()
-        crowd = self.crowd
-        if crowd.echoing:
-            self._on_echo(crowd, payload)
+        audience = self.audience
+        if frame.msg_type is not picows.WSMsgType.TEXT:
+            if frame.msg_type is picows.WSMsgType.CLOSE:
+                audience.count_wrong(f"closed with {frame.get_close_code()}")
             return
-        offset = crowd.offsets.get(payload)
-        if offset is None:
-            if frame.msg_type is not picows.WSMsgType.TEXT:
-                if frame.msg_type is picows.WSMsgType.CLOSE:
-                    crowd.count_wrong(f"closed with {frame.get_close_code()}")
-                return
-            if payload.startswith(_WELCOME):
-                crowd.welcomed += 1
-                self._on_welcome(payload)
-                return
-            if payload.startswith(_OF_CLIENT):
-                if offset_of(payload) != self.next_own:
-                    crowd.count_wrong(f"{payload[:80]!r} instead of offset {self.next_own}")
-                self.next_own += 1
-                self._count(crowd)
-                return
-            offset = crowd.offsets[payload] = offset_of(payload)
-            crowd.payload_bytes = len(payload)
-        if offset != self.next:
-            crowd.count_wrong(f"offset {offset} instead of {self.next}")
-        self.next = offset + 1
-        crowd.received += 1
-        if crowd.received >= crowd.target:
-            crowd.finish()
-
-    def _count(self, crowd: Crowd) -> None:
-        crowd.received += 1
-        if crowd.received >= crowd.target:
-            crowd.finish()
-
-    def _on_welcome(self, payload: bytes) -> None:
-        for stream, position in json.loads(payload)["streams"].items():
-            if stream.startswith("group:"):
-                self.next = position["offset"] + 1
-            elif stream.startswith("client:"):
-                self.next_own = position["offset"] + 1
-
-    def _on_echo(self, crowd: Crowd, payload: bytes) -> None:
-        id, _ = crowd.pings[self.turn]
-        if payload[ID_AT : ID_AT + ID_BYTES] != id:
-            crowd.count_wrong(f"{payload[:80]!r} instead of an echo")
-        self.turn += 1
-        self.pings_left -= 1
-        if self.pings_left > 0:
-            self.transport.send(picows.WSMsgType.TEXT, crowd.pings[self.turn][1])
-        self._count(crowd)
+        payload = frame.get_payload_as_bytes()
+        if payload.startswith(WELCOME):
+            audience.welcomed += 1
+            return
+        if not payload.startswith(_OF_CLIENT) or offset_of(payload) != self.next:
+            audience.count_wrong(f"{payload[:80]!r} instead of offset {self.next}")
+        self.next += 1
+        audience.received += 1
+        if audience.received >= audience.target:
+            audience.finish()
 
 
 class Window:
@@ -199,7 +157,8 @@ class Load:
     """The orders. Each gives its answer as a dict, or raises LoadError."""
 
     def __init__(self) -> None:
-        self._crowd = Crowd()
+        self._audience = Audience()
+        self._crowd: Crowd | None = None
         self._publisher: Publisher | None = None
         self._https: list[Http] = []
 
@@ -207,15 +166,14 @@ class Load:
 
     async def connect(self, urls: list[str], count: int, token_key: str | None, welcome: bool) -> dict[str, Any]:
         """``count`` clients, who connect to ``urls`` in turn and stay. ``welcome``: each is told so."""
-        crowd = self._crowd
-        numbers = itertools.count(len(crowd.clients))
-        last = len(crowd.clients) + count
-        tokens = make_tokens(token_key, last)
+        audience = self._audience
+        numbers = iter(range(count))
+        tokens = make_tokens(token_key, count)
 
         async def some() -> None:
-            while (number := next(numbers)) < last:
+            for number in numbers:
                 headers = {"Authorization": f"Bearer {tokens[number]}"} if tokens else None
-                client = Client(crowd)
+                client = Client(audience)
                 await picows.ws_connect(
                     lambda client=client: client,
                     urls[number % len(urls)],
@@ -224,17 +182,29 @@ class Load:
                     websocket_handshake_timeout=WAIT_S,
                     socket_factory=socket_factory(number),
                 )
-                crowd.clients.append(client)
+                audience.clients.append(client)
 
         window = Window([])
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-        await self._wait(lambda: not welcome or crowd.welcomed == len(crowd.clients), "a welcome")
+        await self._wait(lambda: not welcome or audience.welcomed == len(audience.clients), "a welcome")
         return window.close()
 
+    async def gather(self, urls: list[str], count: int, token_key: str | None, welcome: bool) -> dict[str, Any]:
+        """As ``connect``, but for clients who are light enough for ``fan_out`` and ``echo``."""
+        self._crowd = Crowd()
+        for sock in _knock(urls, _each(make_tokens(token_key, count), count), welcome):
+            self._crowd.add(sock)
+        return {}
+
+    def tick(self) -> None:
+        """Between orders: who is pinged has to answer."""
+        if self._crowd is not None:
+            self._crowd.idle()
+
     async def close(self) -> dict[str, Any]:
-        for client in self._crowd.clients:
+        for client in self._audience.clients:
             client.transport.disconnect()
-        self._crowd.clients.clear()
+        self._audience.clients.clear()
         return {}
 
     async def handshakes(
@@ -242,11 +212,9 @@ class Load:
     ) -> dict[str, Any]:
         """``count`` clients connect, ``AT_ONCE`` at a time, and are closed when the last is there. ``fresh``: with
         tokens that the server has not seen."""
-        host, port, path = split(url)
-        tokens = make_tokens(token_key, count, time.time_ns() if fresh else 0)
-        requests = [request_of(host, port, path, tokens[number] if tokens else None) for number in range(count)]
+        tokens = _each(make_tokens(token_key, count, time.time_ns() if fresh else 0), count)
         window = Window(pids)
-        socks = shake_hands((host, port), requests, _WELCOME if welcome else b"")
+        socks = _knock([url], tokens, welcome)
         answer = window.close()
         for sock in socks:
             sock.close()
@@ -256,61 +224,50 @@ class Load:
 
     async def fan_out(self, publish: dict[str, Any], messages: int, batch: int, pids: list[int]) -> dict[str, Any]:
         """``messages`` to all, ``batch`` of them at a time, and the next when all have arrived."""
-        crowd = self._crowd
+        crowd = self._gathered()
         if self._publisher is None:
             self._publisher = Publisher(publish)
-            await self._publisher.open()
-        publisher = self._publisher
-        crowd.echoing = False
-        first = crowd.clients[0].next
+        publisher, clients, first = self._publisher, len(crowd.socks), crowd.next
         window = Window(pids)
         for offset in range(first, first + messages, batch):
-            crowd.offsets.clear()
-            crowd.more(batch * len(crowd.clients))
-            await publisher.publish(offset, batch)
-            await crowd.all_arrived()
+            publisher.publish(offset, batch)
+            crowd.collect(batch * clients)
+            publisher.confirm()
         answer = window.close()
         await self._rest()
-        wrong = [client.next for client in crowd.clients if client.next != first + messages]
-        if wrong:
-            raise LoadError(f"{len(wrong)} clients do not have all messages")
-        return {**answer, "deliveries": messages * len(crowd.clients), "payload_bytes": crowd.payload_bytes}
+        if crowd.next != first + messages:
+            raise LoadError(f"the last offset is {crowd.next - 1}, not {first + messages - 1}")
+        return {**answer, "deliveries": messages * clients, "message_bytes": crowd.message_bytes}
 
     async def echo(self, count: int, connections: int, pids: list[int]) -> dict[str, Any]:
         """``count`` round trips over ``connections``, each of which has one under way."""
-        crowd = self._crowd
-        clients = crowd.clients[:connections]
-        each = count // len(clients)
-        if len(crowd.pings) < each + 1:
-            ids = [b"%064d" % number for number in range(each + 1)]
-            crowd.pings = [(id, b'{"type":"ping","id":"%b"}' % id) for id in ids]
-        crowd.offsets.clear()
-        crowd.echoing = True
+        crowd = self._gathered()
+        each = count // connections
         window = Window(pids)
-        crowd.more(each * len(clients))
-        for client in clients:
-            client.turn, client.pings_left = 0, each
-            client.transport.send(picows.WSMsgType.TEXT, crowd.pings[0][1])
-        await crowd.all_arrived()
+        crowd.echo(connections, each)
         answer = window.close()
         await self._rest()
-        crowd.echoing = False
-        return {**answer, "round_trips": each * len(clients)}
+        return {**answer, "round_trips": each * connections}
+
+    def _gathered(self) -> Crowd:
+        if self._crowd is None:
+            raise LoadError("nobody has been gathered")
+        return self._crowd
 
     async def posts(
         self, port: int, kind: str, count: int, parallel: int, batch: int, pids: list[int]
     ) -> dict[str, Any]:
         """``count`` pushes over ``parallel`` kept connections. ``kind``: ``empty`` (a POST of as much JSON to a server
         that does nothing), ``each`` (to one client after the other), ``one`` (to one and the same)."""
-        crowd = self._crowd
+        audience = self._audience
         while len(self._https) < parallel:
             self._https.append(await Http.open(port))
-        names = itertools.cycle(range(len(crowd.clients) or 1))
+        names = itertools.cycle(range(len(audience.clients) or 1))
         chosen = [0] * count if kind == "one" else [next(names) for _ in range(count)]
         data = b'"%b"' % (b"x" * 10)
         requests = iter(_pushes(kind, chosen, data, batch))
         if kind != "empty":
-            crowd.more(count)
+            audience.more(count)
 
         async def some(http: Http) -> None:
             for request in requests:
@@ -321,7 +278,7 @@ class Load:
         window = Window(pids)
         await asyncio.gather(*(some(http) for http in self._https[:parallel]))
         if kind != "empty":
-            await crowd.all_arrived()
+            await audience.all_arrived()
         answer = window.close()
         await self._rest()
         return {**answer, "pushes": count}
@@ -331,7 +288,7 @@ class Load:
         window = Window(pids)
         await asyncio.sleep(seconds)
         answer = window.close()
-        self._crowd.check()
+        self._check()
         return answer
 
     async def settle(self, pids: list[int]) -> dict[str, Any]:
@@ -340,10 +297,15 @@ class Load:
         _quiet(pids)
         return {}
 
+    def _check(self) -> None:
+        self._audience.check()
+        if self._crowd is not None:
+            self._crowd.check()
+
     async def _rest(self) -> None:
         """What should not come has time to, then all is checked."""
         await asyncio.sleep(0.05)
-        self._crowd.check()
+        self._check()
 
     async def _wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline_s = time.monotonic() + WAIT_S
@@ -364,11 +326,25 @@ def _pushes(kind: str, chosen: list[int], data: bytes, batch: int) -> Iterator[b
     return iter([post("/api/push", body) for body in bodies])
 
 
+def _each(tokens: list[str], count: int) -> Sequence[str | None]:
+    return tokens or [None] * count
+
+
+def _knock(urls: list[str], tokens: Sequence[str | None], welcome: bool) -> list[socket.socket]:
+    """One client for each token, connected to ``urls`` in turn."""
+    requests = []
+    for number, token in enumerate(tokens):
+        host, port, path = split(urls[number % len(urls)])
+        requests.append(((host, port), request_of(host, port, path, token)))
+    return shake_hands(requests, WELCOME if welcome else b"")
+
+
 async def _obey() -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LINE_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     load = Load()
+    ticking = asyncio.create_task(_tick(load))
     while line := await reader.readline():
         order = json.loads(line)
         run: Callable[..., Awaitable[dict[str, Any]]] = getattr(load, order.pop("do"))
@@ -379,6 +355,13 @@ async def _obey() -> None:
         except (LoadError, OSError, picows.WSError, TimeoutError) as exc:
             answer = {"error": str(exc) or type(exc).__name__}
         print(json.dumps(answer), flush=True)
+    ticking.cancel()
+
+
+async def _tick(load: Load) -> None:
+    while True:
+        await asyncio.sleep(1)
+        load.tick()
 
 
 if __name__ == "__main__":

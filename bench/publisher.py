@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, cast
 
 MESSAGE_BYTES = 120  # of a message to the group, its envelope included
+CONFIRM_S = 30.0
+
+_ENVELOPE = '{"type":"message","stream":"group:","epoch":"12345678","offset":,"time":1792612345678,"data":""}'
 
 
 class LoadError(Exception):
@@ -65,48 +69,47 @@ def post(path: str, body: bytes) -> bytes:
 
 
 class Publisher:
-    """Makes a server send to all: a control port of a peer, Nchan's publisher, or the service's HTTP API."""
+    """Makes a server send to all: a control port of a peer, Nchan's publisher, or the service's HTTP API. Waits for
+    nothing but the answer."""
 
     def __init__(self, how: dict[str, Any]) -> None:
         self._how = how
-        self._http: Http | None = None
-        self._control: asyncio.StreamWriter | None = None
+        self._sock = socket.create_connection(("127.0.0.1", how["port"]))
+        self._sock.settimeout(CONFIRM_S)
 
-    async def open(self) -> None:
+    def publish(self, offset: int, batch: int) -> None:
+        """``batch`` messages, of which ``offset`` is the first one's. ``confirm`` comes next."""
+        self._sock.sendall(self._request(offset, batch))
+
+    def _request(self, offset: int, batch: int) -> bytes:
+        match self._how["kind"]:
+            case "control":
+                texts = [message(number) for number in range(offset, offset + batch)]
+                return b"".join(len(text).to_bytes(4, "big") + text for text in texts)
+            case "post":
+                return post(self._how["path"], message(offset))
+        group = self._how["group"]
+        data = b"x" * (MESSAGE_BYTES - len(_ENVELOPE) - len(group) - len(str(offset)))
+        if batch == 1:
+            return post(f"/api/groups/{group}/push", b'{"data":"%b"}' % data)
+        push = b'{"group":"%b","data":"%b"}' % (group.encode(), data)
+        return post("/api/push", b'{"pushes":[%b]}' % b",".join([push] * batch))
+
+    def confirm(self) -> None:
+        """Raises LoadError unless the server took it."""
         if self._how["kind"] == "control":
-            _, self._control = await asyncio.open_connection("127.0.0.1", self._how["port"])
-        else:
-            self._http = await Http.open(self._how["port"])
-
-    async def publish(self, offset: int, batch: int) -> None:
-        """``batch`` messages, of which ``offset`` is the first one's. Raises LoadError."""
-        if self._control is not None:
-            for number in range(offset, offset + batch):
-                text = message(number)
-                self._control.write(len(text).to_bytes(4, "big") + text)
             return
-        assert self._http is not None
-        if self._how["kind"] == "post":
-            request = post(self._how["path"], message(offset))
-        elif batch == 1:
-            # With the envelope that the service adds, as long as the others' messages.
-            request = post(f"/api/groups/{self._how['group']}/push", b'{"data":"%b"}' % self._data(offset))
-        else:
-            push = b'{"group":"%b","data":"%b"}' % (self._how["group"].encode(), self._data(offset))
-            request = post("/api/push", b'{"pushes":[%b]}' % b",".join([push] * batch))
-        status, body = await self._http.send(request)
-        if status not in (200, 201, 202) or b'"error"' in body:
-            raise LoadError(f"publishing: HTTP {status} {body[:200]!r}")
+        answer = b""
+        while not _is_whole(answer):
+            part = self._sock.recv(65536)
+            if not part:
+                raise LoadError("the server closed the publisher's connection")
+            answer += part
+        if not answer.startswith((b"HTTP/1.1 20", b"HTTP/1.0 20")) or b'"error"' in answer:
+            raise LoadError(f"publishing: {answer[:300]!r}")
 
-    def _data(self, offset: int) -> bytes:
-        envelope = len(
-            f'{{"type":"message","stream":"group:{self._how["group"]}","epoch":"12345678",'
-            f'"offset":{offset},"time":1792612345678,"data":""}}'
-        )
-        return b"x" * max(1, MESSAGE_BYTES - envelope)
 
-    def close(self) -> None:
-        if self._control is not None:
-            self._control.close()
-        if self._http is not None:
-            self._http.close()
+def _is_whole(answer: bytes) -> bool:
+    head, found, body = answer.partition(b"\r\n\r\n")
+    at = head.lower().find(b"content-length:")
+    return bool(found) and len(body) >= (int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0)

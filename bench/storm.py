@@ -74,9 +74,9 @@ def socket_factory(number: int) -> Callable[[Any], socket.socket]:
     return make
 
 
-def shake_hands(address: tuple[str, int], requests: list[bytes], greeting: bytes) -> list[socket.socket]:
-    """Plain sockets, the cheapest that Python has: a client with more to it would be what is measured. Raises
-    LoadError."""
+def shake_hands(requests: list[tuple[tuple[str, int], bytes]], greeting: bytes) -> list[socket.socket]:
+    """Each request to its address; the sockets when all are answered and have had a message with ``greeting``. Plain
+    sockets are the cheapest that Python has: a client with more to it would be what is measured. Raises LoadError."""
     poller, begun = select.epoll(), 0
     open_socks: dict[int, socket.socket] = {}
     answers: dict[int, bytes] = {}
@@ -84,8 +84,9 @@ def shake_hands(address: tuple[str, int], requests: list[bytes], greeting: bytes
     while len(socks) < len(requests):
         while begun < len(requests) and len(open_socks) < AT_ONCE:
             sock = _bound(begun)
+            address, request = requests[begun]
             sock.connect(address)
-            sock.send(requests[begun])
+            sock.send(request)
             poller.register(sock, select.EPOLLIN)
             open_socks[sock.fileno()] = sock
             begun += 1

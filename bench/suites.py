@@ -110,12 +110,12 @@ class Suite:
         return size.idle_rounds if self.name == "idle" else size.rounds
 
 
-def _crowd(context: Context, started: list[System]) -> list[tuple[System, Loader]]:
+def _crowd(context: Context, started: list[System], connect: str = "gather") -> list[tuple[System, Loader]]:
     """Each server with a load client of its own, and all its clients connected."""
     found = []
     for system in started:
         loader = context.stack.enter_context(Loader(context.folder, system.name))
-        loader.ask("connect", **system.connect(context.size.connections))
+        loader.ask(connect, **system.connect(context.size.connections))
         found.append((system, loader))
     return found
 
@@ -216,7 +216,8 @@ def _handshake(context: Context) -> dict[str, Measure]:
 
 def _push(context: Context) -> dict[str, Measure]:
     size = context.size
-    crowd = _crowd(context, context.start(systems.tidegate(context.folder), systems.peer(context.folder, "tornado")))
+    started = context.start(systems.tidegate(context.folder), systems.peer(context.folder, "tornado"))
+    crowd = _crowd(context, started, connect="connect")
     measures: dict[str, Measure] = {}
     for system, loader in crowd:
         posts = partial(loader.sample, system, "posts", "pushes", port=system.http_port)
@@ -270,7 +271,7 @@ def _redis(context: Context) -> dict[str, Measure]:
     measures: dict[str, Measure] = {}
     for system in (one, nodes):
         loader = enter(Loader(folder, system.name))
-        loader.ask("connect", **system.connect(size.redis_group))
+        loader.ask("gather", **system.connect(size.redis_group))
         order = {"publish": system.publish, "messages": size.redis_messages, "batch": 1}
         measures[system.name] = partial(loader.sample, system, "fan_out", "deliveries", **order)
     return measures

@@ -142,8 +142,8 @@ def nginx() -> str:
 
 @cache
 def built(source: str) -> Path:
-    """The program or library made from a source in ``bench/peers``. Raises BenchError."""
-    path = PEERS / source
+    """The program or library made from a source in ``bench/peers`` or ``bench``. Raises BenchError."""
+    path = (PEERS if (PEERS / source).exists() else PEERS.parent) / source
     made = ROOT / "build" / "bench" / (f"{path.stem}.so" if source in _LIBRARIES else path.stem)
     if made.exists() and made.stat().st_mtime > path.stat().st_mtime:
         return made
@@ -164,7 +164,7 @@ def built(source: str) -> Path:
     return made
 
 
-_LIBRARIES = ("turns.c", "marks.c")
+_LIBRARIES = ("turns.c", "marks.c", "crowd.c")
 
 
 def versions() -> dict[str, str]:
