@@ -33,7 +33,6 @@ end
 -- Traffic in either direction counts, as with nginx's proxy_read_timeout; what has come of the piece is kept.
 local function receive_piece(self, size)
     local session, got = self.session, sub(self.early, 1, size)
-    local waiting = false
     if got ~= "" then
         self.early = sub(self.early, size + 1)
         if #got == size then
@@ -45,9 +44,6 @@ local function receive_piece(self, size)
         if data then
             session.seen_s = now()
             self.bytes = self.bytes + size
-            if waiting then
-                set_read_timeout(self, settings.read_timeout_s)
-            end
             return got .. data
         end
         got = got .. (partial or "")
@@ -55,7 +51,6 @@ local function receive_piece(self, size)
         if err ~= "timeout" or left_s <= 0 then
             return nil, err
         end
-        waiting = true
         set_read_timeout(self, max(left_s, LEAST_S))
     end
 end
