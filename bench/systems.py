@@ -173,7 +173,11 @@ def versions() -> dict[str, str]:
     for package in ("tornado", "msgspec", "uvloop", "picows", "websockets", "PyJWT"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-    commands = {"python": [python, "-c", _PYTHON], **_VERSION_COMMANDS}
+    own = {
+        "python": [python, "-c", "import sys; print(sys.version.split()[0])"],
+        "a million turns of a loop": [python, "-c", _LOOP],
+    }
+    commands = {**own, **_VERSION_COMMANDS}
     for name, command in commands.items():
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -184,14 +188,14 @@ def versions() -> dict[str, str]:
 
 
 # How fast its bytecode is differs by a third between builds of one version.
-_PYTHON = """
-import sys, time
+_LOOP = """
+import time
 def turns():
     began, x = time.process_time(), 0
     for i in range(1_000_000):
         x = x + i if i & 1 else x - 1
     return time.process_time() - began
-print(f"{sys.version.split()[0]}, a million turns of a loop in {min(turns() for _ in range(5)) * 1000:.0f} ms")
+print(f"{min(turns() for _ in range(5)) * 1000:.0f} ms")
 """
 _VERSION_COMMANDS = {
     "kernel": ["uname", "-r"],
