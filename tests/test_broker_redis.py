@@ -14,7 +14,7 @@ from service.broker_redis import RedisBroker
 from service.errors import BrokerDown, Internal, NotTried
 from service.model import Gap, Message, Position, Publication
 from tests.broker_contract import WIDE, Contract, Heard, connection, info, push
-from tests.redis_nodes import Node, make, slow_beats
+from tests.redis_nodes import Node, make, shorter, slow_beats
 from tests.redis_server import RedisServer
 from tests.support import Logs, eventually, free_port
 
@@ -196,7 +196,7 @@ def _deafen(node: Node, lost: Any) -> list[bytes]:
 
 async def test_a_push_while_redis_is_paused_is_refused_in_time_and_journalled_once():
     with RedisServer() as server:
-        async with Node(server, "n1") as node:
+        async with Node(server, "n1", timing=shorter(operation_s=1.0, wait_s=0.5)) as node:
             await node.broker.subscribe("group:a")
             server.pause()
             begun = asyncio.get_running_loop().time()
@@ -281,7 +281,7 @@ async def test_an_evicting_redis_is_refused_at_start():
 
 async def test_a_redis_that_is_not_there_is_down_at_start():
     with pytest.raises(BrokerDown):
-        await make(f"redis://127.0.0.1:{free_port()}/0", "n1").start(Heard(), info("n1"))
+        await make(f"redis://127.0.0.1:{free_port()}/0", "n1", timing=shorter(start_s=0.5)).start(Heard(), info("n1"))
 
 
 async def test_a_redis_with_a_password_and_another_database_is_used():

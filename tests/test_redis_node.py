@@ -17,7 +17,7 @@ from service import app as composition
 from service import broker_redis
 from service.app import App
 from tests.peer import Peer
-from tests.redis_nodes import FAST
+from tests.redis_nodes import shorter
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.service_fixture import running
@@ -31,7 +31,7 @@ REFUSED_S = 5.0
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node's times as short as those of the other tests."""
     monkeypatch.setattr(composition, "PROBE_S", 0.2)
-    monkeypatch.setattr(broker_redis, "Timing", lambda: FAST)
+    monkeypatch.setattr(broker_redis, "Timing", lambda: shorter(operation_s=1.0, wait_s=0.5))
 
 
 @contextlib.asynccontextmanager

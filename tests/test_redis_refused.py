@@ -9,12 +9,12 @@ import pytest
 from service.errors import BrokerDown
 from service.redis_life import Timing
 from tests.broker_contract import Heard, info, push
-from tests.redis_nodes import FAST, Node, make, slow_beats
+from tests.redis_nodes import FAST, Node, make, shorter
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.support import eventually, free_port
 
-SHORT = slow_beats(start_s=0.6)  # a node asks again and again until then
+SHORT = shorter(start_s=0.6)  # a node asks again and again until then
 
 
 async def start(url: str, timing: Timing = FAST) -> None:
