@@ -140,8 +140,8 @@ class App:
             [(re.escape(config.server.path), Connection, {"door": self._door()}), (".*", Elsewhere)], **settings
         )
         internal = Application(http_api.routes(self._api()), log_function=lambda handler: None)
-        self._serve(public, self._public_sockets, config.server.header_timeout_s)
-        self._serve(internal, self._internal_sockets, INTERNAL_IDLE_S)
+        self._serve(public, self._public_sockets, config.server.header_timeout_s, 4096)
+        self._serve(internal, self._internal_sockets, INTERNAL_IDLE_S, 16 * 1024)
         self._register_gauges()
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         if isinstance(self.broker, MemoryBroker):
@@ -154,9 +154,10 @@ class App:
         self.public_port: int = self._public_sockets[0].getsockname()[1]
         self.internal_port: int = self._internal_sockets[0].getsockname()[1]
 
-    def _serve(self, application: Application, sockets: list[socket.socket], idle_s: float) -> None:
+    def _serve(self, application: Application, sockets: list[socket.socket], idle_s: float, chunk: int) -> None:
         server = HTTPServer(
             application,
+            chunk_size=chunk,  # Tornado clears a buffer of this size for each read
             idle_connection_timeout=idle_s,
             body_timeout=self.config.server.header_timeout_s,
             max_header_size=HEADER_BYTES,
