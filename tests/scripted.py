@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -18,7 +20,7 @@ def says(sent: bytes) -> Handler:
 
 
 @contextlib.asynccontextmanager
-async def server(handler: Handler) -> AsyncIterator[int]:
+async def server(handler: Handler, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
     """Its port. A connection is closed when its handler is done, or with the server."""
     tasks: set[asyncio.Task[None] | None] = set()
 
@@ -34,7 +36,7 @@ async def server(handler: Handler) -> AsyncIterator[int]:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, host, port)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -43,3 +45,29 @@ async def server(handler: Handler) -> AsyncIterator[int]:
             assert task is not None
             task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+
+
+class Names(asyncio.DatagramProtocol):
+    """A DNS server for IPv4: ``hosts`` is name -> addresses; a name without any does not exist."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, list[str]] = {}
+        self._transport: asyncio.DatagramTransport
+
+    async def start(self) -> int:
+        """Its port."""
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
+    def stop(self) -> None:
+        self._transport.close()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        end = data.index(b"\0", 12)
+        hosts = self.hosts.get(data[13:end].decode(), [])  # of one label
+        records = b"".join(struct.pack("!HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton(host) for host in hosts)
+        flags = 0x8180 if hosts else 0x8183
+        head = data[:2] + struct.pack("!HHHHH", flags, 1, len(hosts), 0, 0)
+        self._transport.sendto(head + data[12 : end + 5] + records, addr)

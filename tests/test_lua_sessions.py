@@ -14,10 +14,11 @@ import pytest
 
 from tests.edge import Edge
 from tests.peer import CLOSE, PING, PONG, TEXT, Peer, Refusal, frame
-from tests.scripted import Handler, says, server
-from tests.support import eventually
+from tests.scripted import Handler, Names, says, server
+from tests.support import eventually, free_port
 
 CONTINUATION = 0
+DNS_CLIENT = Path("/usr/share/lua/5.1/nginx/dns/resolver.lua")
 
 
 class Service:
@@ -63,8 +64,8 @@ def _folder() -> Path:
 @contextlib.asynccontextmanager
 async def _edge(*nodes: int, **settings: object) -> AsyncIterator[Edge]:
     folder = _folder()
-    upstreams = [f"127.0.0.1:{port}" for port in nodes]
-    it = Edge("openresty", folder, {"EDGE__UPSTREAMS": upstreams, "EDGE__SHUTDOWN_TIMEOUT_S": 2, **settings})
+    upstreams = {"EDGE__UPSTREAMS": [f"127.0.0.1:{port}" for port in nodes]} if nodes else {}
+    it = Edge("openresty", folder, {"EDGE__SHUTDOWN_TIMEOUT_S": 2, **upstreams, **settings})
     it.start()
     try:
         await it.ready()
@@ -224,6 +225,39 @@ async def test_a_service_that_is_not_one_is_passed_over() -> None:
         with pytest.raises(Refusal) as info:
             await Peer(edge.port, client="a").connect()
         assert (info.value.status, info.value.code) == (502, "unavailable")
+
+
+@pytest.mark.skipif(not DNS_CLIENT.exists(), reason="Debian's package lua-nginx-dns is not here")
+async def test_nodes_behind_a_name_are_found_again_when_they_change() -> None:
+    taken = {"127.0.0.2": 0, "127.0.0.3": 0}
+    names = Names()
+    resolver = f"127.0.0.1:{await names.start()}"
+    async with contextlib.AsyncExitStack() as stack:
+
+        def node(host: str) -> Handler:
+            async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                taken[host] += 1
+                await Service().handle(reader, writer)
+
+            return handle
+
+        port = free_port()
+        for host in taken:
+            await stack.enter_async_context(server(node(host), host, port))
+        edge = await stack.enter_async_context(_edge(EDGE__UPSTREAMS=[f"service:{port}"], EDGE__RESOLVER=resolver))
+
+        async def connect() -> bool:
+            await stack.enter_async_context(Peer(edge.port, client="a"))
+            return taken["127.0.0.3"] > 0
+
+        names.hosts["service"] = ["127.0.0.2"]
+        assert not await connect()
+        names.hosts["service"] = ["127.0.0.2", "127.0.0.3"]
+        await eventually(connect)
+        names.hosts.clear()
+        await eventually(lambda: "cannot resolve service" in edge.process.stderr or connect())
+        assert await connect()  # the last answer stays good
+        names.stop()
 
 
 # Calls

@@ -33,7 +33,10 @@ int getnameinfo(const void *, uint32_t, char *, uint32_t, char *, uint32_t, int)
 ]]
 local SOCK_STREAM, NI_NUMERICHOST = 1, 1
 
-local has_dns, dns = pcall(require, "resty.dns.resolver")
+local has_dns, dns = pcall(require, "resty.dns.resolver") -- OpenResty's name
+if not has_dns then
+    has_dns, dns = pcall(require, "nginx.dns.resolver") -- Debian's, where lua-nginx-dns is installed
+end
 local at_start = {} -- name -> hosts
 local answers = {} -- name -> {hosts, good_until_s}
 
@@ -95,14 +98,15 @@ local function ask_again(name)
     if answer and now() < answer.good_until_s then
         return answer.hosts
     end
+    if answer then
+        answer.good_until_s = now() + AGAIN_S -- for all others, while this one asks
+    end
     local hosts, err = ask(name)
     if not hosts then
         ngx.log(ngx.WARN, "cannot resolve ", name, ": ", err)
-        hosts = answer and answer.hosts
+        return answer and answer.hosts
     end
-    if hosts then
-        answers[name] = { hosts = hosts, good_until_s = now() + AGAIN_S }
-    end
+    answers[name] = { hosts = hosts, good_until_s = now() + AGAIN_S }
     return hosts
 end
 
