@@ -17,7 +17,7 @@ IDLE, ACTIVE, SECONDS = 5000, 200, 120
 PER_SECOND = 20  # messages to the active ones' group
 
 
-class Listener(picows.WSListener):  # type: ignore[misc]
+class Listener(picows.WSListener):
     """Counts what comes; answers pings as picows does by itself."""
 
     def __init__(self) -> None:

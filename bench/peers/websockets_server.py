@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import uvloop
-from websockets.asyncio.server import ServerConnection, broadcast, serve  # type: ignore[import-not-found, unused-ignore]
+from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from bench.peers.control import serve_control
 
