@@ -50,8 +50,8 @@ class Recovery:
         track.page = page
 
     async def _open(self, stream: str) -> Audience:
-        """The stream's audience, once the broker has confirmed that it is heard here. An open audience needs no lock: it is
-        closed only when it is found empty, before anything is awaited."""
+        """The stream's audience, once the broker has confirmed that it is heard here. An open audience needs no lock:
+        it is closed only when it is found empty, before anything is awaited."""
         async with self._locks.of(stream):
             audience = self._hub.audiences.get(stream)
             return audience or self._hub.open(stream, await self._broker.subscribe(stream))
