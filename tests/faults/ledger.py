@@ -13,12 +13,13 @@ from typing import Any
 class Push:
     """One message: ``number`` counts its pusher's messages to its stream. ``accepted_s`` is None until it was."""
 
-    __slots__ = ("accepted_s", "id", "number", "position", "pusher", "stream")
+    __slots__ = ("accepted_s", "group", "id", "number", "position", "pusher", "stream")
 
-    def __init__(self, id: int, pusher: str, stream: str, number: int) -> None:
+    def __init__(self, id: int, pusher: str, group: str, number: int) -> None:
         self.id = id
         self.pusher = pusher
-        self.stream = stream
+        self.group = group
+        self.stream = f"group:{group}"
         self.number = number
         self.accepted_s: float | None = None
         self.position: tuple[str, int] | None = None  # of a push through HTTP
@@ -36,9 +37,9 @@ class Ledger:
         self._numbers: dict[tuple[str, str], int] = defaultdict(int)
         self._at: dict[tuple[str, str, int], int] = {}  # (stream, epoch, offset) -> id
 
-    def push(self, pusher: str, stream: str) -> Push:
-        self._numbers[pusher, stream] += 1
-        push = Push(len(self.pushes), pusher, stream, self._numbers[pusher, stream])
+    def push(self, pusher: str, group: str) -> Push:
+        self._numbers[pusher, group] += 1
+        push = Push(len(self.pushes), pusher, group, self._numbers[pusher, group])
         self.pushes.append(push)
         return push
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import sys
@@ -19,22 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tests.faults.ledger import Ledger, Reader
-from tests.peer import Peer, Refusal
+from tests.faults.ledger import Ledger, Push, Reader
+from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
+from tests.faults.visitor import Visitor, visit
 from tests.redis_server import RedisServer
 from tests.support import Process, eventually, free_port, scaled
 
-_decode = msgspec.json.Decoder().decode
-
 NODES = 3
 RETENTION = 200
-QUIET_S = 40.0  # for everything to come right again
-TROUBLE = (OSError, Refusal, aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError)
+PUSHERS = 20
+TROUBLE = (OSError, aiohttp.ClientError, TimeoutError)
 
 FAULTS = {
     "kill_node": 3,
@@ -52,7 +51,8 @@ FAULTS = {
 class Scenario:
     """``faults`` are weights, ``most`` how many there are in all, ``every_s`` the mean time between two. Each of
     ``groups`` has ``members`` clients, who are in ``others`` too; ``rate`` is pushes per second in all, a
-    fifth of them through Redis; a client stays ``churn_s`` on average."""
+    fifth of them through Redis, and what a fault held up is made up for; a client stays ``churn_s`` on average.
+    ``quiet_s`` is what everything has to come right again."""
 
     def __init__(
         self,
@@ -69,12 +69,14 @@ class Scenario:
         others: int = 1,
         rate: float = 80,
         churn_s: float = 4.0,
+        quiet_s: float = 40.0,
     ) -> None:
         self.seed = seed
         self.seconds = seconds
         self.log: list[str] = []
         self.done: dict[str, int] = {}
         self.pushes_per_second = 0.0
+        self.busy_share = 0.0  # of all cores, whoever used them
         self.ledger = Ledger()
         self._folder = folder
         self._plant = plant
@@ -83,6 +85,7 @@ class Scenario:
         self._every_s = every_s
         self._churn_s = churn_s
         self._rate = rate
+        self._quiet_s = quiet_s
         self._groups = [f"g{i}" for i in range(groups)]
         self._members = members
         self._others = others
@@ -142,13 +145,11 @@ class Scenario:
         self._client = redis.asyncio.Redis(
             port=self._redis.port, protocol=2, socket_timeout=2, retry=Retry(NoBackoff(), 0), max_connections=100
         )
-        pushers = min(50, len(self._groups))
+        pushers = min(PUSHERS, len(self._groups))
         for i in range(pushers):
             mine = self._groups[i::pushers]
-            through_redis = i % 5 == 4
-            pause_s = pushers / self._rate
             chance = random.Random(self._chance.random())
-            self._pushers.append(self._spawn(self._push(f"p{i}", mine, through_redis, pause_s, chance)))
+            self._pushers.append(self._spawn(self._push(f"p{i}", mine, i % 5 == 4, self._rate / pushers, chance)))
 
     def _start_node(self, index: int) -> Process:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
@@ -173,12 +174,17 @@ class Scenario:
                         return answer.status == 200
                 return False
 
-            await eventually(ready, QUIET_S)
+            await eventually(ready, self._quiet_s)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.create_task(work)  # noqa: TID251 - held here
         self._tasks.append(task)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.ledger.complain(f"the runner failed: {error!r}")
 
     def _choose(self, chance: random.Random) -> int:
         up = [index for index in range(NODES) if index not in self._down]
@@ -191,79 +197,89 @@ class Scenario:
         while True:
             cursor = reader.cursor()
             query: dict[str, Any] = {"groups": ",".join(groups)} if cursor is None else {"cursor": cursor}
-            peer = Peer(self._public[self._choose(chance)], client=reader.name, **query)
             try:
-                await asyncio.wait_for(peer.connect(), scaled(10))
-            except TROUBLE:
+                visitor = await visit(self._public[self._choose(chance)], reader, query)
+            except HANDSHAKE_TROUBLE:
                 await asyncio.sleep(0.1 + chance.random() / 5)
                 continue
             try:
-                await self._listen(reader, peer, chance.expovariate(1 / self._churn_s))
-            except Exception as exc:
-                self.ledger.complain(f"{reader.name}: {exc!r}")
-                raise
+                await self._stay(visitor, chance.expovariate(1 / self._churn_s))
             finally:
-                await peer.cut()
+                await visitor.cut()
+            if visitor.error is not None:
+                self.ledger.complain(f"{reader.name}: {visitor.error!r}")
+                return
             await asyncio.sleep(chance.random() * (0 if self._leaving else self._churn_s / 4))
 
-    async def _listen(self, reader: Reader, peer: Peer, stay_s: float) -> None:
+    async def _stay(self, visitor: Visitor, stay_s: float) -> None:
+        """So long, or until the node ends it; at the end of the scenario everybody stays."""
         until_s = time.monotonic() + stay_s
-        queue = peer._queue
-        while True:
+        while not visitor.gone.is_set() and (time.monotonic() < until_s or self._leaving):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    item = await queue.get()
-                while item is not None:
-                    reader.take(_decode(item[1]))
-                    if queue.empty():
-                        break
-                    item = queue.get_nowait()
-                else:
-                    return
-            if time.monotonic() > until_s and not self._leaving:
-                return
+                    await visitor.gone.wait()
 
     async def _push(
-        self, name: str, groups: Sequence[str], through_redis: bool, pause_s: float, chance: random.Random
+        self, name: str, groups: Sequence[str], through_redis: bool, rate: float, chance: random.Random
     ) -> None:
-        due_s = time.monotonic() + pause_s * chance.random()
+        """One to each of its groups when so many are due."""
+        begun_s = time.monotonic() + chance.random() * len(groups) / rate
+        made = 0
         while self._pushing:
-            await asyncio.sleep(due_s - time.monotonic())
-            await self._push_one(name, chance.choice(groups), through_redis, chance)
-            due_s = max(due_s + pause_s, time.monotonic() - 1)  # what a fault held up is made up for, within reason
+            await asyncio.sleep(begun_s + made / rate - time.monotonic())
+            await self._push_each(name, groups, through_redis, chance)
+            made += len(groups)
 
-    async def _push_one(self, name: str, group: str, through_redis: bool, chance: random.Random) -> None:
-        """Until it was accepted: repeated with its key."""
-        push = self.ledger.push(name, f"group:{group}")
+    async def _push_each(self, name: str, groups: Sequence[str], through_redis: bool, chance: random.Random) -> None:
+        """One to each group, all at once, until all were accepted: repeated with their keys."""
+        waiting = [self.ledger.push(name, group) for group in groups]
         attempt = self._push_through_redis if through_redis else self._push_through_http
-        while push.accepted_s is None:
+        while waiting:
             try:
-                await attempt(push, group, chance)
+                await attempt(waiting, chance)
             except (*TROUBLE, redis.RedisError):
                 await asyncio.sleep(0.1)
+            waiting = [push for push in waiting if push.accepted_s is None]
 
-    async def _push_through_http(self, push: Any, group: str, chance: random.Random) -> None:
-        url = f"http://127.0.0.1:{self._internal[self._choose(chance)]}/api/groups/{group}/push"
-        async with self._session.post(
-            url, json={"data": push.data}, headers={"Idempotency-Key": f"k{push.id}"}
-        ) as answer:
-            body = await answer.json()
-            if answer.status == 202:
-                self.ledger.accepted(push, (body["epoch"], body["offset"]))
-            elif answer.status != 503:
-                self.ledger.complain(f"push {push.id}: {answer.status} {body}")
-        if push.accepted_s is None:
+    async def _push_through_http(self, pushes: Sequence[Push], chance: random.Random) -> None:
+        api = f"http://127.0.0.1:{self._internal[self._choose(chance)]}/api"
+        if len(pushes) == 1:
+            (push,) = pushes
+            url = f"{api}/groups/{push.group}/push"
+            headers = {"Idempotency-Key": f"k{push.id}"}
+            async with self._session.post(url, json={"data": push.data}, headers=headers) as answer:
+                results = [await answer.json()]
+        else:
+            items = [
+                {"group": push.stream.removeprefix("group:"), "data": push.data, "key": f"k{push.id}"}
+                for push in pushes
+            ]
+            async with self._session.post(f"{api}/push", json={"pushes": items}) as answer:
+                body = await answer.json()
+                results = body.get("results") or [body] * len(pushes)
+        for push, result in zip(pushes, results, strict=True):
+            if "offset" in result:
+                self.ledger.accepted(push, (result["epoch"], result["offset"]))
+            elif result["error"]["code"] not in ("broker_down", "not_tried"):
+                self.ledger.complain(f"push {push.id}: {result}")
+        if any(push.accepted_s is None for push in pushes):
             await asyncio.sleep(0.05)
 
-    async def _push_through_redis(self, push: Any, group: str, chance: random.Random) -> None:
-        fields = {"group": group, "data": json.dumps(push.data), "key": f"k{push.id}"}
-        await self._client.xadd("tidegate:push", fields)
-        self.ledger.accepted(push)
+    async def _push_through_redis(self, pushes: Sequence[Push], chance: random.Random) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for push in pushes:
+            fields = {"group": push.group, "data": json.dumps(push.data), "key": f"k{push.id}"}
+            pipeline.xadd("tidegate:push", fields)
+        for push, answer in zip(pushes, await pipeline.execute(raise_on_error=False), strict=True):
+            if not isinstance(answer, Exception):
+                self.ledger.accepted(push)
+            else:
+                await asyncio.sleep(0.1)
 
     # Faults
 
     async def _play(self) -> None:
-        pushing_s = time.monotonic()
+        pushing_s, idle_s = time.monotonic(), _idle_s()
         names, weights = list(self._faults), list(self._faults.values())
         end_s = time.monotonic() + self.seconds
         while (
@@ -277,13 +293,14 @@ class Scenario:
             await fault()
         if self._most > sum(self.done.values()):
             await asyncio.sleep(max(0, end_s - time.monotonic()))
-        self.pushes_per_second = len(self.ledger.pushes) / (time.monotonic() - pushing_s)
+        pushing_s, idle_s = time.monotonic() - pushing_s, _idle_s() - idle_s
+        self.pushes_per_second = len(self.ledger.pushes) / pushing_s
+        self.busy_share = 1 - idle_s / pushing_s / (os.cpu_count() or 1)
         # The last messages come while nobody listens: only looking finds them.
         self._say("kill_pubsub, then the last messages")
         self._redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-        last = [self._push_one("last", group, False, self._chance) for group in self._groups]
         self._pushing = False
-        await asyncio.wait_for(asyncio.gather(*last), scaled(QUIET_S))
+        await asyncio.wait_for(self._push_each("last", self._groups, False, self._chance), scaled(self._quiet_s))
 
     def _say(self, text: str) -> None:
         self.log.append(f"{time.monotonic() - self._begun_s:7.3f} {text}")
@@ -349,8 +366,8 @@ class Scenario:
         """Faults are over: everything comes right by itself, and then is looked at."""
         for index in range(NODES):
             await self._ready(index)
-        await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(QUIET_S))
-        await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, QUIET_S)
+        await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(self._quiet_s))
+        await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, self._quiet_s)
         self._leaving = True  # from here on everybody stays
         if self._went_back():
             self.ledger.resets_allowed_s.append(time.monotonic())
@@ -366,7 +383,7 @@ class Scenario:
             ]
 
         with contextlib.suppress(AssertionError):
-            await eventually(lambda: not behind(), QUIET_S)
+            await eventually(lambda: not behind(), self._quiet_s)
         self.ledger.wrong += [f"deaf: {text}" for text in behind()]
         for reader in self.readers:
             reader.settle(
@@ -385,6 +402,12 @@ class Scenario:
         async with self._session.get(f"http://127.0.0.1:{self._internal[0]}/api/{path}/history?limit=1") as answer:
             body = await answer.json()
             return body["epoch"], body["top"]
+
+
+def _idle_s() -> float:
+    """Seconds that the machine's cores have had nothing to do, all together (proc(5))."""
+    fields = Path("/proc/stat").read_text().split(maxsplit=6)
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _main(seed: int, seconds: float, plant: str) -> None:

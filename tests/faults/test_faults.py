@@ -14,6 +14,7 @@ from tests.faults.plants import PLANTS
 from tests.faults.runner import Scenario
 
 CHECKED = 500  # pushes that a run must have made to mean anything
+BUSY = 0.97  # a machine without time left: then it is the limit
 
 
 def run(folder: Path, seconds: float, *, seed: int | None = None, **options: Any) -> Scenario:
@@ -38,26 +39,27 @@ def test_everybody_gets_everything_for_a_minute(tmp_path, round):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("plant", "faults", "complaint"),
+    ("plant", "seconds", "faults", "complaint"),
     [
-        ("skip_reread", {"kill_pubsub": 1}, "deaf"),
-        ("acknowledge_first", {"kill_node": 1}, "never came"),
-        ("keep_epoch", {"flush_redis": 1}, "stands for|came twice|a reset within|after"),
+        ("skip_reread", 10, {"kill_pubsub": 1}, "deaf"),
+        ("acknowledge_first", 25, {"kill_node": 1}, "never came"),
+        ("keep_epoch", 10, {"flush_redis": 1}, "stands for|came twice|a reset within|after"),
     ],
 )
-def test_planted_faults_are_found(tmp_path, plant, faults, complaint):
+def test_planted_faults_are_found(tmp_path, plant, seconds, faults, complaint):
     assert plant in PLANTS
     with pytest.raises(AssertionError, match=complaint):
-        run(tmp_path, 25, seed=3, plant=plant, faults=faults)
+        run(tmp_path, seconds, seed=3, plant=plant, faults=faults, quiet_s=15)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill_node", "kill_redis", "kill_pubsub"])
 def test_ten_kills_during_500_pushes_a_second_lose_and_repeat_nothing(tmp_path, fault):
     scenario = run(
-        tmp_path, 120, faults={fault: 1}, most=10, every_s=3, groups=100, members=10, others=0, rate=500, churn_s=60
+        tmp_path, 120, faults={fault: 1}, most=10, every_s=2, groups=100, members=10, others=0, rate=500, churn_s=60
     )
-    print(f"{scenario.pushes_per_second:.0f} pushes per second")
+    print(f"{scenario.pushes_per_second:.0f} pushes per second, the machine was busy for {scenario.busy_share:.0%}")
+    assert scenario.pushes_per_second >= 450 or scenario.busy_share > BUSY
     assert scenario.done == {fault: 10}
     assert sum(len(told.resets_s) + len(told.lost) for reader in scenario.readers for told in reader.told.values()) == 0
 
