@@ -136,8 +136,10 @@ class App:
             on_stalled=lambda wire: wire.abort(CloseCode.SLOW_CONSUMER),
         )
         self.heartbeat.start()
+        door = self._door()
         public = Application(
-            [(re.escape(config.server.path), Connection, {"door": self._door()}), (".*", Elsewhere)], **settings
+            [(re.escape(config.server.path), Connection, {"door": door}), (".*", Elsewhere, {"hosts": door.hosts})],
+            **settings,
         )
         internal = Application(http_api.routes(self._api()), log_function=lambda handler: None)
         self._serve(public, self._public_sockets, config.server.header_timeout_s, 4096)

@@ -96,7 +96,15 @@ class JsonErrors(RequestHandler):
 class Elsewhere(JsonErrors):
     """Any other path of the public port."""
 
+    def initialize(self, hosts: Hosts) -> None:
+        self.hosts = hosts
+
     def prepare(self) -> None:
+        try:
+            self.hosts.check(self.request.headers.get("Host"))
+        except Refused as error:
+            self.refuse(error)
+            return
         self.refuse(NotFound("nothing here; WebSockets are served under the configured path"))
 
 

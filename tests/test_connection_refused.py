@@ -23,6 +23,11 @@ async def test_other_paths_lead_nowhere() -> None:
             pass
 
 
+async def test_other_paths_are_not_even_denied_to_a_host_that_is_not_allowed() -> None:
+    async with running() as app:
+        assert await said(app, path="/elsewhere", headers={"Host": "evil.example"}) == (403, "host_not_allowed")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD", "NONE"])
 async def test_other_methods_are_not_allowed(method: str) -> None:
     async with running() as app:
