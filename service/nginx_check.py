@@ -2,7 +2,7 @@
 
 It may be anybody's configuration, not only ours: a file with its includes, or what ``nginx -T`` printed of a live
 server. Each rule is a generator of findings over the effective directives of a place, which are those of the innermost
-block that has any. crossplane does the parsing; it is imported when it is needed, for the gateway runs without it.
+block that has any. crossplane does the parsing.
 """
 
 from __future__ import annotations
@@ -108,10 +108,8 @@ def check_dump(text: str, config: Config) -> list[Finding]:
 
 
 def _parse(path: Path, root: str) -> Block:
-    try:
-        import crossplane
-    except ImportError:
-        raise NginxError("reading nginx's configuration needs one more package: pip install crossplane") from None
+    import crossplane  # here, because every command imports this module and only one needs it
+
     if not path.is_file():
         raise NginxError(f"{path}: there is no such file")
     # Joined here and not by crossplane, which gives what follows an include the name of the included file.

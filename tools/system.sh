@@ -13,11 +13,14 @@ missing_packages() {
     missing_command nodejs node
     missing_command npm npm
     missing_command shellcheck shellcheck
+    missing_command openssl openssl
+    missing_command njs njs
     missing_file libnginx-mod-http-js /usr/lib/nginx/modules/ngx_http_js_module.so
     missing_file libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
     missing_file libnginx-mod-stream-js /usr/lib/nginx/modules/ngx_stream_js_module.so
     missing_file libnginx-mod-http-lua /usr/lib/nginx/modules/ngx_http_lua_module.so
     missing_file lua-nginx-websocket /usr/share/lua/5.1/nginx/websocket/server.lua
+    missing_file lua-nginx-dns /usr/share/lua/5.1/nginx/dns/resolver.lua
     missing_file lua-nginx-redis /usr/share/lua/5.1/nginx/redis.lua
 }
 
