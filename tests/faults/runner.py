@@ -364,10 +364,14 @@ class Scenario:
 
     async def _settle(self) -> None:
         """Faults are over: everything comes right by itself, and then is looked at."""
-        for index in range(NODES):
-            await self._ready(index)
-        await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(self._quiet_s))
-        await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, self._quiet_s)
+        try:
+            for index in range(NODES):
+                await self._ready(index)
+            await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(self._quiet_s))
+            await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, self._quiet_s)
+        except (AssertionError, TimeoutError) as exc:
+            self.ledger.complain(f"did not come right: {exc!r}")
+            return
         self._leaving = True  # from here on everybody stays
         if self._went_back():
             self.ledger.resets_allowed_s.append(time.monotonic())
