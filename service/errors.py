@@ -164,6 +164,12 @@ class CallUnavailable(Refused):
     status, code = 502, "call_unavailable"
 
 
+class Unavailable(Refused):
+    """Said by an edge: no node took the handshake."""
+
+    status, code, retry_after_s = 502, "unavailable", 1
+
+
 class CallTimeout(Refused):
     status, code = 504, "call_timeout"
 

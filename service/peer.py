@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 
@@ -133,7 +134,7 @@ class Peer:
                 return
             if left_s <= self._shared.expiring_s and self._warned is not rights:
                 self._warned = rights
-                self.session.send(encode_expiring(max(0, round(left_s))))
+                self.session.send(encode_expiring(max(0, math.ceil(left_s))))
         self._schedule(now_s)
 
     def _silent_at_s(self, wire: Wire) -> float:

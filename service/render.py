@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from service.errors import BadRequest, Internal, MethodNotAllowed, NotFound, Refused, TooLarge, TooManyConnections
+from service.errors import (
+    BadRequest,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    TooLarge,
+    TooManyConnections,
+    Unavailable,
+)
 from service.render_lua import openresty_settings
 from service.settings import EVENT_BYTES, Config, Edge, Server
 
@@ -270,12 +279,6 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-class _Unavailable(Refused):
-    """No node took the handshake."""
-
-    status, code, retry_after_s = 502, "unavailable", 1
-
-
 # What nginx refuses by itself, by its status. 494 to 497 are nginx's own: a large header, or ws on the port of wss.
 _REFUSALS: dict[str, Refused] = {
     "400 494 495 496 497": BadRequest("bad request"),
@@ -285,7 +288,7 @@ _REFUSALS: dict[str, Refused] = {
     "414": BadRequest("the request line is too long"),
     "429": TooManyConnections("too many connections or handshakes from this address"),
     "500 501 503 505": Internal("internal error"),
-    "502 504": _Unavailable("no node of the gateway answers"),
+    "502 504": Unavailable("no node of the gateway answers"),
 }
 
 

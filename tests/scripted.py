@@ -33,7 +33,8 @@ async def server(handler: Handler, host: str = "127.0.0.1", port: int = 0) -> As
             pass
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            # Python 3.11 logs an error for a handler that ends cancelled.
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     server = await asyncio.start_server(handle, host, port)
