@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 
 from service.broker import Broker
-from service.errors import BrokerDown
+from service.errors import BrokerDown, Refused
 from service.hub import Audience, Hub
 from service.locks import Locks
 from service.metrics import Metrics
@@ -33,7 +33,7 @@ class Recovery:
 
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
         """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
-        next. Raises BrokerDown, with the session as it was."""
+        next. Raises BrokerDown or Internal, with the session as it was."""
         audience = self._hub.audiences.get(stream) or await self._open(stream)
         if session.ended:
             self._close_if_empty(audience)
@@ -44,7 +44,7 @@ class Recovery:
             return
         try:
             page = await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
-        except BrokerDown:
+        except Refused:
             self.detach(session, stream)
             raise
         track.page = page
@@ -86,7 +86,7 @@ class Recovery:
                     page = await self._broker.history(
                         stream, session.start_reading(stream), messages=PAGE_MESSAGES, size=PAGE_BYTES
                     )
-                except BrokerDown:
+                except Refused:
                     track.state = State.WAITING
                     await asyncio.sleep(RETRY_S)
                     continue
