@@ -231,7 +231,9 @@ class Client:
         epoch, offset = self.positions[stream]
         assert event["epoch"] == epoch, f"{stream}: epoch changed without a gap"
         assert event["offset"] == offset + 1, f"{stream}: {event['offset']} follows {offset}"
-        assert event["data"] == self.world.pushed[stream, epoch, offset + 1], "another message stands at this offset"
+        assert event["data"] == self.world.pushed.get((stream, epoch, offset + 1)), (
+            "another message stands at this offset"
+        )
         self.positions[stream] = (epoch, offset + 1)
         self.got += 1
 
@@ -307,7 +309,7 @@ class World:
         """The newest offset of this epoch that its journal no longer holds."""
         journal = self.broker._journals.get(stream)
         if journal is None or journal.epoch != epoch:
-            return max(offset for known, e, offset in self.pushed if (known, e) == (stream, epoch))
+            return max((offset for known, e, offset in self.pushed if (known, e) == (stream, epoch)), default=0)
         return journal.top - len(journal.messages)
 
     def do(self, function: Callable[..., object], *args: object) -> None:
