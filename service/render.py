@@ -25,6 +25,7 @@ from service.errors import (
     Unavailable,
 )
 from service.render_lua import openresty_settings
+from service.render_njs import njs_counters
 from service.settings import EVENT_BYTES, Config, Edge, Server
 
 SOURCE = Path(__file__).resolve().parent.parent / "nginx"
@@ -69,6 +70,7 @@ def includes(config: Config) -> dict[str, str]:
             ),
             "calls_upstream.inc": _calls_upstream(config),
             "calls.inc": _calls(config),
+            **njs_counters(config.edge),
         }.items()
     }
 

@@ -120,3 +120,11 @@ def test_the_command_writes_a_folder_that_nginx_starts_with(tmp_path: Path) -> N
     again = subprocess.run([*command[:-1], "/dev/null/x"], cwd=ROOT, env=environ({}), capture_output=True, text=True)
     assert again.returncode == 1
     assert again.stderr.startswith("cannot write: ")
+
+
+def test_njs_counts_in_a_shared_dictionary_where_the_image_has_it() -> None:
+    found = rendered(EDGE__NGINX="image", EDGE__RUN_DIR="/run/x")
+    assert "js_shared_dict_zone zone=tidegate:64k type=number;" in found["njs_counters_stream.inc"]
+    assert "listen unix:/run/x/counters.sock;" in found["njs_counters_stream.inc"]
+    assert "proxy_pass http://unix:/run/x/counters.sock;" in found["njs_counters_http.inc"]
+    assert not [name for name in rendered() if name.startswith("njs_counters")], "njs 0.7.9 would not start"
