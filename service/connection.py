@@ -62,10 +62,6 @@ class Door(msgspec.Struct):
     numbers: itertools.count[int]
 
 
-def error_body(error: Refused) -> bytes:
-    return msgspec.json.encode({"error": {"code": error.code, "message": error.message}})
-
-
 class JsonErrors(RequestHandler):
     """Every refusal as the contract's error object, and never a traceback to the peer."""
 
@@ -86,7 +82,7 @@ class JsonErrors(RequestHandler):
             self.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, MethodNotAllowed):
             self.set_header("Allow", "GET")
-        self.finish(error_body(error))
+        self.finish(error.body)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = Internal("internal error") if status_code >= 500 else BadRequest("bad request")

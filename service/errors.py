@@ -11,6 +11,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar
 
+import msgspec
+
 
 class CloseCode(IntEnum):
     """Close codes. 4000-4499 and the ones in ``RECONNECT``: come back with the cursor."""
@@ -74,6 +76,11 @@ class Refused(Exception):
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
         super().__init__(message)
+
+    @property
+    def body(self) -> bytes:
+        """The error object, as HTTP answers carry it."""
+        return msgspec.json.encode({"error": {"code": self.code, "message": self.message}})
 
 
 class BadRequest(Refused):

@@ -18,7 +18,7 @@ from tornado.web import RequestHandler
 
 from service import __version__, openapi
 from service.errors import BadRequest, Refused, TooLarge
-from service.http_handler import Answer, Api, Handler, Use, decode, encode_error
+from service.http_handler import Answer, Api, Handler, Use, decode
 from service.model import ALL, Position, Publication, client_stream, group_stream, is_id
 from service.protocol import check_depth, check_size, history_fields, position_of
 from service.settings import Config
@@ -112,7 +112,7 @@ async def _push_many(handler: Handler) -> Answer:
     asked = [_publication(item, handler.api) for item in items]
     publications = [each for each in asked if isinstance(each, Publication)]
     pushed = iter(await handler.api.gateway.push(publications) if publications else ())
-    results = [_result(each, next(pushed)) if isinstance(each, Publication) else encode_error(each) for each in asked]
+    results = [_result(each, next(pushed)) if isinstance(each, Publication) else each.body for each in asked]
     return Answer(200, b'{"results":[%b]}' % b",".join(results))
 
 
@@ -168,7 +168,7 @@ def _accepted(stream: str, position: Position) -> bytes:
 
 
 def _result(publication: Publication, result: Position | Refused) -> bytes:
-    return encode_error(result) if isinstance(result, Refused) else _accepted(publication.stream, result)
+    return result.body if isinstance(result, Refused) else _accepted(publication.stream, result)
 
 
 # Clients, groups, journals, nodes

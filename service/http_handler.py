@@ -235,7 +235,7 @@ class Handler(RequestHandler):
             self.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, MethodNotAllowed):
             self.set_header("Allow", self.allow())
-        self.finish(encode_error(error))
+        self.finish(error.body)
 
     def _refuse_and_close(self, error: Refused) -> None:
         self.set_header("Connection", "close")  # Tornado closes, because the body is unread, but does not say so
@@ -282,7 +282,3 @@ def decode(decoder: msgspec.json.Decoder[_T], text: bytes, what: str) -> _T:
         raise BadRequest(f"{what} is not JSON") from None
     except RecursionError:
         raise TooDeep(f"{what} is nested too deeply") from None
-
-
-def encode_error(error: Refused) -> bytes:
-    return msgspec.json.encode({"error": {"code": error.code, "message": error.message}})

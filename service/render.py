@@ -305,7 +305,6 @@ def _refusals() -> Iterator[str]:
     for statuses, error in _REFUSALS.items():
         status = 414 if statuses == "414" else error.status
         name = f"/.refused/{status}"
-        body = json.dumps({"error": {"code": error.code, "message": error.message}}, separators=(",", ":"))
         again = f"\n    add_header Retry-After {error.retry_after_s} always;" if error.retry_after_s else ""
         hsts = "\n    add_header Strict-Transport-Security $tidegate_hsts always;" if again else ""
         yield f"""
@@ -313,7 +312,7 @@ error_page {statuses} ={status} {name};
 location = {name} {{
     internal;
     default_type application/json;{again}{hsts}
-    return {status} '{body}';
+    return {status} '{error.body.decode()}';
 }}
 """
 
