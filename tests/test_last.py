@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from service.app import App
-from service.config import load
 from service.model import Position, Publication
 from tests.peer import Peer
+from tests.service_fixture import running
 from tests.support import eventually
 
-_FAST = {"TIDEGATE_HEARTBEAT__WEBSOCKET_PING_INTERVAL": "0.15", "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "0.6"}
-
-
-@asynccontextmanager
-async def running(**environment: str) -> AsyncIterator[App]:
-    app = App(load(None, {"TIDEGATE_SERVER__PORT": "0", "TIDEGATE_INTERNAL__PORT": "0", **environment}))
-    await app.start()
-    try:
-        yield app
-    finally:
-        await app.stop()
+_FAST = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": "0.15", "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "0.6"}
 
 
 async def push(app: App, first: int, last: int, stream: str = "client:alice") -> None:

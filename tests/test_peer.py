@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from service.app import App
-from service.config import load
 from service.model import Position, Publication
 from tests.peer import PING, TEXT, Peer, frame
+from tests.service_fixture import running
 from tests.support import eventually
 from tests.tokens import SECRET, make_token
-
-
-@asynccontextmanager
-async def running(**more: str) -> AsyncIterator[App]:
-    app = App(load(None, {"TIDEGATE_SERVER__PORT": "0", "TIDEGATE_INTERNAL__PORT": "0", **more}))
-    await app.start()
-    try:
-        yield app
-    finally:
-        await app.stop()
 
 
 async def push(app: App, data: bytes) -> None:
@@ -101,12 +89,12 @@ async def test_a_connection_that_is_closing_is_not_present_any_more() -> None:
 # Tokens end
 
 JWT = {
-    "TIDEGATE_AUTH__MODE": "jwt",
-    "TIDEGATE_AUTH__KEY": SECRET,
-    "TIDEGATE_AUTH__EXPIRING_S": "1",
-    "TIDEGATE_AUTH__LEEWAY_S": "0",
-    "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_INTERVAL": "2",  # ticks of 0.1 s
-    "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "4",
+    "AUTH__MODE": "jwt",
+    "AUTH__KEY": SECRET,
+    "AUTH__EXPIRING_S": "1",
+    "AUTH__LEEWAY_S": "0",
+    "HEARTBEAT__WEBSOCKET_PING_INTERVAL": "2",  # ticks of 0.1 s
+    "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "4",
 }
 
 
@@ -136,7 +124,7 @@ async def test_a_new_token_carries_on_and_its_end_is_announced_too() -> None:
 
 
 async def test_a_connection_ends_its_leeway_after_its_token_as_a_handshake_would_be_refused() -> None:
-    async with running(**{**JWT, "TIDEGATE_AUTH__LEEWAY_S": "2"}) as app:
+    async with running(**{**JWT, "AUTH__LEEWAY_S": "2"}) as app:
         end_s = time.time() - 0.5  # over, but within the leeway
         async with Peer(app.public_port, token=make_token(exp=end_s)) as alice:
             assert (await alice.event())["type"] == "welcome"
@@ -145,7 +133,7 @@ async def test_a_connection_ends_its_leeway_after_its_token_as_a_handshake_would
 
 
 async def test_a_new_token_that_ends_sooner_is_noticed_before_the_next_ping() -> None:
-    slow = {"TIDEGATE_HEARTBEAT__WEBSOCKET_PING_INTERVAL": "20", "TIDEGATE_HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "40"}
+    slow = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": "20", "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "40"}
     async with running(**{**JWT, **slow}) as app:
         async with Peer(app.public_port, token=make_token(exp=time.time() + 600)) as alice:
             await alice.event()

@@ -9,8 +9,9 @@ from service.app import App
 from service.model import Position, Publication, encode_cursor
 from service.session import PAGE_BYTES, Session
 from tests.peer import Peer
+from tests.service_fixture import running
 from tests.support import Logs, eventually, scaled
-from tests.test_last import numbers, push, running
+from tests.test_last import numbers, push
 
 KIB = 1024
 
@@ -89,7 +90,7 @@ async def test_a_reader_that_takes_nothing_is_closed_with_4008_and_the_others_no
 
 
 async def test_a_write_without_progress_ends_the_connection_after_its_timeout() -> None:
-    async with running(TIDEGATE_HEARTBEAT__WRITE_TIMEOUT_S="0.5") as app:
+    async with running(HEARTBEAT__WRITE_TIMEOUT_S="0.5") as app:
         mute = Peer(app.public_port, client="mute", groups="news", rcvbuf=16 * KIB)
         await mute.connect()
         mute.reading.clear()
@@ -103,7 +104,7 @@ async def test_a_write_without_progress_ends_the_connection_after_its_timeout() 
 
 
 async def test_a_group_with_the_replay_policy_takes_a_slow_reader_back_to_its_journal() -> None:
-    async with running(TIDEGATE_GROUPS='{"bulk*": {"slow": "replay"}}') as app:
+    async with running(GROUPS='{"bulk*": {"slow": "replay"}}') as app:
         async with Peer(app.public_port, client="alice", groups="bulk", rcvbuf=16 * KIB) as alice:
             await alice.event()
             alice.reading.clear()
@@ -118,7 +119,7 @@ async def test_a_group_with_the_replay_policy_takes_a_slow_reader_back_to_its_jo
 
 async def test_what_a_slow_reader_outlives_is_announced_as_a_gap() -> None:
     policy = '{"bulk*": {"slow": "replay", "messages": 50}}'
-    async with running(TIDEGATE_GROUPS=policy) as app:
+    async with running(GROUPS=policy) as app:
         async with Peer(app.public_port, client="alice", groups="bulk", rcvbuf=16 * KIB) as alice:
             await alice.event()
             alice.reading.clear()
@@ -137,7 +138,7 @@ async def test_what_a_slow_reader_outlives_is_announced_as_a_gap() -> None:
 
 
 async def test_memory_for_journals_is_bounded_and_the_least_used_stream_loses_first(expected_logs: Logs) -> None:
-    async with running(TIDEGATE_LIMITS__JOURNAL_BYTES=str(1024 * KIB)) as app:
+    async with running(LIMITS__JOURNAL_BYTES=str(1024 * KIB)) as app:
         async with Peer(app.public_port, client="witness") as witness:
             await witness.event()
             await flood(app, "group:old", 10, 32 * KIB)
