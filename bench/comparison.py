@@ -32,7 +32,7 @@ class Measure:
 class Cell:
     """One round of one case in one mode. ``fault``: the run was wrong (a message lost, repeated, out of order; a call
     answered by another mode …), and it has no values. ``curves`` are lists of points (x, y), which the case's how
-    explains. ``client_share`` is the load client's CPU time by time; ``server_share`` the same of all that is measured."""
+    explains. ``client_share``: CPU time of the load client by time; ``server_share``: of all that is measured."""
 
     values: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -83,8 +83,8 @@ class Case:
 
 @dataclass
 class Part:
-    """``name``: handshake, storm, idle, heartbeat, call, push, slow, reload, growth. ``how``: what was done, in a sentence
-    or two for the report. ``curve``: what the axes of the curves are, ``{name: (x title, y title)}``."""
+    """``name``: handshake, storm, idle, heartbeat, call, push, slow, reload, growth. ``how``: what was done, in a
+    sentence or two for the report. ``curve``: what the axes of the curves are, ``{name: (x title, y title)}``."""
 
     name: str
     title: str
