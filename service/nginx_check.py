@@ -57,6 +57,10 @@ class Block:
         self.parent = parent
         self.children = [Block(child, self) for child in directive.get("block", ())]
 
+    @property
+    def top(self) -> Block:
+        return self if self.parent is None else self.parent.top
+
     def all(self, name: str) -> list[Block]:
         """Its own directives of this name."""
         return [child for child in self.children if child.name == name]
@@ -144,7 +148,8 @@ def check(top: Block, config: Config) -> list[Finding]:
     if not locations:
         findings.append(_error("path", top, f"no location serves {config.server.path}; add one, or change server.path"))
     for location in locations:
-        rules = _LOCATION_RULES + (_PROXY_RULES if location.all("proxy_pass") else ())
+        rules = () if _is_behind(location) else _LOCATION_RULES
+        rules += _PROXY_RULES if location.all("proxy_pass") else ()
         findings += [finding for rule in rules for finding in _apply(rule, location, config)]
     return sorted(set(findings), key=lambda finding: (finding.level != "error", finding.where, finding.rule))
 
@@ -152,7 +157,7 @@ def check(top: Block, config: Config) -> list[Finding]:
 def _apply(rule: Rule, at: Block, config: Config) -> list[Finding]:
     try:
         return list(rule(at, config))
-    except (ValueError, IndexError):  # nginx would not start with this: `nginx -t` says why
+    except (ValueError, IndexError, RecursionError):  # nginx would not start with this: `nginx -t` says why
         return [_error("syntax", at, f"not understood, while {rule.__name__.strip('_')} was looked at; try nginx -t")]
 
 
@@ -172,6 +177,29 @@ def _websockets(top: Block, path: str) -> Iterator[Block]:
                 child.name == "proxy_pass" or child.name.startswith("content_by_lua") for child in location.children
             ):
                 yield location
+
+
+def _is_behind(location: Block) -> bool:
+    """Whether it stands behind a filter of stream{}: what clients may do has been settled in front."""
+    server = location.parent
+    while server is not None and server.name != "server":
+        server = server.parent
+    return server is not None and any(server is found for found in _behind_filters(location.top))
+
+
+def _behind_filters(top: Block) -> Iterator[Block]:
+    """The servers of http{} that servers of stream{} proxy to, over a Unix socket."""
+    for target in top.everywhere("proxy_pass"):
+        if target.args and target.within("stream") and (server := _listening(top, target.args[0], "http")):
+            yield server
+
+
+def _listening(top: Block, address: str, context: str) -> Block | None:
+    """The server that listens on ``address``, if that is a Unix socket."""
+    for server in top.everywhere("server") if address.startswith("unix:") else ():
+        if server.within(context) and any(listen.args[:1] == [address] for listen in server.all("listen")):
+            return server
+    return None
 
 
 def _error(rule: str, at: Block, message: str) -> Finding:
@@ -212,7 +240,8 @@ def _workers(top: Block, config: Config) -> Iterator[Finding]:
     workers = int(processes.args[0]) if processes and processes.args[0].isdigit() else 1
     found = next(top.everywhere("worker_connections"), None)
     connections = int(found.args[0]) if found else 512
-    cost = 4 if any(True for _ in top.everywhere("js_filter")) else 2
+    # Two for each server that it passes through.
+    cost = 2 + 2 * any(top.everywhere("js_filter")) + 2 * any(_behind_filters(top))
     if workers * connections // cost < config.limits.connections:
         yield _error(
             "worker_connections",
@@ -419,13 +448,10 @@ def _next_upstream(location: Block, config: Config) -> Iterator[Finding]:
 
 
 def _upstreams(location: Block, config: Config) -> Iterator[Finding]:
-    top = location
-    while top.parent is not None:
-        top = top.parent
     (target,) = location.all("proxy_pass")
     if "$" in target.args[0]:
         return  # only a running nginx knows
-    found = set(_nodes(top, re.sub(r"^https?://|(?<=[^/:])/.*$", "", target.args[0]), "http"))
+    found = set(_nodes(location.top, re.sub(r"^https?://|(?<=[^/:])/.*$", "", target.args[0]), "http"))
     if found != set(config.edge.upstreams):
         yield _error(
             "upstreams",
@@ -436,17 +462,17 @@ def _upstreams(location: Block, config: Config) -> Iterator[Finding]:
 
 
 def _nodes(top: Block, name: str, context: str) -> Iterator[str]:
-    """The addresses behind ``name``: through an ``upstream``, and through the Unix socket of a stream server."""
+    """The addresses behind ``name``: through an ``upstream``, and through servers that listen on a Unix socket."""
     for upstream in top.everywhere("upstream"):
         if upstream.args == [name] and upstream.within(context):
-            for server in upstream.all("server"):
-                yield from _nodes(top, server.args[0], context)
+            for peer in upstream.all("server"):
+                yield from _nodes(top, peer.args[0], context)
             return
-    if name.startswith("unix:"):
-        for server in top.everywhere("server"):
-            if server.within("stream") and any(listen.args[0] == name for listen in server.all("listen")):
-                yield from _nodes(top, server.all("proxy_pass")[0].args[0], "stream")
-                return
+    for behind in ("stream", "http"):
+        if server := _listening(top, name, behind):
+            for target in server.everywhere("proxy_pass"):
+                yield from _nodes(top, target.args[0].removeprefix("http://"), behind)
+            return
     yield name
 
 

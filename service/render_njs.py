@@ -1,18 +1,104 @@
-"""What the njs edge counts with, where its njs can."""
+"""What only the njs edge has: hops, which put a filter between nginx's http part and the nodes, and what its code needs
+to know. Part of ``render``.
+
+Where the nodes are listed, each has a hop, and the http part chooses among the hops as it would among the nodes. Where
+names are looked up again, nobody knows the nodes beforehand: then there is one hop, and behind the filter a second http
+server that chooses. It costs a WebSocket two connections more. docs/decisions/0021 has the reasons.
+"""
 
 from __future__ import annotations
 
-from service.settings import Edge
+import json
+
+from service.render_nodes import is_resolving, relay, server, upstream
+from service.settings import Config, Edge
 
 
-def njs_counters(edge: Edge) -> dict[str, str]:
+def hops(config: Config) -> str:
+    """For ``http``: the hops, and where there is one for all nodes, what is behind it."""
+    edge = config.edge
+    if not is_resolving(edge):
+        servers = "".join(server(_hop(edge, number)) for number in range(len(edge.upstreams)))
+        return f"upstream tidegate_hops {{\n    zone tidegate_hops 256k;\n    least_conn;\n{servers}}}"
+    return f"""
+upstream tidegate_hops {{
+    server {_hop(edge, 0)};
+}}
+
+{upstream(edge)}
+
+# Behind the filter: takes a handshake as it comes, and chooses the node.
+server {{
+    listen {_behind(edge)};
+    access_log off;
+    include errors.inc;
+
+    location = {config.server.path} {{
+{_indented(relay(edge), 8)}
+
+        # For the log of the server in front, which hides them from clients.
+        add_header X-Tidegate-Upstream $upstream_addr always;
+        add_header X-Tidegate-Upstream-Status $upstream_status always;
+        proxy_pass http://tidegate;
+    }}
+}}
+"""
+
+
+def nodes(edge: Edge) -> str:
+    """For ``stream``, around which the filter is set: what listens on the hops."""
+    behind = [_behind(edge)] if is_resolving(edge) else edge.upstreams
+    return "".join(
+        f"""
+server {{
+    listen {_hop(edge, number)};
+    proxy_connect_timeout {edge.connect_timeout_s}s;
+    proxy_timeout {edge.read_timeout_s}s;
+    proxy_pass {node};
+}}
+"""
+        for number, node in enumerate(behind)
+    )
+
+
+def _hop(edge: Edge, number: int) -> str:
+    return f"unix:{edge.run_dir}/node-{number}.sock"
+
+
+def _behind(edge: Edge) -> str:
+    return f"unix:{edge.run_dir}/behind.sock"
+
+
+def _indented(text: str, by: int) -> str:
+    return "\n".join(" " * by + line if line else "" for line in text.strip("\n").split("\n"))
+
+
+def settings(config: Config, frame_bytes: int) -> str:
+    """For ``stream``: what the code needs to know, as JSON."""
+    values = {
+        "calls_url": f"http://127.0.0.1:{config.edge.calls_port}",
+        "calls_allow": config.calls.allow,
+        "calls_timeout_s": config.calls.timeout_s,
+        "calls_in_flight": config.limits.calls_in_flight,
+        "answer_bytes": config.calls.answer_bytes,
+        "data_bytes": config.limits.data_bytes,
+        "message_bytes": config.limits.message_bytes,
+        "json_depth": config.limits.json_depth,
+        "frame_bytes": frame_bytes,
+        "session_bytes": config.edge.session_bytes,
+        "session_calls": config.edge.session_calls,
+    }
+    return f"js_var $tidegate_settings '{json.dumps(values, separators=(',', ':'))}';"
+
+
+def counters(edge: Edge) -> dict[str, str]:
     """Only the image's njs has shared dictionaries. They live in stream{}, and http{} asks for them over a socket."""
     if edge.nginx != "image":
         return {}
     sock = f"unix:{edge.run_dir}/counters.sock"
     return {
         "njs_counters_stream.inc": f"""
-js_shared_dict_zone zone=tidegate:64k type=number;
+js_shared_dict_zone zone=tidegate_counters:64k type=number;
 server {{
     listen {sock};
     return $tidegate_counters;

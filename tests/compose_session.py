@@ -4,25 +4,34 @@ with an AssertionError where something is not as it should be."""
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
 import json
 import re
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
 
 PATH = "/ws-notifications/"
+WS, WSS = f"ws://127.0.0.1:8080{PATH}", f"wss://127.0.0.1:8443{PATH}"
 LIMIT_S = 60.0
+# An edge learns within 2 s that a container has gone, and until then may ask it in vain.
+PROVOKED = "Host is unreachable|Connection refused|Operation timed out|upstream timed out|no live upstreams"
+
+
+def docker(*args: str) -> str:
+    done = subprocess.run(["docker", *args], capture_output=True, text=True)
+    assert done.returncode == 0, f"docker {' '.join(args)}: {done.stderr}"
+    return done.stdout + done.stderr
 
 
 def compose(*args: str) -> str:
-    done = subprocess.run(["docker", "compose", "--profile", "*", *args], capture_output=True, text=True)
-    assert done.returncode == 0, f"docker compose {' '.join(args)}: {done.stderr}"
-    return done.stdout
+    return docker("compose", "--profile", "*", *args)
 
 
 class Session:
@@ -30,6 +39,20 @@ class Session:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
+        self.node = ""  # from the welcome
+
+    async def welcome(self) -> Session:
+        self.node = (await self.event())["node"]
+        return self
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+    async def ended(self) -> int | None:
+        """The close code that comes, 1006 without one."""
+        while not self._socket.closed:
+            await self._socket.receive(timeout=LIMIT_S)
+        return self._socket.close_code
 
     async def event(self) -> Any:
         message = await self._socket.receive(timeout=LIMIT_S)
@@ -60,15 +83,23 @@ async def main(variant: str, nodes: int) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # self-signed, by init
     async with aiohttp.ClientSession() as http:
-        for url in (f"ws://127.0.0.1:8080{PATH}", f"wss://127.0.0.1:8443{PATH}"):
+        for url in (WS, WSS):
             async with http.ws_connect(f"{url}?client=alice&groups=news", ssl=context) as socket:
                 await one_session(http, Session(socket), api)
             print(f"compose: {variant}: a session over {url.partition(':')[0]}")
         await refusals(http)
         await spread(http, nodes, api)
         print(f"compose: {variant}: sessions on {nodes} node(s)")
+        if nodes > 1:
+            await fewest(http, nodes)
+            await drain(http)
+            print(f"compose: {variant}: the node with the fewest is next, a draining one is passed over")
+        if nodes > 1 and variant == "openresty":
+            await stop(http, context, variant)
+            print(f"compose: {variant}: a stop says 1001 to all")
     log = compose("logs", "--no-color", "--no-log-prefix", variant)
     bad = [line for line in log.splitlines() if re.search(r"\[(error|crit|alert|emerg)\]", line)]
+    bad = [line for line in bad if nodes == 1 or not re.search(PROVOKED, line)]
     assert bad == [], bad
     closed = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert any(line["client"] == "alice" and line["status"] == 101 for line in closed)
@@ -101,14 +132,14 @@ async def spread(http: aiohttp.ClientSession, nodes: int, api: str) -> None:
     seen: set[str] = set()
 
     async def reached() -> bool:
-        async with http.ws_connect(f"ws://127.0.0.1:8080{PATH}?client=bob") as one:
+        async with http.ws_connect(f"{WS}?client=bob") as one:
             seen.add((await Session(one).event())["node"])
-            async with http.ws_connect(f"ws://127.0.0.1:8080{PATH}?client=bob") as other:
+            async with http.ws_connect(f"{WS}?client=bob") as other:
                 seen.add((await Session(other).event())["node"])
         return len(seen) == nodes
 
     await patiently(reached)
-    async with http.ws_connect(f"ws://127.0.0.1:8080{PATH}?client=carol") as socket:
+    async with http.ws_connect(f"{WS}?client=carol") as socket:
         carol = Session(socket)
         first = (await carol.event())["node"]
         cursor = (await carol.ask(type="ping", id=1))["cursor"]
@@ -116,13 +147,89 @@ async def spread(http: aiohttp.ClientSession, nodes: int, api: str) -> None:
         assert answer.status == 202, await answer.text()
 
     async def elsewhere() -> bool:
-        async with http.ws_connect(f"ws://127.0.0.1:8080{PATH}?client=carol&cursor={cursor}") as socket:
+        async with http.ws_connect(f"{WS}?client=carol&cursor={cursor}") as socket:
             carol = Session(socket)
             welcome = await carol.event()
             assert (await carol.event())["data"] == "missed"
             return nodes == 1 or welcome["node"] != first
 
     await patiently(elsewhere)
+
+
+@contextlib.asynccontextmanager
+async def sessions(
+    http: aiohttp.ClientSession, number: int, urls: tuple[str, ...] = (WS,), **more: Any
+) -> AsyncIterator[list[Session]]:
+    """So many at once, one after the other, over each of ``urls`` in turn."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = []
+        for n in range(number):
+            url = f"{urls[n % len(urls)]}?client=dave{n}"
+            found.append(await Session(await stack.enter_async_context(http.ws_connect(url, **more))).welcome())
+        yield found
+
+
+async def fewest(http: aiohttp.ClientSession, nodes: int) -> None:
+    """Two sessions on each node; both of one node end; the next two go there. In turn they would go to two nodes."""
+
+    async def both() -> bool:
+        async with sessions(http, 2 * nodes) as first:
+            counts = collections.Counter(session.node for session in first)
+            if set(counts.values()) != {2}:
+                return False  # the edge has not seen all earlier ones end
+            emptied = first[-1].node
+            for session in first:
+                if session.node == emptied:
+                    await session.close()
+            await asyncio.sleep(0.2)
+            async with sessions(http, 2) as then:
+                return {session.node for session in then} == {emptied}
+
+    await patiently(both)
+
+
+async def drain(http: aiohttp.ClientSession) -> None:
+    """While a node drains, and has the fewest connections, every handshake is taken by another, at once. When it is
+    back, the edge finds it at its new address."""
+    container = compose("ps", "--quiet", "service").split()[0]
+    async with sessions(http, 6) as before:
+        stopped = asyncio.to_thread(docker, "stop", "--timeout", "30", container)
+        (draining, names), _ = await asyncio.gather(_meanwhile(http, container), stopped)
+    assert draining in {session.node for session in before}
+    assert draining not in names, (draining, names)
+    assert len(set(names)) == 2, names
+    docker("start", container)
+
+    async def back() -> bool:
+        async with sessions(http, 3) as after:
+            return len({session.node for session in after}) == 3
+
+    await patiently(back)
+
+
+async def _meanwhile(http: aiohttp.ClientSession, container: str) -> tuple[str, list[str]]:
+    """The node that drains, and where new sessions go meanwhile."""
+
+    async def begun() -> str:
+        lines = [json.loads(line) for line in docker("logs", container).splitlines() if "drain.started" in line]
+        return str(lines[-1]["node"]) if lines else ""
+
+    draining = await patiently(begun)
+    names = []
+    for _ in range(4):
+        async with sessions(http, 5) as late:
+            names += [session.node for session in late]
+    assert "service.stopped" not in docker("logs", container), "too slow: it has ended"
+    return draining, names
+
+
+async def stop(http: aiohttp.ClientSession, context: ssl.SSLContext, variant: str) -> None:
+    """As `docker compose stop` does it, every client hears 1001."""
+    async with sessions(http, 20, (WS, WSS), ssl=context) as live:
+        codes, _ = await asyncio.gather(
+            asyncio.gather(*(session.ended() for session in live)), asyncio.to_thread(compose, "stop", variant)
+        )
+    assert codes == [1001] * 20, codes
 
 
 if __name__ == "__main__":

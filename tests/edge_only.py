@@ -14,7 +14,7 @@ import pytest
 from tests.edge import Stand, ask, certificates, stand
 from tests.edge_contract import PATH, UPGRADE, Contract
 from tests.http_node import Answer, Link, head
-from tests.peer import PING, Refusal, frame
+from tests.peer import PING, Peer, Refusal, frame
 from tests.redis_server import RedisServer
 from tests.support import eventually
 
@@ -184,7 +184,7 @@ class EdgeContract(Contract):
 
     # Several nodes
 
-    async def test_sessions_are_spread_and_a_dead_or_draining_node_is_passed_over(self) -> None:
+    async def test_the_node_with_the_fewest_is_next_and_a_dead_or_draining_one_is_passed_over(self) -> None:
         async with stand(self.variant, nodes=3, SERVER__DRAIN_S=3) as s:
             s.provoked("Connection refused|prematurely closed|reset by peer")
             peers = [s.peer(f"p{n}") for n in range(9)]
@@ -193,13 +193,24 @@ class EdgeContract(Contract):
                 await peer.event()
             nodes = [peer.seen[0]["node"] for peer in peers]
             assert sorted(nodes.count(node) for node in set(nodes)) == [3, 3, 3]
+
+            one, other, _ = sorted(set(nodes))
+            for peer in [*_of(peers, one)[:2], _of(peers, other)[0]]:
+                await peer.cut()
+                await s.edge.logged(client=peer.seen[0]["client"])
+            more = [s.peer(f"more{n}") for n in range(3)]
+            for peer in more:
+                await peer.connect()
+                await peer.event()
+            assert sorted(peer.seen[0]["node"] for peer in more) == [one, one, other]  # in turn, each would have one
+
             s.nodes[0].process.signal(signal.SIGTERM)
             await eventually(lambda: s.nodes[0].process.logged("drain.started"))
             s.nodes[1].process.kill()
             for n in range(6):
                 async with s.peer(f"late{n}") as late:
                     assert (await late.event())["node"].startswith("n3")
-            for peer in peers:
+            for peer in peers + more:
                 await peer.cut()
 
     async def test_a_rolling_restart_loses_nothing_and_needs_no_stickiness(self) -> None:
@@ -254,3 +265,8 @@ class EdgeContract(Contract):
 
 async def _is(count: object, wanted: int) -> bool:
     return bool(await count() == wanted)  # type: ignore[operator]
+
+
+def _of(peers: list[Peer], node: str) -> list[Peer]:
+    """Those whose session is on this node."""
+    return [peer for peer in peers if peer.seen[0]["node"] == node]

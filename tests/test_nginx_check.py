@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from service import nginx_check
 from service.config import load
-from service.render import SOURCE
+from service.render import SOURCE, VARIANTS, write
 from service.settings import Config
 from tests.edge import NGINX, environ
 from tests.support import ROOT
@@ -186,6 +187,30 @@ def test_who_has_a_proxy_in_front_is_told_to_look_there_too(tmp_path: Path) -> N
 @pytest.mark.parametrize("file", sorted(SOURCE.glob("conf.d/*.conf")), ids=lambda file: file.name)
 def test_our_own_configurations_are_not_blamed(file: Path) -> None:
     assert nginx_check.check_file(str(file), load(None, {})) == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_compose_runs_is_not_blamed(tmp_path: Path, variant: str) -> None:
+    settings = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-settings"]
+    effective = load(None, {name: str(value) for name, value in settings.items()})
+    write(effective, tmp_path)
+    assert nginx_check.check_file(str(tmp_path / f"conf.d/{variant}.conf"), effective) == []
+
+
+def test_a_server_behind_a_filter_costs_a_websocket_two_connections_more(tmp_path: Path) -> None:
+    settings = {
+        "EDGE__NGINX": "image",
+        "EDGE__UPSTREAMS": ["service:8000"],
+        "EDGE__RESOLVER": "127.0.0.11:53",
+        "EDGE__WORKERS": 1,
+        "EDGE__WORKER_CONNECTIONS": 9000,
+        "LIMITS__CONNECTIONS": 1500,
+    }
+    for limits, rules in ((1500, []), (1501, ["worker_connections"])):
+        effective = load(None, environ(settings | {"LIMITS__CONNECTIONS": limits}))
+        write(effective, tmp_path)
+        findings = nginx_check.check_file(str(tmp_path / "conf.d/njs.conf"), effective)
+        assert [finding.rule for finding in findings] == rules
 
 
 def test_a_dump_of_nginx_is_read_like_its_files(tmp_path: Path) -> None:

@@ -84,9 +84,12 @@ def test_upstreams_are_listed_or_looked_up_again() -> None:
     named = {"EDGE__UPSTREAMS": ["service:8000"], "EDGE__RESOLVER": "127.0.0.11:53"}
     assert "resolve" not in rendered(**named)["upstream.inc"]
     found = rendered(**named, EDGE__NGINX="image")
-    for include in ("upstream.inc", "njs_nodes.inc"):
+    for include in ("upstream.inc", "njs_hops.inc"):
         assert "resolver 127.0.0.11:53 valid=2s;" in found[include]
+        assert "least_conn;" in found[include]
         assert "server service:8000 resolve" in found[include]
+    (behind,) = re.findall(r"proxy_pass (\S+);", found["njs_nodes.inc"])
+    assert f"listen {behind};" in found["njs_hops.inc"]
 
 
 def test_modules_are_those_that_an_nginx_does_not_have() -> None:
@@ -124,7 +127,7 @@ def test_the_command_writes_a_folder_that_nginx_starts_with(tmp_path: Path) -> N
 
 def test_njs_counts_in_a_shared_dictionary_where_the_image_has_it() -> None:
     found = rendered(EDGE__NGINX="image", EDGE__RUN_DIR="/run/x")
-    assert "js_shared_dict_zone zone=tidegate:64k type=number;" in found["njs_counters_stream.inc"]
+    assert "js_shared_dict_zone zone=tidegate_counters:64k type=number;" in found["njs_counters_stream.inc"]
     assert "listen unix:/run/x/counters.sock;" in found["njs_counters_stream.inc"]
     assert "proxy_pass http://unix:/run/x/counters.sock;" in found["njs_counters_http.inc"]
     assert not [name for name in rendered() if name.startswith("njs_counters")], "njs 0.7.9 would not start"

@@ -1,7 +1,7 @@
 // Counters of all workers, where the version of njs has shared dictionaries (0.8.0 and later) and njs_counters_stream.inc
 // gives one; nothing is counted elsewhere.
 
-const ZONE = 'tidegate';
+const ZONE = 'tidegate_counters';
 const OUTCOMES = ['reply', 'call_timeout', 'call_unavailable', 'call_bad_answer', 'too_many_calls'];
 const HEAD = 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: ';
 
