@@ -6,7 +6,6 @@ import asyncio
 import gc
 import itertools
 import platform
-import re
 import secrets
 import signal
 import socket
@@ -27,7 +26,7 @@ from service.broker_memory import MemoryBroker
 from service.broker_redis import RedisBroker
 from service.calls import Caller
 from service.commands import Commands
-from service.connection import Connection, Door, Elsewhere
+from service.connection import Door, Doorway
 from service.errors import CloseCode, Unauthorized
 from service.gateway import Gateway
 from service.heartbeat import Heartbeat
@@ -136,11 +135,7 @@ class App:
             on_stalled=lambda wire: wire.abort(CloseCode.SLOW_CONSUMER),
         )
         self.heartbeat.start()
-        door = self._door()
-        public = Application(
-            [(re.escape(config.server.path), Connection, {"door": door}), (".*", Elsewhere, {"hosts": door.hosts})],
-            **settings,
-        )
+        public = Doorway(self._door(), **settings)
         internal = Application(http_api.routes(self._api()), log_function=lambda handler: None)
         self._serve(public, self._public_sockets, config.server.header_timeout_s, 4096)
         self._serve(internal, self._internal_sockets, INTERNAL_IDLE_S, 16 * 1024)
@@ -172,6 +167,7 @@ class App:
         config = self.config
         console = [f"http://{host}:{self.internal_port}" for host in config.internal.hosts]
         return Door(
+            path=config.server.path,
             gateway=self.gateway,
             metrics=self.metrics,
             hosts=Hosts(config.server.hosts),

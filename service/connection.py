@@ -1,29 +1,29 @@
-"""The door for clients: Tornado's WebSocketHandler checks and answers the handshake, then the connection owns its
-socket.
+"""The door for clients: Tornado's HTTP server reads a request, a WebSocketHandler answers the handshake, then the
+connection owns its socket.
 
-``get_websocket_protocol`` is Tornado's seam: instead of its own protocol class it gets ``Handover``, which writes
-the 101 answer and gives the socket to a ``Wire``. From there on no object of the request is referred to.
+A handshake is all in its headers, so it is answered when they are there, without routing, body or whatever else a
+RequestHandler goes through (decision 0040 has the profile). ``get_websocket_protocol`` is Tornado's seam for what comes
+after: instead of its own protocol class it gets ``Handover``, which writes the 101 answer and gives the socket to a
+``Wire``. From there on no object of the request is referred to. A refusal waits until the request has been read, as any
+answer: whoever closes while its peer still sends resets the connection.
 
-Order of checks: method, host, upgrade, origin, query, token, then what the gateway says (limits, groups, broker).
+Order of checks: host, path, method, upgrade, origin, query, token, then what the gateway says (limits, groups, broker).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import itertools
-import socket
 import time
+from collections.abc import Awaitable
 from typing import Any, cast
-from urllib.parse import parse_qsl
 
 import msgspec
 from tornado import httputil, iostream
-from tornado.web import RequestHandler
+from tornado.http1connection import HTTP1Connection
+from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
-from service import log
+from service import handshake, log
 from service.auth import Grant, Hosts, Origins, Verifier, unrestricted
 from service.errors import (
     BadRequest,
@@ -35,21 +35,17 @@ from service.errors import (
     Unauthorized,
     UpgradeRequired,
 )
-from service.gateway import Asked, Gateway
+from service.gateway import Gateway
 from service.metrics import Metrics
-from service.model import decode_cursor, is_id
 from service.peer import Peer, Shared
-from service.protocol import SUBPROTOCOL, check_group
 from service.session import Session
 from service.wire import Turn, Wire
-
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
-_BEARER = "bearer."
 
 
 class Door(msgspec.Struct):
     """What every handshake needs; one per node. ``verifier`` None: auth.mode none."""
 
+    path: str
     gateway: Gateway
     metrics: Metrics
     hosts: Hosts
@@ -62,149 +58,127 @@ class Door(msgspec.Struct):
     numbers: itertools.count[int]
 
 
-class JsonErrors(RequestHandler):
-    """Every refusal as the contract's error object, and never a traceback to the peer."""
+class Doorway(Application):
+    """The public port. Every request there is a handshake or is refused, so there is nothing to route."""
 
-    def set_default_headers(self) -> None:
-        self.clear_header("Server")
-
-    def refuse(self, error: Refused) -> None:
-        self.clear()
-        self.set_status(error.status)
-        self.set_header("Content-Type", "application/json")
-        if error.retry_after_s is not None:
-            self.set_header("Retry-After", str(error.retry_after_s))
-        if isinstance(error, UpgradeRequired):
-            self.set_header("Connection", "Upgrade")  # demanded where Upgrade is sent (RFC 9110, 7.8)
-            self.set_header("Upgrade", "websocket")
-            self.set_header("Sec-WebSocket-Version", "13")
-        if isinstance(error, Unauthorized):
-            self.set_header("WWW-Authenticate", "Bearer")
-        if isinstance(error, MethodNotAllowed):
-            self.set_header("Allow", "GET")
-        self.finish(error.body)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = Internal("internal error") if status_code >= 500 else BadRequest("bad request")
-        self.refuse(MethodNotAllowed("GET only") if status_code == 405 else error)
-
-
-class Elsewhere(JsonErrors):
-    """Any other path of the public port."""
-
-    def initialize(self, hosts: Hosts) -> None:
-        self.hosts = hosts
-
-    def prepare(self) -> None:
-        try:
-            self.hosts.check(self.request.headers.get("Host"))
-        except Refused as error:
-            self.refuse(error)
-            return
-        self.refuse(NotFound("nothing here; WebSockets are served under the configured path"))
-
-
-class Connection(WebSocketHandler, JsonErrors):
-    """One handshake. ``door`` is the node's."""
-
-    def initialize(self, door: Door) -> None:
+    def __init__(self, door: Door, **settings: Any) -> None:
+        super().__init__(**settings)
         self.door = door
 
+    def start_request(
+        self, server_conn: object, request_conn: httputil.HTTPConnection
+    ) -> httputil.HTTPMessageDelegate:
+        return _Knock(self, request_conn)
+
+
+class _Knock(httputil.HTTPMessageDelegate):
+    """One request, as Tornado's HTTP server tells it."""
+
+    def __init__(self, doorway: Doorway, connection: httputil.HTTPConnection) -> None:
+        self._doorway = doorway
+        self._connection = connection
+        self._handler: Connection | None = None
+
+    def headers_received(
+        self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
+    ) -> Awaitable[None]:
+        line = cast(httputil.RequestStartLine, start_line)
+        request = httputil.HTTPServerRequest(connection=self._connection, start_line=line, headers=headers)
+        self._handler = Connection(self._doorway, request)
+        return self._handler.get()
+
+    def data_received(self, chunk: bytes) -> None:
+        """The body of what is refused."""
+
+    def finish(self) -> None:
+        assert self._handler is not None
+        self._handler.refuse()
+
+    def on_connection_close(self) -> None:
+        self._handler = None
+
+
+class Connection(WebSocketHandler):
+    """One handshake. ``refusal``: why it is none, to be told when the request has been read."""
+
+    application: Doorway
+
+    def initialize(self) -> None:
+        self.refusal: Refused | None = None
+
+    def clear(self) -> None:
+        """Nothing: what headers an answer has, ``refuse`` says."""
+
     async def get(self, *args: str, **kwargs: str) -> None:
+        """Either the socket has been handed over, or there is a ``refusal``. Never raises."""
         try:
             await self._shake_hands()
         except Refused as error:
-            self.door.metrics.handshakes.labels(error.code).inc()
-            log.debug("handshake.refused", code=error.code, error=error.message)
-            if not self._finished:
-                self.refuse(error)
+            self.refusal = error
+        except Exception as exc:
+            log.error("handshake.failed", error=exc)
+            self.refusal = Internal("internal error")
 
     async def _shake_hands(self) -> None:
-        door, headers = self.door, self.request.headers
+        door, headers = self.application.door, self.request.headers
         door.hosts.check(headers.get("Host"))
-        _check_upgrade(headers)
+        if self.request.path != door.path:
+            raise NotFound("nothing here; WebSockets are served under the configured path")
+        if self.request.method != "GET":
+            raise MethodNotAllowed("GET only")
+        handshake.check_upgrade(headers)
         door.origins.check(headers.get("Origin"), headers.get("Host"))
-        query = _query(self.request.query)
-        offered = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        grant = self._authenticate(query, offered)
-        asked = _asked(grant.client, query)
+        query = handshake.read_query(self.request.query)
+        grant = self._authenticate(query)
+        asked = handshake.asked(grant.client, query)
         protocol = self.get_websocket_protocol()
-        protocol.subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         connection = f"{door.gateway.node}-{next(door.numbers)}"
-        session = await door.gateway.admit(asked, grant, connection, protocol.wire, protocol.wire.outbox)
+        wire = protocol.wire
+        protocol.session = await door.gateway.admit(asked, grant, connection, wire, wire.outbox)
         try:
-            protocol.session = session
             await protocol.accept_connection(self)
         except BaseException:
-            door.gateway.drop(session, confirmed=False)
+            door.gateway.drop(protocol.session, confirmed=False)
             raise
 
-    def _authenticate(self, query: dict[str, str], offered: list[str]) -> Grant:
+    def _authenticate(self, query: dict[str, str]) -> Grant:
         """Raises Unauthorized or BadRequest."""
-        verifier = self.door.verifier
+        verifier = self.application.door.verifier
         if verifier is None:
-            client = query.get("client")
-            if client is None or not is_id(client):
-                raise BadRequest("client: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
-            return unrestricted(client)
-        if "client" in query:
-            raise BadRequest("the token says who the client is; leave out client")
-        tokens = [name[len(_BEARER) :] for name in offered if name.startswith(_BEARER)]
-        authorization = self.request.headers.get("Authorization", "")
-        if authorization[:7].lower() == "bearer ":
-            tokens.append(authorization[7:].strip())
-        if "token" in query:
-            tokens.append(query["token"])
-        if len(tokens) > 1:
-            raise BadRequest("the token is given in more than one place")
-        if not tokens:
-            raise Unauthorized("a token is required")
-        return verifier.verify(tokens[0], time.time())
+            return unrestricted(handshake.client_in(query))
+        return verifier.verify(handshake.token_in(self.request.headers, query), time.time())
 
     def get_websocket_protocol(self) -> Handover:
-        return Handover(self, self.door)
+        return Handover(self, self.application.door)
 
-
-def _check_upgrade(headers: httputil.HTTPHeaders) -> None:
-    """Raises UpgradeRequired or BadRequest (RFC 6455, 4.2.1)."""
-    upgrades = [token.strip().lower() for token in headers.get("Upgrade", "").split(",")]
-    connection = [token.strip().lower() for token in headers.get("Connection", "").split(",")]
-    if "websocket" not in upgrades or "upgrade" not in connection:
-        raise UpgradeRequired("this is a WebSocket endpoint")
-    if headers.get("Sec-WebSocket-Version") != "13":
-        raise UpgradeRequired("Sec-WebSocket-Version must be 13")
-    try:
-        key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
-    except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != 16:
-        raise BadRequest("Sec-WebSocket-Key must be 16 bytes in base64")
-
-
-def _query(text: str) -> dict[str, str]:
-    """Each key once. Raises BadRequest."""
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=50)
-    except ValueError:
-        raise BadRequest("the query is not UTF-8, or has too many fields") from None
-    query = dict(pairs)
-    if len(query) != len(pairs):
-        raise BadRequest("a query key is repeated")
-    return query
-
-
-def _asked(client: str, query: dict[str, str]) -> Asked:
-    groups = [check_group(group) for group in query["groups"].split(",")] if query.get("groups") else []
-    device = query.get("device", "")
-    if device and not is_id(device):
-        raise BadRequest("device: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
-    token = query.get("cursor")
-    if token == "last":
-        return Asked(client, groups, None, True, device)
-    try:
-        return Asked(client, groups, None if token is None else decode_cursor(token))
-    except ValueError as exc:
-        raise BadRequest(str(exc)) from None
+    def refuse(self) -> None:
+        """Answers with the contract's error object."""
+        error = self.refusal
+        assert error is not None
+        self.application.door.metrics.handshakes.labels(error.code).inc()
+        log.debug("handshake.refused", code=error.code, error=error.message)
+        headers = httputil.HTTPHeaders(
+            {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(error.body)),
+                "Date": httputil.format_timestamp(time.time()),
+            }
+        )
+        if error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, UpgradeRequired):
+            headers["Connection"] = "Upgrade"  # demanded where Upgrade is sent (RFC 9110, 7.8)
+            headers["Upgrade"] = "websocket"
+            headers["Sec-WebSocket-Version"] = "13"
+        if isinstance(error, Unauthorized):
+            headers["WWW-Authenticate"] = "Bearer"
+        if isinstance(error, MethodNotAllowed):
+            headers["Allow"] = "GET"
+        connection = self.request.connection
+        assert connection is not None
+        line = httputil.ResponseStartLine("HTTP/1.1", error.status, httputil.responses[error.status])
+        connection.write_headers(line, headers, b"" if self.request.method == "HEAD" else error.body)
+        connection.finish()
 
 
 class Handover(WebSocketProtocol):
@@ -217,11 +191,11 @@ class Handover(WebSocketProtocol):
     def __init__(self, handler: Connection, door: Door) -> None:
         super().__init__(handler)
         self._door = door
-        self._socket = _socket_of(handler)
+        self._connection = cast(HTTP1Connection, handler.request.connection)
         self.session: Session | None = None
-        self.subprotocol: str | None = None
+        self.subprotocol = handshake.subprotocol(handler.request.headers)
         self.wire = Wire(
-            self._socket,
+            self._connection.stream.socket,
             door.peers.loop,
             door.turn,
             message_bytes=door.message_bytes,
@@ -230,31 +204,21 @@ class Handover(WebSocketProtocol):
 
     async def accept_connection(self, handler: WebSocketHandler) -> None:
         """Raises Refused if the session ended or the peer went while it was admitted."""
-        session = self.session
+        session, door = self.session, self._door
         assert session is not None
         if session.ended:
             raise Draining("closed while it was connecting")
-        answer = self._answer(handler.request.headers["Sec-WebSocket-Key"], session)
-        stream = handler.request.connection.stream if handler.request.connection else None  # type: ignore[attr-defined]
-        if stream is None or stream.closed():
+        if self._connection.stream.closed():
             raise BadRequest("the peer has gone")
-        early = _take_over(cast(RequestHandler, handler).detach())
-        door = self._door
+        key = handler.request.headers["Sec-WebSocket-Key"]
+        answer = handshake.answer(key, self.subprotocol, session.client, session.connection)
+        early = _take_over(self._connection.detach())
         self.wire.outbox.put(answer)  # it leaves together with the welcome, in one write
         door.metrics.opened()
         log.info("connection.opened", conn=session.connection, client=session.client)
         peer = Peer(door.peers, session, self.wire)
         door.gateway.welcome(session)
         self.wire.start(peer, early)
-
-    def _answer(self, key: str, session: Session) -> bytes:
-        accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
-        chosen = f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n" if self.subprotocol else ""
-        return (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {accept}\r\n{chosen}"
-            f"Tidegate-Client: {session.client}\r\nTidegate-Connection: {session.connection}\r\n\r\n"
-        ).encode("ascii")
 
     # The rest of Tornado's interface has no work here: the wire and the heartbeat do it.
 
@@ -285,10 +249,6 @@ class Handover(WebSocketProtocol):
 
     def set_nodelay(self, x: bool) -> None:
         pass
-
-
-def _socket_of(handler: RequestHandler) -> socket.socket:
-    return cast(socket.socket, handler.request.connection.stream.socket)  # type: ignore[union-attr]
 
 
 def _take_over(stream: iostream.IOStream) -> bytes:
