@@ -6,9 +6,9 @@ import argparse
 import sys
 
 import bench
-from bench import against, echo, guard, redis
+from bench import against, compare, comparison_report, echo, guard, redis
 
-COMMANDS = (echo, against, guard, redis)
+COMMANDS = (compare, echo, against, guard, redis, comparison_report)
 
 
 def main() -> int:

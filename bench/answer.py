@@ -94,7 +94,7 @@ def answer(comparison: Comparison) -> Answer:
 
 def _costs(comparison: Comparison, mode: str) -> dict[str, Summary]:
     found = {}
-    for figure in figures.SUMMARY:
+    for figure in figures.COSTS:
         case = figure.case(comparison)
         if case is None or any(unusable(case, each, figure.names) for each in (mode, DIRECT)):
             continue

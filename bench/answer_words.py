@@ -70,9 +70,9 @@ def listed(words: Sequence[str], language: Language) -> str:
 def _cost(finding: Finding, language: Language) -> str:
     figure = finding.need.figure
     assert finding.least is not None
-    text = f"{say(figure.title, language)}: {spread(finding.least)} {say(figure.unit, language)}"
+    text = f"{spread(finding.least)} {say(figure.unit, language)}\n{say(figure.title, language)}"
     if finding.to_direct:
-        text += "\n" + say("{times} of direct", language).format(times=times(finding.to_direct))
+        text += "\n" + say("against direct {times}", language).format(times=times(finding.to_direct))
     return text
 
 

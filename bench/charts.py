@@ -7,21 +7,22 @@ that is ``WIDTH`` wide, which is about a pixel on a telephone.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.figures import number
+from bench.document import escaped
+from bench.figures import ends, number
 from bench.stats import Summary
 
 WIDTH = 420
-LABELS = 74  # left of bars
-VALUES = 104  # right of bars
+LABELS = 84  # left of bars
+VALUES = 98  # right of bars
 ROW = 46
 LEFT, RIGHT, TOP, BOTTOM = 46, 96, 12, 40  # around curves
 HEIGHT = 270
 LETTER = 6.4  # about the width of one
+SHADES = ("nginx", "service", "application")  # from the darkest; the same in all charts
 LOG_SPAN = 12.0  # curves that differ by more than this get a logarithmic axis
 
 Point = tuple[float, float]
@@ -49,14 +50,15 @@ class Curve:
 
 def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
     """From zero; a bar is as long as its parts, the whisker goes from the least to the most."""
-    kinds = list(dict.fromkeys(name for bar in rows for name, _ in bar.parts))
-    keyed = len(kinds) > 1
+    named = {name for bar in rows for name, _ in bar.parts}
+    kinds = [name for name in SHADES if name in named]
+    keyed = len(named) > 1
     top = 24 if keyed else 2
     longest = max((bar.whole.most for bar in rows if bar.whole), default=0.0) or 1.0
     scale = (WIDTH - LABELS - VALUES) / longest
     shapes = [_key(kinds)] if keyed else []
     for index, bar in enumerate(rows):
-        shapes += _bar(bar, unit, kinds, top + index * ROW, scale)
+        shapes += _bar(bar, unit, top + index * ROW, scale)
     bottom = top + len(rows) * ROW
     shapes.append(f'<line class="axis" x1="{LABELS}" x2="{LABELS}" y1="{top}" y2="{bottom}"/>')
     words = "; ".join(f"{bar.mode} {f'{number(bar.whole.middle)} {unit}' if bar.whole else bar.note}" for bar in rows)
@@ -65,21 +67,25 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
 
 def _key(kinds: Sequence[str]) -> str:
     shapes, x = [], float(LABELS)
-    for index, kind in enumerate(kinds):
-        shapes.append(f'<rect class="fill part-{index}" x="{x:.0f}" y="4" width="11" height="11" rx="2"/>')
+    for kind in kinds:
+        shapes.append(f'<rect class="fill {_shade(kind)}" x="{x:.0f}" y="4" width="11" height="11" rx="2"/>')
         shapes.append(_text(x + 16, 14, kind, "soft"))
         x += 34 + len(kind) * LETTER
     return f'<g class="key">{"".join(shapes)}</g>'
 
 
-def _bar(bar: Bar, unit: str, kinds: Sequence[str], y: float, scale: float) -> list[str]:
+def _shade(kind: str) -> str:
+    return f"shade-{SHADES.index(kind) if kind in SHADES else 0}"
+
+
+def _bar(bar: Bar, unit: str, y: float, scale: float) -> list[str]:
     shapes = [_text(LABELS - 8, y + 19, bar.mode, "strong", "end")]
     if bar.whole is None:
         return [*shapes, _text(LABELS + 8, y + 19, _cut(bar.note or "no figure", WIDTH - LABELS - 8), "soft")]
     x = float(LABELS)
     for name, value in bar.parts:
         shapes.append(
-            f'<rect class="fill part-{kinds.index(name)}" x="{x:.1f}" y="{y + 5}" '
+            f'<rect class="fill {_shade(name)}" x="{x:.1f}" y="{y + 5}" '
             f'width="{max(value * scale - 1, 0.5):.1f}" height="20"/>'
         )
         x += value * scale
@@ -93,7 +99,7 @@ def _bar(bar: Bar, unit: str, kinds: Sequence[str], y: float, scale: float) -> l
     if len(bar.parts) > 1:
         words.append(" + ".join(f"{name} {number(value)}" for name, value in bar.parts))
     if bar.whole.count > 1:
-        words.append(f"{number(bar.whole.least)} .. {number(bar.whole.most)}")
+        words.append(ends(bar.whole))
     shapes.append(_text(LABELS + 2, y + 38, "; ".join(words), "soft"))
     return [f'<g class="{bar.mode}">{"".join(shapes)}</g>']
 
@@ -106,14 +112,14 @@ def percentiles(title: str, lines: Sequence[Curve], axes: tuple[str, str]) -> st
     if not drawn:
         return ""
     across = [each for _, found in drawn for each in found]
-    last = max(p for p, *_ in across)
-    x_of = _linear(0.0, _nines(last), LEFT, WIDTH - RIGHT)
+    first, last = min(p for p, *_ in across), max(p for p, *_ in across)
+    x_of = _linear(_nines(first), _nines(last), LEFT, WIDTH - RIGHT)
     lows, highs = [low for _, _, low, _ in across if low > 0], [high for *_, high in across]
     y_of, marks, is_log = _scale(min(lows, default=0.0), max(highs), HEIGHT - BOTTOM, TOP)
     shapes = _frame(axes[0], axes[1] + (", logarithmic" if is_log else ""))
     shapes += [_across_line(y_of(mark), number(mark)) for mark in marks]
-    for mark in (50.0, 90.0, 99.0, 99.9, 99.99):
-        if mark <= last:
+    for mark in (0.0, 50.0, 90.0, 99.0, 99.9, 99.99):
+        if first <= mark <= last:
             shapes.append(_down_line(x_of(_nines(mark)), f"{mark:g}"))
     ends = []
     for line, found in drawn:
@@ -273,7 +279,7 @@ def _stairs(points: Sequence[Point], x_of: Callable[[float], float], y_of: Calla
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(text)}</text>'
 
 
 def _cut(text: str, width: float) -> str:
@@ -285,5 +291,5 @@ def _svg(title: str, words: str, height: float, shapes: Sequence[str]) -> str:
     """With what a screen reader says."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" role="img">'
-        f"<title>{html.escape(title)}</title><desc>{html.escape(words)}</desc>{''.join(shapes)}</svg>"
+        f"<title>{escaped(title)}</title><desc>{escaped(words)}</desc>{''.join(shapes)}</svg>"
     )

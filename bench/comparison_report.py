@@ -84,7 +84,7 @@ def _blocks(comparison: Comparison) -> list[Block]:
             )
         )
     blocks += _answer(found)
-    blocks += [Paragraph("The modes beside each other (median, least and most; below it: times direct):")]
+    blocks += [Paragraph("The modes beside each other (median; least .. most; times direct):")]
     blocks.append(overview(comparison))
     if charted := _charts(comparison):
         blocks += [Heading("In pictures"), Charts(charted)]
@@ -212,6 +212,10 @@ def _why(case: Case, mode: str, names: Sequence[str]) -> str:
 
 def _part(comparison: Comparison, part: Part) -> list[Block]:
     blocks: list[Block] = [Heading(part.title), Paragraph(part.how)]
+    curved = [case for case in part.cases if _has_curve(case, "latency")]
+    if len(curved) > 1:
+        drawn = [latency_chart(comparison, part, case) for case in curved]
+        blocks.append(Charts([(case.title, svg, "") for case, (_, svg, _) in zip(curved, drawn, strict=True)]))
     for case in part.cases:
         modes = [mode for mode in comparison.modes if case.cells.get(mode)]
         if not modes:

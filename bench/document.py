@@ -50,6 +50,11 @@ class Charts:
 Block = Heading | Paragraph | Bullets | Table | Charts
 
 
+def escaped(text: str) -> str:
+    """Text as HTML and XML can hold it, in an attribute too."""
+    return html.escape("".join(sign if sign.isprintable() or sign in "\n\t" else "�" for sign in text))
+
+
 def markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(map(_markdown, blocks)) + "\n"
 
@@ -60,7 +65,7 @@ def page(title: str, blocks: Sequence[Block]) -> str:
     return (
         '<!DOCTYPE html>\n<html xmlns="http://www.w3.org/1999/xhtml" lang="en">\n<head>\n<meta charset="utf-8" />\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1" />\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text()}</style>\n</head>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{STYLE.read_text()}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -107,7 +112,7 @@ def _figure(title: str, svg: str, caption: str) -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_inline(cell)}</th>' for cell in table.head)
     rows = "".join(
-        f'<tr><th scope="row">{_lines(first)}</th>{"".join(f"<td>{_lines(cell)}</td>" for cell in rest)}</tr>'
+        f'<tr><th scope="row">{_lines(first)}</th>{"".join(map(_cell, table.head[1:], rest))}</tr>'
         for first, *rest in table.rows
     )
     kind = "numbers" if table.numbers else "words"
@@ -117,17 +122,17 @@ def _table(table: Table) -> str:
     )
 
 
+def _cell(head: str, text: str) -> str:
+    """It knows its column's head, which a narrow page shows in the cell."""
+    return f'<td data-head="{escaped(head)}">{_lines(text)}</td>'
+
+
 def _lines(cell: str) -> str:
     first, *rest = cell.split("\n")
     return _inline(first) + "".join(f"<small>{_inline(line)}</small>" for line in rest)
 
 
 def _inline(text: str) -> str:
-    text = html.escape(_printable(text), quote=False)
+    text = escaped(text)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
-
-
-def _printable(text: str) -> str:
-    """Without what XML cannot hold."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "�" for sign in text)

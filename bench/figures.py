@@ -39,7 +39,8 @@ HANDSHAKE_CPU = Figure("handshake", ("cpu_us",), "CPU per handshake", "µs")
 STORM = Figure("storm", ("back_s",), "all are back after a cut", "s")
 SLOW = Figure("slow", ("nginx_mib", "service_mib"), "memory for readers that stopped", "MiB")
 
-SUMMARY = (CALL_P50, CALL_CPU, PUSH_CPU, MEMORY, HANDSHAKE_CPU, STORM)
+COSTS = (CALL_P50, CALL_CPU, PUSH_CPU, MEMORY)
+SUMMARY = (*COSTS, HANDSHAKE_CPU, STORM)
 
 
 def rounds(case: Case, mode: str, names: Sequence[str]) -> list[float | None]:
@@ -69,14 +70,15 @@ def number(value: float) -> str:
 
 
 def spread(found: Summary) -> str:
-    """``median (least .. most)``; the median alone where there was one round."""
-    if found.count == 1:
-        return number(found.middle)
-    return f"{number(found.middle)} ({number(found.least)} .. {number(found.most)})"
+    """``median (least .. most)``; the median alone where all are the same."""
+    return number(found.middle) if found.least == found.most else f"{number(found.middle)} ({ends(found)})"
+
+
+def ends(found: Summary) -> str:
+    """``least .. most``."""
+    return f"{number(found.least)} .. {number(found.most)}"
 
 
 def times(ratio: Summary) -> str:
     """``median x (least .. most)``."""
-    if ratio.count == 1:
-        return f"{number(ratio.middle)} x"
-    return f"{number(ratio.middle)} x ({number(ratio.least)} .. {number(ratio.most)})"
+    return f"{number(ratio.middle)} x" + ("" if ratio.least == ratio.most else f" ({ends(ratio)})")

@@ -6,7 +6,7 @@ from bench import figures
 from bench.answer_words import Language, say
 from bench.comparison import DIRECT, Case, Comparison
 from bench.document import Table
-from bench.figures import Figure, spread, times
+from bench.figures import Figure, ends, number, times
 
 
 def overview(comparison: Comparison, language: Language = "en") -> Table:
@@ -25,7 +25,7 @@ def _sum_cell(case: Case, mode: str, figure: Figure, language: Language) -> str:
     found = figures.total(case, mode, figure.names)
     if found is None:
         return say("no figure", language)
-    lines = [spread(found)]
+    lines = [number(found.middle), ends(found)]
     ratio = figures.ratio(case, mode, figure.names)
     if ratio and mode != DIRECT:
         lines.append(times(ratio))

@@ -41,7 +41,7 @@ RUSSIAN = {
     "**{mode}** is alone the best for none of these.": "**{mode}** ни в одном из случаев не лучший в одиночку.",
     "Against no edge at all (direct) it costs: {costs}.": "Против работы без nginx (direct) он стоит: {costs}.",
     "{modes}: no difference that this run can show": "{modes}: разницы этот прогон показать не может",
-    "{times} of direct": "{times} от direct",
+    "against direct {times}": "против direct {times}",
     "or": "или",
     "mode": "режим",
     "you have": "у вас",
