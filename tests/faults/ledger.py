@@ -1,5 +1,11 @@
-"""What happened, written down beside the gateway: what was accepted, and what each client was told. ``complaints`` says
-where the two differ."""
+"""What happened, written down beside the gateway: what was accepted, and what each client was told. ``wrong`` says
+where the two differ.
+
+Times are the runner's, in seconds since the scenario began, and it reads its sockets in no particular order: Redis may
+accept a push, be flushed, and a client be told of that, all before the runner reads that the push was accepted. So when
+it was accepted is known only to be between ``asked_s`` and ``accepted_s``, and what a flush may have taken is what was
+asked before the flush was over.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from typing import Any
 class Push:
     """One message: ``number`` counts its pusher's messages to its stream. ``accepted_s`` is None until it was."""
 
-    __slots__ = ("accepted_s", "group", "id", "number", "position", "pusher", "stream")
+    __slots__ = ("accepted_s", "asked_s", "group", "id", "number", "position", "pusher", "refusals", "stream")
 
     def __init__(self, id: int, pusher: str, group: str, number: int) -> None:
         self.id = id
@@ -21,8 +27,10 @@ class Push:
         self.group = group
         self.stream = f"group:{group}"
         self.number = number
+        self.asked_s = 0.0  # for the last time
         self.accepted_s: float | None = None
         self.position: tuple[str, int] | None = None  # of a push through HTTP
+        self.refusals: list[tuple[float, float, str]] = []  # when asked, when answered, what
 
     @property
     def data(self) -> dict[str, Any]:
@@ -31,11 +39,21 @@ class Push:
 
 class Ledger:
     def __init__(self) -> None:
+        self.begin()
         self.pushes: list[Push] = []
         self.wrong: list[str] = []
+        self.missing: list[tuple[Reader, Push]] = []  # which of them are messages that never came
         self.resets_allowed_s: list[float] = []  # when Redis lost something, or may have
+        self.flushes: list[tuple[float, float]] = []  # from when until when
         self._numbers: dict[tuple[str, str], int] = defaultdict(int)
         self._at: dict[tuple[str, str, int], int] = {}  # (stream, epoch, offset) -> id
+
+    def begin(self) -> None:
+        """Times count from now on."""
+        self.begun_s, self.begun_wall_s = time.monotonic(), time.time()
+
+    def now_s(self) -> float:
+        return time.monotonic() - self.begun_s
 
     def push(self, pusher: str, group: str) -> Push:
         self._numbers[pusher, group] += 1
@@ -43,11 +61,23 @@ class Ledger:
         self.pushes.append(push)
         return push
 
+    def asked(self, push: Push) -> None:
+        push.asked_s = self.now_s()
+
+    def refused(self, push: Push, text: str) -> None:
+        """This time; or the answer was lost."""
+        push.refusals.append((push.asked_s, self.now_s(), text))
+
     def accepted(self, push: Push, position: tuple[str, int] | None = None) -> None:
-        push.accepted_s = time.monotonic()
+        push.accepted_s = self.now_s()
         push.position = position
         if position is not None:
             self.stands(push.stream, *position, push.id)
+
+    def flushed(self, begun_s: float) -> None:
+        """Redis was, between then and now."""
+        self.flushes.append((begun_s, self.now_s()))
+        self.resets_allowed_s.append(self.now_s())
 
     def stands(self, stream: str, epoch: str, offset: int, id: int) -> None:
         """A position was given for a message; it may never be given for another."""
@@ -62,17 +92,30 @@ class Ledger:
 class Told:
     """What one client was told of one stream."""
 
-    __slots__ = ("epoch", "ids", "joined_s", "last", "lost", "offset", "resets_s", "since_reset")
+    __slots__ = (
+        "epoch",
+        "heard",
+        "history",
+        "joined_s",
+        "last",
+        "lost",
+        "offset",
+        "resets_s",
+        "since_reset",
+        "skips_s",
+    )
 
-    def __init__(self, epoch: str, offset: int) -> None:
+    def __init__(self, epoch: str, offset: int, now_s: float) -> None:
         self.epoch = epoch
         self.offset = offset
-        self.joined_s = time.monotonic()
-        self.ids: set[int] = set()
+        self.joined_s = now_s
+        self.heard: dict[int, tuple[float, str, int]] = {}  # id -> when last, epoch, offset
         self.since_reset: set[int] = set()
         self.last: dict[str, int] = {}  # pusher -> the number of its last message
         self.lost: list[tuple[str, int, int]] = []  # (epoch, from, to) said to be expired
         self.resets_s: list[float] = []
+        self.skips_s: list[float] = []  # of those that went on behind what it had
+        self.history: list[tuple[float, str]] = []  # all but messages
 
 
 class Reader:
@@ -81,13 +124,20 @@ class Reader:
     def __init__(self, name: str, ledger: Ledger) -> None:
         self.name = name
         self.told: dict[str, Told] = {}
+        self.visits: list[tuple[float, str]] = []
         self._ledger = ledger
 
     def cursor(self) -> str | None:
         if not self.told:
             return None
-        raw = json.dumps({stream: [told.epoch, told.offset] for stream, told in self.told.items()}).encode()
-        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(self.positions().encode()).rstrip(b"=").decode()
+
+    def positions(self) -> str:
+        return json.dumps({stream: [told.epoch, told.offset] for stream, told in self.told.items()})
+
+    def visit(self, text: str) -> None:
+        """It comes or goes."""
+        self.visits.append((self._ledger.now_s(), text))
 
     def take(self, event: dict[str, Any]) -> None:
         match event["type"]:
@@ -104,9 +154,10 @@ class Reader:
         for stream, state in streams.items():
             told = self.told.get(stream)
             if told is None:
-                self.told[stream] = Told(state["epoch"], state["offset"])
+                told = self.told[stream] = Told(state["epoch"], state["offset"], self._ledger.now_s())
             elif state["recovered"] and (state["epoch"], state["offset"]) != (told.epoch, told.offset):
                 self._complain(stream, f"recovered from {told.epoch}/{told.offset} as {state}")
+            told.history.append((self._ledger.now_s(), f"welcome {state}"))
         for stream in self.told.keys() - streams.keys():
             self._complain(stream, "forgotten by welcome")
 
@@ -125,21 +176,24 @@ class Reader:
         if push.number <= told.last.get(push.pusher, 0):
             self._complain(stream, f"message {id} came behind a later one of {push.pusher}")
         told.last[push.pusher] = push.number
-        told.ids.add(id)
+        told.heard[id] = (self._ledger.now_s(), epoch, offset)
         told.since_reset.add(id)
 
     def _gap(self, event: dict[str, Any]) -> None:
         stream, epoch = event["stream"], event["epoch"]
         told = self.told[stream]
+        now_s = self._ledger.now_s()
+        told.history.append((now_s, f"had {told.epoch}/{told.offset}, gap {event}"))
         if event["reason"] == "expired":
             if (epoch, event["from"]) != (told.epoch, told.offset + 1) or event["to"] < event["from"]:
                 self._complain(stream, f"after {told.epoch}/{told.offset} a gap {event}")
             told.lost.append((epoch, event["from"], event["to"]))
         else:
-            now_s = time.monotonic()
             if epoch == told.epoch:
                 self._complain(stream, f"a reset within epoch {epoch}")
             told.resets_s.append(now_s)
+            if event["to"] > (told.offset if _own(epoch) == _own(told.epoch) else 0):
+                told.skips_s.append(now_s)
             told.since_reset.clear()
             told.last.clear()
         told.epoch, told.offset = epoch, event["to"]
@@ -147,15 +201,16 @@ class Reader:
     def _complain(self, stream: str, text: str) -> None:
         self._ledger.complain(f"{self.name} {stream}: {text}")
 
-    def settle(self, retention: int, tops: dict[str, int]) -> None:
-        """At the end, when it has had time to hear everything: what is missing must have been announced."""
+    def settle(self, retention: int, tops: dict[str, int], kept: dict[str, set[int]]) -> None:
+        """At the end, when it has had time to hear everything: what is missing must have been announced, and nothing
+        may be missing that is still ``kept`` in a journal (ids by stream)."""
         for push in self._ledger.pushes:
             told = self.told.get(push.stream)
-            if told is None or push.id in told.ids or push.accepted_s is None or push.accepted_s < told.joined_s:
+            if told is None or push.id in told.heard or push.accepted_s is None or push.accepted_s < told.joined_s:
                 continue
-            if any(reset_s >= push.accepted_s for reset_s in told.resets_s) or self._announced(told, push):
-                continue
-            self._complain(push.stream, f"message {push.id} of {push.pusher} never came")
+            if push.id in kept.get(push.stream, ()) or not (self._reset(told, push) or self._expired(told, push)):
+                self._ledger.missing.append((self, push))
+                self._complain(push.stream, f"message {push.id} of {push.pusher} never came")
         for stream, told in self.told.items():
             for epoch, _, last in told.lost:
                 if epoch == told.epoch and last > tops[stream] - retention:
@@ -163,9 +218,26 @@ class Reader:
             if told.resets_s and not self._ledger.resets_allowed_s:
                 self._complain(stream, "a reset, although Redis lost nothing")
 
+    def _reset(self, told: Told, push: Push) -> bool:
+        """Whether a reset that it was told of excuses this push: one that went on behind what it had, or one for a
+        flush. Any other left the journal as it was, and what is in there must come."""
+        if any(skip_s >= push.asked_s for skip_s in told.skips_s):
+            return True
+        if push.position is not None and push.position[0] == told.epoch:
+            return False  # it stood in the last journal, not in one that was lost
+        return any(
+            end_s >= push.asked_s and any(reset_s >= begun_s for reset_s in told.resets_s)
+            for begun_s, end_s in self._ledger.flushes
+        )
+
     @staticmethod
-    def _announced(told: Told, push: Push) -> bool:
+    def _expired(told: Told, push: Push) -> bool:
         if push.position is None:
             return bool(told.lost)  # where it stood is not known
         epoch, offset = push.position
         return any(epoch == e and first <= offset <= last for e, first, last in told.lost)
+
+
+def _own(epoch: str) -> str:
+    """What of an epoch stays the same when the generation changes and the journal does not (docs/decisions/0010)."""
+    return epoch.rpartition(".")[2]

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from tests.faults.account import account
 from tests.faults.ledger import Ledger, Push, Reader
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
@@ -33,6 +35,7 @@ from tests.support import Process, eventually, free_port, scaled
 NODES = 3
 RETENTION = 200
 PUSHERS = 20
+ACCOUNTS = 3  # of messages that never came
 TROUBLE = (OSError, aiohttp.ClientError, TimeoutError)
 
 FAULTS = {
@@ -99,7 +102,6 @@ class Scenario:
         self.readers: list[Reader] = []
         self._pushing = True
         self._leaving = False
-        self._begun_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._pushers: list[asyncio.Task[None]] = []
         self._session: Any = None
@@ -122,8 +124,10 @@ class Scenario:
                 await self._client.aclose()
         if self.ledger.wrong:
             count = len(self.ledger.wrong)
+            nodes = [node.lines() for node in self._nodes + self._old]
+            accounts = [account(self.ledger, self.readers, nodes, at) for at in self.ledger.missing[:ACCOUNTS]]
             raise AssertionError(
-                "\n".join([f"seed {self.seed}: {count} complaints", *self.ledger.wrong[:20], *self.log])
+                "\n".join([f"seed {self.seed}: {count} complaints", *self.ledger.wrong[:20], *self.log, *accounts])
             )
 
     # Beginning
@@ -132,7 +136,7 @@ class Scenario:
         self._nodes = [self._start_node(index) for index in range(NODES)]
         for index in range(NODES):
             await self._ready(index)
-        self._begun_s = time.monotonic()
+        self.ledger.begin()
         names = iter(range(10_000))
         for group in self._groups:
             for _ in range(self._members):
@@ -195,17 +199,20 @@ class Scenario:
     async def _visit(self, reader: Reader, groups: Sequence[str], chance: random.Random) -> None:
         """Comes with its cursor, stays a while, goes, and comes back to any node."""
         while True:
-            cursor = reader.cursor()
+            cursor, index = reader.cursor(), self._choose(chance)
             query: dict[str, Any] = {"groups": ",".join(groups)} if cursor is None else {"cursor": cursor}
             try:
-                visitor = await visit(self._public[self._choose(chance)], reader, query)
-            except HANDSHAKE_TROUBLE:
+                reader.visit(f"comes to node {index} with {reader.positions()}")
+                visitor = await visit(self._public[index], reader, query)
+            except HANDSHAKE_TROUBLE as exc:
+                reader.visit(repr(exc))
                 await asyncio.sleep(0.1 + chance.random() / 5)
                 continue
             try:
                 await self._stay(visitor, chance.expovariate(1 / self._churn_s))
             finally:
                 await visitor.cut()
+                reader.visit("gone")
             if visitor.error is not None:
                 self.ledger.complain(f"{reader.name}: {visitor.error!r}")
                 return
@@ -235,9 +242,14 @@ class Scenario:
         waiting = [self.ledger.push(name, group) for group in groups]
         attempt = self._push_through_redis if through_redis else self._push_through_http
         while waiting:
+            for push in waiting:
+                self.ledger.asked(push)
             try:
                 await attempt(waiting, chance)
-            except (*TROUBLE, redis.RedisError):
+            except (*TROUBLE, redis.RedisError) as exc:
+                waiting = [push for push in waiting if push.accepted_s is None]
+                for push in waiting:
+                    self.ledger.refused(push, repr(exc))
                 await asyncio.sleep(0.1)
             waiting = [push for push in waiting if push.accepted_s is None]
 
@@ -262,6 +274,8 @@ class Scenario:
                 self.ledger.accepted(push, (result["epoch"], result["offset"]))
             elif result["error"]["code"] not in ("broker_down", "not_tried"):
                 self.ledger.complain(f"push {push.id}: {result}")
+            else:
+                self.ledger.refused(push, result["error"]["code"])
         if any(push.accepted_s is None for push in pushes):
             await asyncio.sleep(0.05)
 
@@ -274,7 +288,9 @@ class Scenario:
             if not isinstance(answer, Exception):
                 self.ledger.accepted(push)
             else:
-                await asyncio.sleep(0.1)
+                self.ledger.refused(push, repr(answer))
+        if any(push.accepted_s is None for push in pushes):
+            await asyncio.sleep(0.1)
 
     # Faults
 
@@ -303,7 +319,7 @@ class Scenario:
         await asyncio.wait_for(self._push_each("last", self._groups, False, self._chance), scaled(self._quiet_s))
 
     def _say(self, text: str) -> None:
-        self.log.append(f"{time.monotonic() - self._begun_s:7.3f} {text}")
+        self.log.append(f"{self.ledger.now_s():7.3f} {text}")
 
     async def _kill_node(self) -> None:
         index = self._chance.randrange(NODES)
@@ -357,8 +373,27 @@ class Scenario:
 
     async def _flush_redis(self) -> None:
         self._say("flush Redis")
+        begun_s = self.ledger.now_s()
         self._redis.command("FLUSHALL")
-        self.ledger.resets_allowed_s.append(time.monotonic())
+        self.ledger.flushed(begun_s)
+
+    async def _flush_before_answer(self) -> None:
+        """A push is accepted and lost in one step, and its answer read when clients have been told of the loss."""
+        self._say("flush Redis behind a push that is not answered yet")
+        push = self.ledger.push("late", self._chance.choice(self._groups))
+        followers = [told for reader in self.readers if (told := reader.told.get(push.stream)) is not None]
+        connection = await self._client.connection_pool.get_connection()
+        try:
+            self.ledger.asked(push)
+            add = ("XADD", "tidegate:push", "*", "group", push.group, "data", json.dumps(push.data))
+            await connection.send_packed_command(connection.pack_commands([("MULTI",), add, ("FLUSHALL",), ("EXEC",)]))
+            await eventually(lambda: any(told.resets_s and told.resets_s[-1] > push.asked_s for told in followers), 20)
+            answers = [await connection.read_response() for _ in range(4)]
+            assert len(answers[-1]) == 2, answers
+        finally:
+            await self._client.connection_pool.release(connection)
+        self.ledger.accepted(push)
+        self.ledger.flushed(push.asked_s)
 
     # End
 
@@ -374,9 +409,10 @@ class Scenario:
             return
         self._leaving = True  # from here on everybody stays
         if self._went_back():
-            self.ledger.resets_allowed_s.append(time.monotonic())
-        tops = {f"group:{group}": await self._top(f"groups/{group}") for group in self._groups}
-        tops["all"] = await self._top("all")
+            self.ledger.resets_allowed_s.append(self.ledger.now_s())
+        tops, kept = {}, {}
+        for path, stream in [("all", "all"), *((f"groups/{group}", f"group:{group}") for group in self._groups)]:
+            tops[stream], kept[stream] = await self._journal(path)
 
         def behind() -> list[str]:
             return [
@@ -390,9 +426,8 @@ class Scenario:
             await eventually(lambda: not behind(), self._quiet_s)
         self.ledger.wrong += [f"deaf: {text}" for text in behind()]
         for reader in self.readers:
-            reader.settle(
-                RETENTION, {stream: offset for stream, (_, offset) in tops.items()} | {f"client:{reader.name}": 0}
-            )
+            offsets = {stream: offset for stream, (_, offset) in tops.items()} | {f"client:{reader.name}": 0}
+            reader.settle(RETENTION, offsets, kept)
         rejected = self._redis.command("XLEN", "tidegate:push:rejected")
         if rejected:
             self.ledger.complain(f"{rejected} entries were rejected")
@@ -402,10 +437,13 @@ class Scenario:
     def _went_back(self) -> bool:
         return any(node.logged("redis.went_back") for node in self._nodes + self._old)
 
-    async def _top(self, path: str) -> tuple[str, int]:
-        async with self._session.get(f"http://127.0.0.1:{self._internal[0]}/api/{path}/history?limit=1") as answer:
+    async def _journal(self, path: str) -> tuple[tuple[str, int], set[int]]:
+        """Its top, and the ids of all that it still holds."""
+        url = f"http://127.0.0.1:{self._internal[0]}/api/{path}/history?limit=1000"
+        async with self._session.get(url) as answer:
             body = await answer.json()
-            return body["epoch"], body["top"]
+        assert not body["more"], body
+        return (body["epoch"], body["top"]), {message["data"]["id"] for message in body["messages"]}
 
 
 def _idle_s() -> float:
@@ -415,13 +453,15 @@ def _idle_s() -> float:
 
 
 async def _main(seed: int, seconds: float, plant: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        scenario = Scenario(seed, seconds, Path(folder), plant=plant)
-        try:
-            await scenario.run()
-        finally:
-            print(f"seed {seed}, {len(scenario.ledger.pushes)} pushes, faults {scenario.done}")
-        print("\n".join(scenario.log))
+    """The folder with what the nodes have logged stays where something was wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-faults-"))
+    scenario = Scenario(seed, seconds, folder, plant=plant)
+    try:
+        await scenario.run()
+        shutil.rmtree(folder)
+    finally:
+        print(f"seed {seed}, {len(scenario.ledger.pushes)} pushes, faults {scenario.done}, {folder}")
+    print("\n".join(scenario.log))
 
 
 if __name__ == "__main__":
