@@ -33,22 +33,31 @@ NEEDS = (
     Need("clients that come and go", figures.HANDSHAKE_CPU),
     Need("all clients come back at once", figures.STORM),
     Need("clients that stop reading", figures.SLOW),
+    Need("reloads that clients should see coming", figures.RELOAD),
 )
+
+
+@dataclass(frozen=True)
+class Other:
+    """An edge that is not the first. ``ratio``: to the first, pair by pair; None where one of them has nothing."""
+
+    figure: Summary
+    ratio: Summary | None
 
 
 @dataclass(frozen=True)
 class Finding:
     """What the figures say to one need. ``best``: the edges with the least, first the one with the least median, then
     those that it was not better than in every round; empty where nothing can be said, and ``reason`` says why.
-    ``behind``: the others by their ratio to the first; ``tied``: the same for the rest of ``best``. ``left_out``:
-    modes without a usable figure, and why."""
+    ``behind``: what the others have; ``tied``: what the rest of ``best`` has. ``left_out``: modes without a usable
+    figure, and why."""
 
     need: Need
     best: Sequence[str] = ()
     least: Summary | None = None
     to_direct: Summary | None = None
-    tied: dict[str, Summary] = field(default_factory=dict)
-    behind: dict[str, Summary] = field(default_factory=dict)
+    tied: dict[str, Other] = field(default_factory=dict)
+    behind: dict[str, Other] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     reason: str = ""
 
@@ -118,14 +127,14 @@ def unusable(case: Case, mode: str, names: Sequence[str]) -> str:
 def _finding(need: Need, case: Case, edges: Sequence[str]) -> Finding:
     names = need.figure.names
     left_out = {mode: reason for mode in edges if (reason := unusable(case, mode, names))}
-    totals = {mode: figures.total(case, mode, names) for mode in edges if mode not in left_out}
-    ranked = sorted((found.middle, mode) for mode, found in totals.items() if found is not None)
-    if len(ranked) < 2:
+    totals = {mode: total for mode in edges if mode not in left_out and (total := figures.total(case, mode, names))}
+    if len(totals) < 2:
         return Finding(need, left_out=left_out, reason="" if left_out else "only one edge was measured")
-    first = ranked[0][1]
-    ratios = {mode: figures.ratio(case, mode, names, first) for _, mode in ranked[1:]}
-    tied = {mode: found for mode, found in ratios.items() if found and found.least <= 1 <= found.most}
-    behind = {mode: found for mode, found in ratios.items() if found and mode not in tied}
-    left_out |= {mode: "no ratio" for mode, found in ratios.items() if not found}
+    first, *rest = sorted(totals, key=lambda mode: totals[mode].middle)
+    tied: dict[str, Other] = {}
+    behind: dict[str, Other] = {}
+    for mode in rest:
+        always_behind = all(one > other for one, other in figures.pairs(case, mode, names, first))
+        (behind if always_behind else tied)[mode] = Other(totals[mode], figures.ratio(case, mode, names, first))
     to_direct = None if unusable(case, DIRECT, names) else figures.ratio(case, first, names)
     return Finding(need, [first, *tied], totals[first], to_direct, tied, behind, left_out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from bench.answer import Answer, Finding
+from bench.answer import Answer, Finding, Other
 from bench.figures import number, spread, times
 from bench.russian import RUSSIAN
 from bench.stats import ROUNDS
@@ -77,9 +77,14 @@ def _cost(finding: Finding, language: Language) -> str:
 
 
 def _others(finding: Finding, language: Language) -> str:
-    lines = [f"{mode} {times(ratio)}" for mode, ratio in finding.behind.items()]
+    unit = say(finding.need.figure.unit, language)
+    lines = [f"{mode} {_other(other, unit)}" for mode, other in finding.behind.items()]
     if finding.tied:
-        modes = ", ".join(f"{mode} {times(ratio)}" for mode, ratio in finding.tied.items())
+        modes = ", ".join(f"{mode} {_other(other, unit)}" for mode, other in finding.tied.items())
         lines.append(say("{modes}: no difference that this run can show", language).format(modes=modes))
     lines += [f"{mode}: {say(reason, language)}" for mode, reason in finding.left_out.items()]
     return "\n".join(lines)
+
+
+def _other(other: Other, unit: str) -> str:
+    return times(other.ratio) if other.ratio else f"{spread(other.figure)} {unit}"

@@ -19,8 +19,8 @@ WIDTH = 420
 LABELS = 84  # left of bars
 VALUES = 98  # right of bars
 ROW = 46
-LEFT, RIGHT, TOP, BOTTOM = 46, 96, 12, 40  # around curves
-HEIGHT = 270
+LEFT, RIGHT, TOP, BOTTOM = 46, 96, 30, 40  # around curves
+HEIGHT = 285
 LETTER = 6.4  # about the width of one
 SHADES = ("nginx", "service", "application")  # from the darkest; the same in all charts
 LOG_SPAN = 12.0  # curves that differ by more than this get a logarithmic axis
@@ -89,7 +89,7 @@ def _bar(bar: Bar, unit: str, y: float, scale: float) -> list[str]:
             f'width="{max(value * scale - 1, 0.5):.1f}" height="20"/>'
         )
         x += value * scale
-    least, most = LABELS + bar.whole.least * scale, LABELS + bar.whole.most * scale
+    least, most = (LABELS + max(end, 0.0) * scale for end in (bar.whole.least, bar.whole.most))
     if bar.whole.count > 1:
         middle = y + 15
         shapes.append(f'<path class="whisker" d="M{least:.1f} {middle - 4}v8M{least:.1f} {middle}H{most:.1f}m0 -4v8"/>')
@@ -220,9 +220,7 @@ def _frame(x_title: str, y_title: str) -> list[str]:
     return [
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>',
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_title, "soft", "middle"),
-        f'<g transform="rotate(-90 11 {(TOP + HEIGHT - BOTTOM) / 2:.0f})">'
-        + _text(11, (TOP + HEIGHT - BOTTOM) / 2, y_title, "soft", "middle")
-        + "</g>",
+        _text(4, 13, y_title, "soft"),
     ]
 
 

@@ -117,8 +117,8 @@ def _answer(found: Answer) -> list[Block]:
 def _charts(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Those that tell the most; what they need may be missing, and then they are too."""
     found = [
-        _latency_chart(comparison, "call", "10 in flight"),
-        _latency_chart(comparison, "push", "group", open_loop=True),
+        _headline_chart(comparison, "call", "10 in flight"),
+        _headline_chart(comparison, "push", "group", open_loop=True),
         _sum_chart(comparison, figures.CALL_CPU, "cpu_us", "CPU per call: who spends it"),
         _sum_chart(comparison, figures.PUSH_CPU, "cpu_us", "CPU per delivery: who spends it"),
         _sum_chart(comparison, figures.MEMORY, "kib", "Memory per idle connection"),
@@ -138,34 +138,31 @@ def _sum_chart(comparison: Comparison, figure: Figure, ending: str, title: str) 
     for mode in comparison.modes:
         whole = figures.total(case, mode, figure.names)
         pieces = [(NAMES.get(name, name), case.summary(mode, f"{name}_{ending}")) for name in STACKED]
-        parts = [(name, piece.middle) for name, piece in pieces if piece and piece.middle]
+        parts = [(name, piece.middle) for name, piece in pieces if piece and piece.middle > 0]
         if whole and not parts:
             parts = [("in all", whole.middle)]
         rows.append(charts.Bar(mode, parts, whole, _why(case, mode, figure.names)))
     return f"{title}, {figure.unit}", charts.bars(f"{title}: {case.title}", figure.unit, rows), _caption(case)
 
 
-def _latency_chart(
+def _headline_chart(
     comparison: Comparison, name: str, hint: str, open_loop: bool = False
 ) -> tuple[str, str, str] | None:
+    """The latencies of the case that is hinted at, or else of the first."""
     part = comparison.part(name)
     cases = [case for case in part.cases if _has_curve(case, "latency")] if part else []
     if part is None or not cases:
         return None
     meant = [case for case in cases if hint in case.title]
     fixed = [case for case in meant if case.open_loop] if open_loop else []
-    return latency_chart(comparison, part, [*fixed, *meant, *cases][0])
+    return _latency_chart(comparison, part, [*fixed, *meant, *cases][0])
 
 
-def latency_chart(comparison: Comparison, part: Part, case: Case) -> tuple[str, str, str]:
-    """One line for each mode."""
-    title = f"{part.title}: latency"
+def _latency_chart(comparison: Comparison, part: Part, case: Case) -> tuple[str, str, str]:
+    title = f"{part.title.partition(':')[0]}: latency"
     axes = part.curves.get("latency", ("percentile", "ms"))
-    return (
-        title,
-        charts.percentiles(f"{title}, {case.title}", _curves(comparison, case, "latency"), axes),
-        _caption(case),
-    )
+    lines = _curves(comparison, case, "latency")
+    return title, charts.percentiles(f"{title}, {case.title}", lines, axes), _caption(case)
 
 
 def _storm_chart(comparison: Comparison) -> tuple[str, str, str] | None:
@@ -173,12 +170,18 @@ def _storm_chart(comparison: Comparison) -> tuple[str, str, str] | None:
     case = next((case for case in part.cases if _has_curve(case, "back")), None) if part else None
     if part is None or case is None:
         return None
+    _, svg, caption = _back_chart(comparison, part, case)
+    return "All cut at once: who is back when", svg, caption
+
+
+def _back_chart(comparison: Comparison, part: Part, case: Case) -> tuple[str, str, str]:
+    """What share of the clients is back, over time."""
     lines = []
     for curve in _curves(comparison, case, "back"):
         back = case.summary(curve.mode, "back_s")
         lines.append(charts.Curve(curve.mode, curve.rounds, f"all at {number(back.middle)} s" if back else ""))
-    axes = part.curves.get("back", ("s after the cut", "back and complete"))
-    title = "All cut at once: who is back when"
+    axes = part.curves.get("back", ("s after the cut", "share of clients that are back"))
+    title = f"{part.title}: who is back when"
     return title, charts.shares(f"{title}, {case.title}", lines, axes), _caption(case)
 
 
@@ -214,8 +217,11 @@ def _part(comparison: Comparison, part: Part) -> list[Block]:
     blocks: list[Block] = [Heading(part.title), Paragraph(part.how)]
     curved = [case for case in part.cases if _has_curve(case, "latency")]
     if len(curved) > 1:
-        drawn = [latency_chart(comparison, part, case) for case in curved]
+        drawn = [_latency_chart(comparison, part, case) for case in curved]
         blocks.append(Charts([(case.title, svg, "") for case, (_, svg, _) in zip(curved, drawn, strict=True)]))
+    if part.name != "storm":
+        drawn = [_back_chart(comparison, part, case) for case in part.cases if _has_curve(case, "back")]
+        blocks += [Charts(drawn)] if drawn else []
     for case in part.cases:
         modes = [mode for mode in comparison.modes if case.cells.get(mode)]
         if not modes:

@@ -35,9 +35,10 @@ CALL_P50 = Figure("call", ("p50_ms",), "round trip of a call, p50", "ms", "10 in
 CALL_SERVICE = Figure("call", ("service_cpu_us",), "the service's CPU per call", "µs", "10 in flight")
 PUSH_CPU = Figure("push", ("cpu_us",), "CPU per delivery", "µs", "group")
 MEMORY = Figure("idle", ("nginx_kib", "service_kib"), "memory per connection", "KiB")
-HANDSHAKE_CPU = Figure("handshake", ("cpu_us",), "CPU per handshake", "µs")
+HANDSHAKE_CPU = Figure("handshake", ("cpu_us",), "CPU per handshake", "µs", "at a time")
 STORM = Figure("storm", ("back_s",), "all are back after a cut", "s")
-SLOW = Figure("slow", ("nginx_mib", "service_mib"), "memory for readers that stopped", "MiB")
+SLOW = Figure("slow", ("nginx_mib", "service_mib"), "memory for readers that stopped", "MiB", "each")
+RELOAD = Figure("reload", ("cut_percent",), "cut without a close frame", "%")
 
 COSTS = (CALL_P50, CALL_CPU, PUSH_CPU, MEMORY)
 SUMMARY = (*COSTS, HANDSHAKE_CPU, STORM)
@@ -55,11 +56,17 @@ def total(case: Case, mode: str, names: Sequence[str]) -> Summary | None:
 
 
 def ratio(case: Case, mode: str, names: Sequence[str], to: str = DIRECT) -> Summary | None:
-    """Pair by pair: each round by the same round of ``to``."""
-    if case.fault(mode) or case.fault(to):
+    """Pair by pair: each round by the same round of ``to``. None where one of them is wrong, or not above zero."""
+    found = pairs(case, mode, names, to)
+    if case.fault(mode) or case.fault(to) or any(one <= 0 or other <= 0 for one, other in found):
         return None
-    pairs = zip(rounds(case, mode, names), rounds(case, to, names), strict=False)
-    return summary([one / other for one, other in pairs if one is not None and other])
+    return summary([one / other for one, other in found])
+
+
+def pairs(case: Case, mode: str, names: Sequence[str], to: str) -> list[tuple[float, float]]:
+    """Of the rounds in which both have a figure."""
+    both = zip(rounds(case, mode, names), rounds(case, to, names), strict=False)
+    return [(one, other) for one, other in both if one is not None and other is not None]
 
 
 def number(value: float) -> str:

@@ -11,6 +11,7 @@ RUSSIAN = {
     "clients that come and go": "клиенты, которые приходят и уходят",
     "all clients come back at once": "все клиенты возвращаются разом",
     "clients that stop reading": "клиенты, которые перестают читать",
+    "reloads that clients should see coming": "nginx перезагружают, и клиенты должны узнать об этом",
     # figures
     "CPU per call": "CPU на вызов",
     "round trip of a call, p50": "вызов туда и обратно, p50",
@@ -20,6 +21,7 @@ RUSSIAN = {
     "CPU per handshake": "CPU на рукопожатие",
     "all are back after a cut": "все вернулись после обрыва",
     "memory for readers that stopped": "память на тех, кто не читает",
+    "cut without a close frame": "оборваны без close-кадра",
     # units
     "µs": "мкс",
     "ms": "мс",
