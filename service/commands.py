@@ -14,7 +14,7 @@ from service.broker import Broker, Membership
 from service.config import Config
 from service.errors import BadRequest, NotAllowed, Refused, TooManyCalls, TooManyGroups
 from service.metrics import Metrics
-from service.model import Publication, encode_cursor, group_stream
+from service.model import Publication, group_stream
 from service.protocol import check_group, position_of
 from service.recovery import Recovery
 from service.session import Rights, Session
@@ -45,9 +45,9 @@ class Commands:
         self._metrics = metrics
         self._call = call
         self._verify = verify
-        self._counts = {
-            kind: metrics.commands.labels(kind.__struct_config__.tag) for kind in get_args(protocol.Command)
-        }
+        self._labels = {kind: (str(kind.__struct_config__.tag),) for kind in get_args(protocol.Command)}
+        for label in self._labels.values():
+            metrics.commands[label] = 0
 
     def may_join(self, session: Session, group: str) -> bool:
         """By a lasting membership, or by policy and token together."""
@@ -61,7 +61,7 @@ class Commands:
             raise NotAllowed(f"{what} in {group} is for {who}")
 
     def count(self, command: protocol.Command) -> None:
-        self._counts[type(command)].inc()
+        self._metrics.commands[self._labels[type(command)]] += 1
 
     async def answer(self, session: Session, command: protocol.Command) -> bool:
         """Carries out one command and queues its answer."""
@@ -90,7 +90,7 @@ class Commands:
         return False
 
     def refuse(self, session: Session, id: str | int | None, error: Refused) -> None:
-        self._metrics.refusals.labels(error.code).inc()
+        self._metrics.refusals[error.code,] += 1
         session.send(protocol.encode_error(id, error))
 
     async def _join(self, session: Session, command: protocol.Join) -> bool:
@@ -171,7 +171,7 @@ class Commands:
 
     def ping(self, session: Session, command: protocol.Ping) -> None:
         """The cursor covers exactly what was queued before this answer."""
-        session.send(protocol.encode_pong(command.id, encode_cursor(session.positions())))
+        session.send(protocol.encode_pong(command.id, session.cursor()))
 
     # Calls run beside the other commands
 

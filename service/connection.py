@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Awaitable
+from http.client import responses
 from typing import Any, cast
 
 import msgspec
@@ -65,9 +66,7 @@ class Doorway(Application):
         super().__init__(**settings)
         self.door = door
 
-    def start_request(
-        self, server_conn: object, request_conn: httputil.HTTPConnection
-    ) -> httputil.HTTPMessageDelegate:
+    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
         return _Knock(self, request_conn)
 
 
@@ -83,8 +82,10 @@ class _Knock(httputil.HTTPMessageDelegate):
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Awaitable[None]:
         line = cast(httputil.RequestStartLine, start_line)
-        request = httputil.HTTPServerRequest(connection=self._connection, start_line=line, headers=headers)
-        self._handler = Connection(self._doorway, request)
+        path, _, query = line.path.partition("?")
+        plain = line._replace(path=path)  # Tornado would parse the query for arguments; handshake.read_query is strict
+        request = httputil.HTTPServerRequest(connection=self._connection, start_line=plain, headers=headers)
+        self._handler = Connection(self._doorway, request, query=query)
         return self._handler.get()
 
     def data_received(self, chunk: bytes) -> None:
@@ -103,7 +104,8 @@ class Connection(WebSocketHandler):
 
     application: Doorway
 
-    def initialize(self) -> None:
+    def initialize(self, query: str) -> None:
+        self.query = query
         self.refusal: Refused | None = None
 
     def clear(self) -> None:
@@ -128,7 +130,7 @@ class Connection(WebSocketHandler):
             raise MethodNotAllowed("GET only")
         handshake.check_upgrade(headers)
         door.origins.check(headers.get("Origin"), headers.get("Host"))
-        query = handshake.read_query(self.request.query)
+        query = handshake.read_query(self.query)
         grant = self._authenticate(query)
         asked = handshake.asked(grant.client, query)
         protocol = self.get_websocket_protocol()
@@ -155,7 +157,7 @@ class Connection(WebSocketHandler):
         """Answers with the contract's error object."""
         error = self.refusal
         assert error is not None
-        self.application.door.metrics.handshakes.labels(error.code).inc()
+        self.application.door.metrics.handshakes[error.code,] += 1
         log.debug("handshake.refused", code=error.code, error=error.message)
         headers = httputil.HTTPHeaders(
             {
@@ -176,7 +178,7 @@ class Connection(WebSocketHandler):
             headers["Allow"] = "GET"
         connection = self.request.connection
         assert connection is not None
-        line = httputil.ResponseStartLine("HTTP/1.1", error.status, httputil.responses[error.status])
+        line = httputil.ResponseStartLine("HTTP/1.1", error.status, responses[error.status])
         connection.write_headers(line, headers, b"" if self.request.method == "HEAD" else error.body)
         connection.finish()
 

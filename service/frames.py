@@ -32,6 +32,8 @@ def text(payload: bytes) -> bytes:
     length = len(payload)
     if length < 126:
         return b"\x81%c%b" % (length, payload)
+    if length < 65536:
+        return b"\x81\x7e%c%c%b" % (length >> 8, length & 0xFF, payload)
     return header(TEXT, length) + payload
 
 

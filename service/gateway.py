@@ -214,11 +214,11 @@ class Gateway:
             return
         if not isinstance(work, Membership):
             self._commands.count(work)
-        if isinstance(work, protocol.Call):
-            self._commands.call(session, work)
-            return
         if isinstance(work, protocol.Ping) and not session.working and not session.inbox:
             self._commands.ping(session, work)
+            return
+        if isinstance(work, protocol.Call):
+            self._commands.call(session, work)
             return
         if session.inbox is None:
             session.inbox = deque()

@@ -123,7 +123,7 @@ def _publication(raw: msgspec.Raw, api: Api) -> Publication | Refused:
         data = _checked(item.data, api.config)
         return Publication(_address(item), data, None if item.key is None else _checked_key(item.key))
     except Refused as exc:
-        api.metrics.refusals.labels(exc.code).inc()
+        api.metrics.refusals[exc.code,] += 1
         return exc
 
 

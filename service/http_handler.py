@@ -227,7 +227,7 @@ class Handler(RequestHandler):
     get = head = post = put = delete = patch = options = _serve
 
     def _refuse(self, error: Refused) -> None:
-        self.api.metrics.refusals.labels(error.code).inc()
+        self.api.metrics.refusals[error.code,] += 1
         self.set_status(error.status)
         if error.retry_after_s is not None:
             self.set_header("Retry-After", str(error.retry_after_s))

@@ -17,20 +17,15 @@ from service.session import Session
 
 
 class Audience:
-    """The sessions of one stream on this node."""
+    """The sessions of one stream on this node. ``position``: how far it was heard; another object when it moves."""
 
-    __slots__ = ("epoch", "joining", "live", "offset", "stream")
+    __slots__ = ("joining", "live", "position", "stream")
 
     def __init__(self, stream: str, position: Position) -> None:
         self.stream = stream
-        self.epoch = position.epoch
-        self.offset = position.offset
+        self.position = position
         self.live: set[Session] = set()
         self.joining: set[Session] = set()
-
-    @property
-    def position(self) -> Position:
-        return Position(self.epoch, self.offset)
 
     @property
     def empty(self) -> bool:
@@ -87,17 +82,17 @@ class Hub:
         audience = self.audiences.get(message.stream)
         if audience is None:
             return  # the last one left while the message was under way
-        offset = message.offset
-        if message.epoch == audience.epoch:
-            if offset <= audience.offset:
+        heard, offset = audience.position, message.offset
+        if message.epoch == heard.epoch:
+            if offset <= heard.offset:
                 return  # a repeat
-            if offset != audience.offset + 1:  # the broker broke its promise: better a gap than a silent hole
-                gap = Gap(message.stream, message.epoch, audience.offset + 1, offset - 1, "expired")
+            if offset != heard.offset + 1:  # the broker broke its promise: better a gap than a silent hole
+                gap = Gap(message.stream, message.epoch, heard.offset + 1, offset - 1, "expired")
                 self.on_gap(gap, Position(message.epoch, offset - 1))
         else:
             gap = Gap(message.stream, message.epoch, None, offset - 1, "reset")
             self.on_gap(gap, Position(message.epoch, offset - 1))
-        audience.offset = offset
+        audience.position = Position(message.epoch, offset)
         frame = frames.text(protocol.encode_message(message))
         live = audience.live
         for session in live:
@@ -114,7 +109,7 @@ class Hub:
         audience = self.audiences.get(gap.stream)
         if audience is None:
             return
-        audience.epoch, audience.offset = position.epoch, position.offset
+        audience.position = position
         frame = frames.text(protocol.encode_gap(gap))
         for session in audience.live:
             session.outbox.put(frame)

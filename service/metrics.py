@@ -1,16 +1,16 @@
 """What the service counts, and its Prometheus text.
 
-On the hot path a count is a plain integer added to once per message; it becomes a metric when somebody scrapes.
-Histograms are observed once per push, pong or call.
+A count is a plain integer, or a dictionary of them; it becomes a metric when somebody scrapes. Histograms are observed
+once per push, pong or call.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -26,6 +26,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series per count
 _FAST = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 Reading = tuple[str, str, Callable[[], float]]  # name, help, value now
+Tally = Counter[tuple[str, ...]]  # how often, by the values of the labels
 
 
 class Metrics(Collector):
@@ -35,19 +36,17 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self._gauges: list[Reading] = []
         self._counts: list[Reading] = []
+        self._tallies: list[tuple[str, str, tuple[str, ...], Tally]] = []
         self.open_connections = 0
-        self._pushed: dict[tuple[str, str], Counter] = {}
         self.gaps = 0
         self.missed = 0
         r = self.registry
-        self.handshakes = Counter("tidegate_handshakes", "Handshakes by result.", ["result"], registry=r)
-        self.closes = Counter("tidegate_closes", "Closed connections by close code.", ["code"], registry=r)
-        self.pushes = Counter("tidegate_pushes", "Pushes by address kind and result.", ["kind", "result"], registry=r)
-        self.recoveries = Counter(
-            "tidegate_recoveries", "Streams continued from a position, by result.", ["result"], registry=r
-        )
-        self.commands = Counter("tidegate_commands", "Commands by type.", ["type"], registry=r)
-        self.refusals = Counter("tidegate_refusals", "Limits and refusals met, by code.", ["code"], registry=r)
+        self.handshakes = self.tally("tidegate_handshakes", "Handshakes by result.", "result")
+        self.closes = self.tally("tidegate_closes", "Closed connections by close code.", "code")
+        self.pushes = self.tally("tidegate_pushes", "Pushes by address kind and result.", "kind", "result")
+        self.recoveries = self.tally("tidegate_recoveries", "Streams continued from a position, by result.", "result")
+        self.commands = self.tally("tidegate_commands", "Commands by type.", "type")
+        self.refusals = self.tally("tidegate_refusals", "Limits and refusals met, by code.", "code")
         self.call_seconds = Histogram(
             "tidegate_call_seconds", "Calls by outcome.", ["outcome"], buckets=_FAST, registry=r
         )
@@ -67,6 +66,12 @@ class Metrics(Collector):
     def count(self, name: str, text: str, value: Callable[[], float]) -> None:
         self._counts.append((name, text, value))
 
+    def tally(self, name: str, text: str, *labels: str) -> Tally:
+        """Add to it: ``tally["accepted",] += 1``."""
+        tally: Tally = Counter()
+        self._tallies.append((name, text, labels, tally))
+        return tally
+
     def recovered(self, page: History) -> None:
         """A stream was asked for with a position, and this is its first page."""
         if page.gap is None:
@@ -74,37 +79,38 @@ class Metrics(Collector):
         else:
             result = page.gap.reason
             self.gaps += 1
-        self.recoveries.labels(result).inc()
+        self.recoveries[result,] += 1
         self.missed += page.top - page.start.offset
 
     def reset(self) -> None:
-        self.recoveries.labels("reset").inc()
+        self.recoveries["reset",] += 1
         self.gaps += 1
 
     def pushed(self, stream: str, result: str) -> None:
         """One push: ``result`` is accepted, published (by a client), or the code with which it was refused."""
-        kind = stream.partition(":")[0]
-        counter = self._pushed.get((kind, result))
-        if counter is None:  # looking a label up costs as much as counting
-            counter = self._pushed[kind, result] = self.pushes.labels(kind, result)
-        counter.inc()
+        self.pushes[stream.partition(":")[0], result] += 1
 
     def opened(self) -> None:
         self.open_connections += 1
-        self.handshakes.labels("accepted").inc()
+        self.handshakes["accepted",] += 1
 
     def closed(self, code: int) -> None:
         """One connection fewer. Peers may choose any code of 3000-4999: they share a label, or the series would
         grow."""
         self.open_connections -= 1
         known = code in CloseCode._value2member_map_
-        self.closes.labels(str(int(code)) if known else "other").inc()
+        self.closes[str(int(code)) if known else "other",] += 1
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         for name, text, value in self._gauges:
             yield GaugeMetricFamily(name, text, value=value())
         for name, text, value in self._counts:
             yield CounterMetricFamily(name, text, value=value())
+        for name, text, labels, tally in self._tallies:
+            family = CounterMetricFamily(name, text, labels=labels)
+            for values, count in tally.items():
+                family.add_metric(values, count)
+            yield family
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         return iter(())  # what is registered later need not be known when this collector registers

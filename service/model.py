@@ -24,7 +24,7 @@ _EPOCH = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
 GapReason: TypeAlias = Literal["expired", "reset"]
 
 
-class Position(msgspec.Struct, frozen=True, array_like=True):
+class Position(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A place in a stream: everything up to and including ``offset`` lies behind it."""
 
     epoch: str

@@ -70,7 +70,7 @@ class Peer:
             self._not_understood(exc)
             return
         self._shared.gateway.submit(self.session, command)
-        if isinstance(command, Refresh):  # the new token may end before the next ping: look again with the next tick
+        if type(command) is Refresh:  # the new token may end before the next ping: look again with the next tick
             self._shared.heartbeat.schedule(self, self._shared.loop.time())
 
     def on_binary(self, payload: bytes) -> None:
@@ -158,7 +158,7 @@ class Peer:
     def _not_understood(self, error: NotUnderstood) -> None:
         """Ten in a minute end the connection."""
         session, now_s = self.session, time.monotonic()
-        self._shared.metrics.refusals.labels(error.error.code).inc()
+        self._shared.metrics.refusals[error.error.code,] += 1
         session.send(encode_error(error.id, error.error))
         if session.not_understood is None:
             session.not_understood = deque(maxlen=self._shared.not_understood_per_minute)

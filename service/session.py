@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from service import frames, protocol
-from service.model import ALL, Cursor, Gap, History, Message, Position, client_stream, group_of
+from service.model import ALL, Cursor, Gap, History, Message, Position, client_stream, encode_cursor, group_of
 from service.outbox import Outbox, Writer
 
 PAGE_BYTES = 256 * 1024  # of data in one page of replay, and the most that a track holds
@@ -36,9 +36,7 @@ class Heard(Protocol):
     """A stream as heard on this node (the hub's audience)."""
 
     stream: str
-
-    @property
-    def position(self) -> Position: ...
+    position: Position
 
 
 class Wire(Writer, Protocol):
@@ -140,6 +138,7 @@ class Session:
     """One connection of one client."""
 
     __slots__ = (
+        "_composed",
         "calls",
         "client",
         "confirmations",
@@ -183,6 +182,7 @@ class Session:
         self.calls = 0  # in flight
         self.not_understood: deque[float] | None = None  # when, within the last minute
         self.paging: Any = None  # the gateway's lock: one page at a time
+        self._composed: tuple[list[Position], str | None] | None = None  # the last cursor, and what it was made of
 
     # Streams
 
@@ -202,11 +202,13 @@ class Session:
         """A stream was asked for; ``since`` None: from now on."""
         track = self.tracks[heard.stream] = Track(since)
         self.streams[heard.stream] = heard
+        self._composed = None
         return track
 
     def unfollow(self, stream: str) -> None:
         self.streams.pop(stream, None)
         self.tracks.pop(stream, None)
+        self._composed = None
         if self.confirmations is not None:
             self.confirmations.forget(stream)
 
@@ -222,6 +224,15 @@ class Session:
             for stream in self.streams
             if (track := self.tracks.get(stream)) is None or track.answered
         }
+
+    def cursor(self) -> str | None:
+        """``positions`` as one token; None where it would pass 4 KiB. Composed again only when a stream has moved."""
+        if self.tracks:
+            return encode_cursor(self.positions())
+        heard = [heard.position for heard in self.streams.values()]
+        if self._composed is None or self._composed[0] != heard:
+            self._composed = heard, encode_cursor(self.positions())
+        return self._composed[1]
 
     # What the hub says
 

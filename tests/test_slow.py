@@ -31,7 +31,7 @@ def session(app: App, client: str) -> Session:
 
 
 def cursor(app: App, stream: str, offset: int) -> str:
-    epoch = app.hub.audiences["all"].epoch
+    epoch = app.hub.audiences["all"].position.epoch
     token = encode_cursor({stream: Position(epoch, offset)})
     assert token is not None
     return token
@@ -145,7 +145,7 @@ async def test_memory_for_journals_is_bounded_and_the_least_used_stream_loses_fi
             await flood(app, "group:new", 30, 32 * KIB)
             async with Peer(app.public_port, client="alice") as alice:
                 await alice.event()
-                epoch = app.hub.audiences["all"].epoch
+                epoch = app.hub.audiences["all"].position.epoch
                 reply = await alice.ask(type="join", id=1, group="old", epoch=epoch, offset=2)
                 assert (reply["recovered"], reply["offset"], reply["missed"]) == (False, 2, 0)
                 gap = await alice.event()
