@@ -107,6 +107,7 @@ server {{
         # Buffered, an answer that ends with the connection would be an [error] for each scrape.
         "njs_counters_http.inc": f"""
 set $tidegate_counters /.counters;
+set $tidegate_http_servers {2 if is_resolving(edge) else 1};
 location = /.counters {{
     internal;
     proxy_buffering off;

@@ -15,8 +15,8 @@ class TestNjs(EdgeContract):
     variant = "njs"
 
     def websockets(self, metrics: str) -> int:
-        (writing,) = re.findall(r'^tidegate_edge_connections{variant="njs",state="writing"} (\d+)$', metrics, re.M)
-        return int(writing) - 1
+        (live,) = re.findall(r"^tidegate_edge_websockets (\d+)$", metrics, re.M)
+        return int(live)
 
     async def test_clients_that_leave_amid_answers_cost_no_worker(self) -> None:
         async with stand(self.variant, rest=True) as s:

@@ -35,14 +35,20 @@ function answer() {
     return `${HEAD}${text.length}\r\n\r\n${text}`;
 }
 
-// js_content of /metrics. Live WebSockets are the writing connections, less the one that asks.
+// js_content of /metrics. WebSockets are the writing connections, less the one that asks; each is there twice where it
+// passes a second http server behind the filter.
 function metrics(r) {
     const states = ['active', 'reading', 'writing', 'waiting'];
     const name = 'tidegate_edge_connections';
+    const servers = Number(r.variables.tidegate_http_servers || 1);
+    const websockets = Math.round((Number(r.variables.connections_writing) - 1) / servers);
     const text = [
-        `# HELP ${name} Connections of the edge by state; writing: WebSockets, and this request.\n`,
+        `# HELP ${name} Connections of nginx by state, those to itself too; writing: WebSockets, and this request.\n`,
         `# TYPE ${name} gauge\n`,
-    ].concat(states.map((it) => `${name}{variant="njs",state="${it}"} ${r.variables[`connections_${it}`]}\n`)).join('');
+    ].concat(states.map((it) => `${name}{variant="njs",state="${it}"} ${r.variables[`connections_${it}`]}\n`), [
+        '# HELP tidegate_edge_websockets Live WebSockets.\n# TYPE tidegate_edge_websockets gauge\n',
+        `tidegate_edge_websockets ${websockets}\n`,
+    ]).join('');
     r.headersOut['Content-Type'] = 'text/plain; version=0.0.4';
     if (!r.variables.tidegate_counters) {
         r.return(200, text);
