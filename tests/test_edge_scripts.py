@@ -10,13 +10,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.edge import environ, stand
 from tests.peer import Peer
 from tests.support import ROOT, Process, free_port
 
 
+@pytest.mark.parametrize(("variant", "code"), [("plain", None), ("openresty", 1001)])
 async def test_make_edge_runs_an_edge_until_it_is_told_to_stop(
-    start_process: Callable[..., Process], tmp_path: Path
+    start_process: Callable[..., Process], tmp_path: Path, variant: str, code: int | None
 ) -> None:
     port, tls_port = free_port(), free_port()
     async with stand("direct") as s:
@@ -32,18 +35,25 @@ async def test_make_edge_runs_an_edge_until_it_is_told_to_stop(
         )
         env |= {"EDGE_PORT": str(port), "EDGE_TLS_PORT": str(tls_port), "TMPDIR": "/tmp"}
         env["UPSTREAMS"] = f"127.0.0.1:{s.node.public},127.0.0.1:{free_port()}"
-        edge = start_process(ROOT / "tools/edge.sh", "plain", env=env)
-        await edge.port(port)
-        assert edge.stdout.splitlines()[:2] == [
-            f"edge: plain on ws://127.0.0.1:{port}/ws-notifications/",
-            f"edge: plain on wss://127.0.0.1:{tls_port}/ws-notifications/",
-        ]
-        for number in range(2):  # one of the two upstreams is not there
-            async with Peer(port, client=f"a{number}") as peer:
-                await peer.event()
-        folder = _folder(edge)
-        edge.signal(signal.SIGTERM)
-        await edge.ended()
+        edge = start_process(ROOT / "tools/edge.sh", variant, env=env)
+        try:
+            await edge.port(port)
+            assert edge.stdout.splitlines()[:2] == [
+                f"edge: {variant} on ws://127.0.0.1:{port}/ws-notifications/",
+                f"edge: {variant} on wss://127.0.0.1:{tls_port}/ws-notifications/",
+            ]
+            folder = _folder(edge)
+            async with (
+                Peer(port, client="a") as one,
+                Peer(port, client="b") as other,
+            ):  # one of the upstreams is not there
+                await one.event()
+                await other.event()
+                os.killpg(edge.pid, signal.SIGINT)  # as a terminal does it for Ctrl-C: nginx itself would cut at once
+                assert [await one.ended(), await other.ended()] == [code, code]
+        finally:
+            edge.signal(signal.SIGTERM)
+            await edge.ended()
         assert not folder.exists()
 
 

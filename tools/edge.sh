@@ -38,10 +38,11 @@ fi
 path=$(sed -n 's/^ *location = \(.*\) {$/\1/p' "$folder/conf.d/$variant.conf" | head -n 1)
 sed -n "s#^listen \([^ ]*\) ssl .*#edge: $variant on wss://\1$path#p; s#^listen \([^ ]*\) .*#edge: $variant on ws://\1$path#p" \
     "$folder/conf.d/listen.inc"
-nginx -e stderr -c "$folder/conf.d/$variant.conf" -g "daemon off;" &
+# In a session of its own: of a Ctrl-C nginx would hear too, and cut everybody at once.
+setsid nginx -e stderr -c "$folder/conf.d/$variant.conf" -g "daemon off;" &
 nginx=$!
 # A signal that a shell gets while it waits is handled at once; nginx lets its sessions go within its shutdown timeout.
-trap 'kill -QUIT $nginx 2>/dev/null' INT TERM
+trap 'kill -QUIT $nginx 2>/dev/null' HUP INT TERM
 while ! wait "$nginx"; do
     kill -0 "$nginx" 2>/dev/null || exit 1
 done
