@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Literal
 
 from bench.answer import Answer, Finding, Other
@@ -11,6 +12,8 @@ from bench.russian import RUSSIAN
 from bench.stats import ROUNDS
 
 Language = Literal["en", "ru"]
+
+REASON_LETTERS = 70  # the rest of a fault is with the figures of its part
 
 
 def say(text: str, language: Language) -> str:
@@ -82,7 +85,10 @@ def _others(finding: Finding, language: Language) -> str:
     if finding.tied:
         modes = ", ".join(f"{mode} {_other(other, unit)}" for mode, other in finding.tied.items())
         lines.append(say("{modes}: no difference that this run can show", language).format(modes=modes))
-    lines += [f"{mode}: {say(reason, language)}" for mode, reason in finding.left_out.items()]
+    lines += [
+        f"{mode}: {shorten(say(reason, language), REASON_LETTERS, placeholder=' …')}"
+        for mode, reason in finding.left_out.items()
+    ]
     return "\n".join(lines)
 
 

@@ -54,5 +54,6 @@ def block(comparison: Comparison, where: str, language: Language) -> str:
     blocks: list[Block] = [Paragraph(source), Paragraph(opening[0])]
     if opening[1:]:
         blocks.append(Bullets(opening[1:]))
-    blocks += [Table(head, rows, numbers=False), Paragraph(legend), overview(comparison, language)]
+    blocks += [Table(head, rows, numbers=False)] if found.concluded else []
+    blocks += [Paragraph(legend), overview(comparison, language)]
     return "\n" + document.markdown(blocks)

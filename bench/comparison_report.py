@@ -79,7 +79,7 @@ def _blocks(comparison: Comparison) -> list[Block]:
     if comparison.rounds < ROUNDS:
         blocks.append(
             Paragraph(
-                f"{comparison.rounds} rounds were made, {ROUNDS} are needed: the figures show that it works, no more.",
+                f"{_counted(comparison.rounds)}, {ROUNDS} are needed: the figures show that it works, no more.",
                 warns=True,
             )
         )
@@ -94,7 +94,7 @@ def _blocks(comparison: Comparison) -> list[Block]:
     if comparison.problems:
         blocks += [Heading("Problems"), Bullets(comparison.problems)]
     blocks += [Heading("How it was made"), Paragraph(f"`{comparison.command}`")]
-    blocks += [Paragraph(f"Begun {comparison.began}, {_duration(comparison.seconds)}, {comparison.rounds} rounds.")]
+    blocks += [Paragraph(f"Begun {comparison.began}, {_duration(comparison.seconds)}, {_counted(comparison.rounds)}.")]
     rows = [[str(name), _plain(value)] for name, value in {**comparison.conditions, **comparison.machine}.items()]
     blocks.append(Table(["", "of this run"], rows, numbers=False))
     return blocks
@@ -105,7 +105,7 @@ def _answer(found: Answer) -> list[Block]:
     blocks: list[Block] = [Paragraph(opening[0])]
     if opening[1:]:
         blocks.append(Bullets(opening[1:]))
-    if found.findings:
+    if found.concluded:
         head, rows = answer_words.table(found)
         blocks.append(Table(head, rows, numbers=False))
     return blocks
@@ -233,7 +233,7 @@ def _part(comparison: Comparison, part: Part) -> list[Block]:
             _shares(case, modes, "client_share", "load client, busy"),
             _shares(case, modes, "server_share", "measured, busy"),
         ]
-        blocks.append(Table([f"{number_of_rounds(case)} rounds", *modes], rows))
+        blocks.append(Table([_counted(max(len(cells) for cells in case.cells.values())), *modes], rows))
         blocks += [
             Paragraph(f"No figures of {mode}: {case.fault(mode)}", warns=True) for mode in modes if case.fault(mode)
         ]
@@ -245,10 +245,6 @@ def _part(comparison: Comparison, part: Part) -> list[Block]:
         if notes := _notes(case, modes):
             blocks.append(Table(["seen", *modes], notes, numbers=False))
     return blocks
-
-
-def number_of_rounds(case: Case) -> int:
-    return max((len(cells) for cells in case.cells.values()), default=0)
 
 
 def _row(case: Case, modes: Sequence[str], measure: Measure) -> list[str]:
@@ -286,6 +282,10 @@ def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
     return number(value) if isinstance(value, float) else str(value)
+
+
+def _counted(rounds: int) -> str:
+    return f"{rounds} round" if rounds == 1 else f"{rounds} rounds"
 
 
 def _duration(seconds: float) -> str:

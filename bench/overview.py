@@ -25,7 +25,7 @@ def _sum_cell(case: Case, mode: str, figure: Figure, language: Language) -> str:
     found = figures.total(case, mode, figure.names)
     if found is None:
         return say("no figure", language)
-    lines = [number(found.middle), ends(found)]
+    lines = [number(found.middle)] + ([] if found.least == found.most else [ends(found)])
     ratio = figures.ratio(case, mode, figure.names)
     if ratio and mode != DIRECT:
         lines.append(times(ratio))

@@ -168,7 +168,7 @@ def test_nothing_is_concluded_from_few_rounds(tmp_path: Path) -> None:
             case.cells = {mode: cells[:-1] for mode, cells in case.cells.items()}
     assert answer(found).concluded == []
     markdown, _ = report(found, tmp_path)
-    assert "**4 rounds were made, 5 are needed" in markdown
+    assert "**4 rounds, 5 are needed" in markdown
     assert "Take " not in markdown
 
 
