@@ -54,10 +54,16 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     expires: float | None
 
     def may_join(self, group: str) -> bool:
-        return self.groups is None or any(matches(pattern, group) for pattern in self.groups)
+        return _covers(self.groups, group)
 
     def may_publish(self, group: str) -> bool:
-        return self.publish is None or any(matches(pattern, group) for pattern in self.publish)
+        return _covers(self.publish, group)
+
+
+def _covers(patterns: _Patterns | None, group: str) -> bool:
+    if patterns is None or group in patterns or "*" in patterns:
+        return True
+    return any(matches(pattern, group) for pattern in patterns)
 
 
 def unrestricted(client: str) -> Grant:

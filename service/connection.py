@@ -129,7 +129,8 @@ class Connection(WebSocketHandler):
         if self.request.method != "GET":
             raise MethodNotAllowed("GET only")
         handshake.check_upgrade(headers)
-        door.origins.check(headers.get("Origin"), headers.get("Host"))
+        if "Origin" in headers:
+            door.origins.check(headers["Origin"], headers["Host"])
         query = handshake.read_query(self.query)
         grant = self._authenticate(query)
         asked = handshake.asked(grant.client, query)

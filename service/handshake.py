@@ -30,7 +30,7 @@ def check_upgrade(headers: HTTPHeaders) -> None:
         key = b""
     if len(key) != 16:
         raise BadRequest("Sec-WebSocket-Key must be 16 bytes in base64")
-    if headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers:
+    if "Transfer-Encoding" in headers or ("Content-Length" in headers and headers["Content-Length"] != "0"):
         raise BadRequest("a handshake has no body")
 
 
@@ -56,8 +56,9 @@ def subprotocol(headers: HTTPHeaders) -> str | None:
 
 
 def _offered(headers: HTTPHeaders) -> list[str]:
-    text = headers.get("Sec-WebSocket-Protocol")
-    return [name.strip() for name in text.split(",")] if text else []
+    if "Sec-WebSocket-Protocol" not in headers:
+        return []
+    return [name.strip() for name in headers["Sec-WebSocket-Protocol"].split(",")]
 
 
 def token_in(headers: HTTPHeaders, query: dict[str, str]) -> str:
