@@ -131,7 +131,7 @@ class Ingress:
         args += [entry.id for entry in failed]
         token, last, counts, found = await self._life.run(redis_scripts.INGRESS, names, *args)
         if self._token and token.decode() != self._token:
-            raise BrokerDown("the ingress lease has gone to another node")
+            raise BrokerDown("the ingress lease is gone, or another node has it")
         self._token, self._last = token.decode(), last
         for entry in rejected:
             del self._entries[entry.id]

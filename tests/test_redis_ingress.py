@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from service.model import Position
 from tests.broker_contract import push
-from tests.redis_nodes import FAST, Node
+from tests.redis_nodes import FAST, Node, shorter
 from tests.redis_server import RedisServer
 from tests.support import Logs, eventually
 
@@ -22,6 +24,10 @@ def rejected(server: RedisServer) -> list[dict[str, str]]:
 
 async def _heard(node: Node, count: int) -> None:
     await eventually(lambda: len(node.heard.events) == count)
+
+
+async def _heard_last(node: Node, data: list[bytes]) -> None:
+    await eventually(lambda: node.heard.data("group:a")[-len(data) :] == data)
 
 
 async def test_an_entry_reaches_every_follower_on_every_node_once():
@@ -247,3 +253,57 @@ async def test_entries_come_through_after_a_flush():
             server.command("FLUSHALL")
             server.command("XADD", "tidegate:push", "1-1", "group", "a", "data", "1")
             await eventually(lambda: server.command("XLEN", node.broker.life.keys.journal("group:a")) == 1)
+
+
+async def test_a_reader_whose_lease_is_gone_does_not_wait_for_it():
+    with RedisServer() as server:
+        async with Node(server, "n1", timing=shorter(lease_s=5)) as node:
+            await node.up()
+            await eventually(lambda: node.broker.ingress._token)
+            server.command("DEL", "tidegate:push:lease")
+            add(server, "group", "a", "data", "1")
+            await eventually(lambda: server.command("XLEN", node.broker.life.keys.journal("group:a")) == 1, 2.5)
+
+
+@pytest.mark.parametrize("trouble", ["flushed", "restarted"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_comes_while_redis_is(trouble: str, when: str):
+    """The reader holds an entry, ``when`` it journals it: what Redis has at the end is journalled once."""
+    with RedisServer(appendonly="yes", appendfsync="always") as server:
+        async with Node(server, "n1") as one, Node(server, "n2") as two:
+            for node in (one, two):
+                await node.up()
+                await node.broker.subscribe("group:a")
+            reads = await eventually(lambda: next((node for node in (one, two) if node.broker.ingress._token), None))
+            publish = reads.broker.streams.publish
+            holds, go_on = asyncio.Event(), asyncio.Event()
+
+            async def publish_held(publications: Any, **options: Any) -> Any:
+                if not options.get("token"):
+                    return await publish(publications, **options)
+                answers = await publish(publications, **options) if when == "after" else []
+                holds.set()
+                await go_on.wait()
+                return answers or await publish(publications, **options)
+
+            reads.broker.streams.publish = publish_held
+            add(server, "group", "a", "data", "1", "key", "k")
+            await holds.wait()
+            with server.client.pipeline(transaction=True) as step:
+                if trouble == "flushed":
+                    step.flushall()
+                for data in ("2", "3"):
+                    step.xadd("tidegate:push", {"group": "a", "data": data})
+                step.execute()
+            if trouble == "restarted":
+                await asyncio.to_thread(server.restart)
+            go_on.set()
+            await eventually(lambda: server.command("XLEN", "tidegate:push") == 0, 10)
+            expected = [b"2", b"3"] if trouble == "flushed" else [b"1", b"2", b"3"]
+            page = await two.broker.history("group:a", None, messages=10, size=1000)
+            assert [message.data for message in page.messages] == expected
+            assert rejected(server) == []
+            for node in (one, two):
+                await _heard_last(node, [b"2", b"3"])
+                told = node.heard.data("group:a")
+                assert told == [b"1", b"2", b"3"] or (told == expected and trouble == "flushed")

@@ -4,7 +4,7 @@
 -- ARGV: generation node token lease_ms messages bytes key_ms, then
 --   number of done: id, keep (1: its key lives on for key_ms, 0: it goes);
 --   number of rejected: id, address, size, reason, data;  number of failed: id.
--- token '' asks for the lease. Answers {token ('' while another has the lease), last delivered id,
+-- token '' asks for the lease. Answers {token ('' while another has the lease, or where it is gone), last delivered id,
 --   {failures of each failed}, {id, bytes of data, {field, value, …}} of each entry}; values are cut after ``bytes``.
 --@common
 if stale() then
@@ -18,6 +18,8 @@ if holder then
   if holder ~= token then
     return { '', '', {}, {} }
   end
+elseif token ~= '' then
+  return { '', '', {}, {} } -- its round is over: whoever takes the lease reads first what is pending
 else
   token = ARGV[2] .. ':' .. int(redis.call('HINCRBY', life, 'writes', 1))
   fresh = true
