@@ -31,13 +31,14 @@ def test_everybody_gets_everything_once_and_in_order_or_is_told(tmp_path):
     run(tmp_path, 20)
 
 
-@pytest.mark.timeout(seconds=120)
+@pytest.mark.slow
 def test_a_push_that_is_answered_behind_the_reset_for_its_loss_is_no_complaint(tmp_path):
-    """What seed 414931 once met on an overloaded machine, made to happen."""
+    """How a runner that stood still for a moment could complain of seed 414931, once, that a message never came."""
     scenario = run(tmp_path, 9, seed=3, faults={"flush_before_answer": 1}, most=1, every_s=5, rate=160)
     (push,) = (push for push in scenario.ledger.pushes if push.pusher == "late")
     followers = [told for reader in scenario.readers if (told := reader.told.get(push.stream)) is not None]
     assert not any(push.id in told.heard for told in followers)
+    assert push.accepted_s is not None
     assert any(told.resets_s[-1] < push.accepted_s for told in followers)
 
 
