@@ -1,6 +1,8 @@
 /* The receiving side of the load client: many WebSockets read by one thread, at the least cost that can be had, so that
  * the server is what is measured. Each message is checked. crowd.py loads it as a library. */
 #define _GNU_SOURCE
+#include <errno.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,13 +11,20 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { MOST = 65536, BYTES = 65536, EVENTS = 512, ID = 64 };
+enum { MOST = 65536, BYTES = 65536, EVENTS = 512, ID = 64, CUT = 1006 };
+enum state { OPEN, CONNECTING, UPGRADING, GREETED }; /* GREETED: 101 has come, welcome has not */
 
 struct client {
     long next;            /* the offset that must come next */
     long asked, answered; /* round trips: the number of the request that is under way, and how many are to be made */
     unsigned char *rest;  /* of a frame that has come in part */
     size_t rest_bytes;
+    enum state state;
+    const char *request;                /* while it is not OPEN */
+    long goal;                          /* it is complete when this offset comes next */
+    int64_t begun_ns, complete_ns;      /* of its dialling */
+    int code;                           /* why it was closed; CUT without a close frame; 0 while it is open */
+    long place, replies;                /* in what asks or pushes, and how many came */
 };
 
 static struct client clients[MOST];
@@ -43,10 +52,25 @@ static void complain(const unsigned char *text, size_t length, long wanted) {
     if (!wrong++) snprintf(first_wrong, sizeof first_wrong, "%.*s instead of %ld", (int)(length < 80 ? length : 80), text, wanted);
 }
 
+static int64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 static void say(int fd, unsigned char opcode, const unsigned char *text, size_t length) {
-    unsigned char frame[140] = {(unsigned char)(0x80 | opcode), (unsigned char)(0x80 | length), key[0], key[1], key[2], key[3]};
-    for (size_t i = 0; i < length; i++) frame[6 + i] = text[i] ^ key[i & 3];
-    if (send(fd, frame, length + 6, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)(length + 6)) closed++;
+    static unsigned char frame[BYTES + 8];
+    size_t at = 2;
+    frame[0] = (unsigned char)(0x80 | opcode);
+    frame[1] = (unsigned char)(0x80 | (length < 126 ? length : 126));
+    if (length >= 126) {
+        frame[at++] = (unsigned char)(length >> 8);
+        frame[at++] = (unsigned char)length;
+    }
+    memcpy(frame + at, key, 4);
+    at += 4;
+    for (size_t i = 0; i < length; i++) frame[at + i] = text[i] ^ key[i & 3];
+    if (send(fd, frame, length + at, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)(length + at)) closed++;
 }
 
 static void ask(int fd) {
@@ -65,6 +89,90 @@ static void on_answer(int fd, const unsigned char *text, size_t length) {
     if (++client->asked < client->answered) ask(fd);
 }
 
+/* Questions: so many in flight in all, spread over clients in turn; how long each took. */
+enum kind { HEARTBEAT, PING, CALL };
+static struct {
+    enum kind kind;
+    const int *fds;
+    long count, total, asked, answered;
+    int bytes;            /* of a call's data */
+    int64_t *sent, *took; /* ns by number; took is -1 until the answer */
+} asking;
+
+/* A call's data: a JSON string that begins with its number. */
+static int data_of(char *text, long number) {
+    int length = sprintf(text, "\"%010ld", number);
+    memset(text + length, 'x', (size_t)(asking.bytes - length - 1));
+    text[asking.bytes - 1] = '"';
+    return asking.bytes;
+}
+
+static void ask_next(void) {
+    static char text[BYTES];
+    if (asking.asked == asking.total) return;
+    long number = asking.asked++;
+    int length = 0;
+    if (asking.kind == HEARTBEAT) length = sprintf(text, "ping");
+    if (asking.kind == PING) length = sprintf(text, "{\"type\":\"ping\",\"id\":%ld}", number);
+    if (asking.kind == CALL) {
+        length = sprintf(text, "{\"type\":\"call\",\"id\":%ld,\"method\":\"echo\",\"data\":", number);
+        length += data_of(text + length, number);
+        text[length++] = '}';
+    }
+    asking.sent[number] = now_ns();
+    say(asking.fds[number % asking.count], 1, (unsigned char *)text, (size_t)length);
+}
+
+/* The number of the question that this answers; -1 if it answers none of this client's. */
+static long answered_by(struct client *client, const unsigned char *text, size_t length) {
+    static char wanted[BYTES];
+    int size;
+    if (asking.kind == HEARTBEAT) /* they have no numbers: the oldest one's */
+        return length == 4 && !memcmp(text, "pong", 4) ? client->place + asking.count * client->replies : -1;
+    const char *head = asking.kind == PING ? "{\"type\":\"pong\",\"id\":" : "{\"type\":\"reply\",\"id\":";
+    size_t at = strlen(head);
+    if (length <= at || memcmp(text, head, at)) return -1;
+    long number = strtol((const char *)text + at, NULL, 10);
+    if (number % asking.count != client->place) return -1;
+    if (asking.kind == PING) return number;
+    size = sprintf(wanted, "%s%ld,\"status\":200,\"data\":", head, number);
+    size += data_of(wanted + size, number);
+    wanted[size++] = '}';
+    return length == (size_t)size && !memcmp(text, wanted, length) ? number : -1;
+}
+
+static void on_reply(int fd, const unsigned char *text, size_t length) {
+    struct client *client = clients + fd;
+    long number = answered_by(client, text, length);
+    if (number < 0 || number >= asking.asked || asking.took[number] >= 0) {
+        complain(text, length, client->place + asking.count * client->replies);
+        return;
+    }
+    client->replies++;
+    asking.took[number] = now_ns() - asking.sent[number];
+    asking.answered++;
+    received++;
+    ask_next();
+}
+
+/* Pushes: when each was due, and how long each of its deliveries took from then on. */
+static struct {
+    long first, turns, batch, audience; /* first offset; clients in turn; messages and deliveries of each push */
+    long total, begun, delivered, accepted;
+    int64_t *due, *took;
+} pushing;
+
+static void on_delivery(struct client *client, long offset) {
+    long number = (offset - pushing.first) / pushing.batch * pushing.turns + (pushing.turns > 1 ? client->place : 0);
+    if (number < 0 || number >= pushing.begun || pushing.delivered >= pushing.total * pushing.audience) {
+        complain((const unsigned char *)"a message that nobody pushed", 28, offset);
+        return;
+    }
+    pushing.took[pushing.delivered++] = now_ns() - pushing.due[number];
+}
+
+static void check_complete(struct client *client);
+
 static void on_message(int fd, const unsigned char *text, size_t length) {
     static unsigned char last[BYTES]; /* all get the same: it is looked into once */
     static size_t last_length;
@@ -72,6 +180,16 @@ static void on_message(int fd, const unsigned char *text, size_t length) {
     struct client *client = clients + fd;
     if (client->answered) {
         on_answer(fd, text, length);
+        return;
+    }
+    if (asking.total) {
+        on_reply(fd, text, length);
+        return;
+    }
+    if (client->state == GREETED) {
+        if (length < 17 || memcmp(text, "{\"type\":\"welcome\"", 17)) complain(text, length, 0);
+        client->state = OPEN;
+        check_complete(client);
         return;
     }
     if (length != last_length || memcmp(text, last, length)) {
@@ -84,11 +202,70 @@ static void on_message(int fd, const unsigned char *text, size_t length) {
     if (last_offset != client->next) complain(text, length, client->next);
     client->next = last_offset + 1;
     received++;
+    if (pushing.total) on_delivery(client, last_offset);
+    if (!client->complete_ns) check_complete(client);
 }
 
-static void leave(int fd) {
+/* Dialling: clients that connect, so many under way at once. */
+static struct {
+    const int *fds;
+    const char *const *requests;
+    const char *accept;
+    struct sockaddr_in address;
+    long count, begun, complete, failed;
+} dialling;
+
+static void leave(int fd, int code) {
     closed++;
+    if (!clients[fd].complete_ns) dialling.failed++;
+    clients[fd].code = code;
     epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static void dial_next(void) {
+    if (dialling.begun == dialling.count) return;
+    int fd = dialling.fds[dialling.begun];
+    struct epoll_event event = {.events = EPOLLOUT, .data.fd = fd};
+    struct client *client = clients + fd;
+    client->state = CONNECTING;
+    client->request = dialling.requests[dialling.begun++];
+    client->begun_ns = now_ns();
+    client->complete_ns = 0;
+    epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+    if (connect(fd, (struct sockaddr *)&dialling.address, sizeof dialling.address) && errno != EINPROGRESS) leave(fd, CUT);
+}
+
+static void on_connected(int fd) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    struct client *client = clients + fd;
+    size_t length = strlen(client->request);
+    if (send(fd, client->request, length, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)length) {
+        leave(fd, CUT);
+        return;
+    }
+    client->state = UPGRADING;
+    epoll_ctl(poller, EPOLL_CTL_MOD, fd, &event);
+}
+
+/* How long the head of the answer is; 0 while it is not whole. */
+static size_t upgrade(int fd, const unsigned char *data, size_t length) {
+    const unsigned char *end = memmem(data, length, "\r\n\r\n", 4);
+    if (!end) return 0;
+    size_t head = (size_t)(end - data) + 4;
+    if (memcmp(data, "HTTP/1.1 101", 12) || !memmem(data, head, dialling.accept, strlen(dialling.accept))) {
+        complain(data, head, 101);
+        leave(fd, CUT);
+        return length;
+    }
+    clients[fd].state = GREETED;
+    return head;
+}
+
+static void check_complete(struct client *client) {
+    if (client->state != OPEN || client->next < client->goal) return;
+    client->complete_ns = now_ns();
+    dialling.complete++;
+    dial_next();
 }
 
 /* Whole frames; how many bytes they were. */
@@ -109,7 +286,7 @@ static size_t take(int fd, unsigned char *data, size_t length) {
         if (opcode == 1) on_message(fd, text, size);
         else if (opcode == 9) say(fd, 10, text, size);
         else if (opcode == 8) {
-            leave(fd);
+            leave(fd, size < 2 ? 1005 : text[0] << 8 | text[1]);
             return length;
         }
         at += header + size;
@@ -124,12 +301,13 @@ static void on_readable(int fd) {
     if (rest) memcpy(buffer, client->rest, rest);
     ssize_t got = recv(fd, buffer + rest, BYTES, MSG_DONTWAIT);
     if (got <= 0) {
-        leave(fd);
+        leave(fd, CUT);
         return;
     }
-    size_t length = rest + (size_t)got;
+    size_t length = rest + (size_t)got, taken = 0;
     buffer[length] = 0;
-    size_t taken = take(fd, buffer, length);
+    if (client->state == UPGRADING) taken = upgrade(fd, buffer, length);
+    if (client->state != UPGRADING) taken += take(fd, buffer + taken, length - taken);
     client->rest_bytes = length - taken;
     if (client->rest_bytes) {
         client->rest = realloc(client->rest, client->rest_bytes);
@@ -140,14 +318,58 @@ static void on_readable(int fd) {
     }
 }
 
+/* The publisher: one kept HTTP connection. Its answers are counted; one that is no 2xx is wrong. */
+static int publisher = -1;
+
+static void on_accepted(void) {
+    static unsigned char buffer[BYTES + 1];
+    static size_t length;
+    ssize_t got = recv(publisher, buffer + length, BYTES - length, MSG_DONTWAIT);
+    if (got <= 0) {
+        complain((const unsigned char *)"the publisher was cut off", 25, 0);
+        epoll_ctl(poller, EPOLL_CTL_DEL, publisher, NULL);
+        return;
+    }
+    length += (size_t)got;
+    for (;;) {
+        buffer[length] = 0;
+        unsigned char *end = memmem(buffer, length, "\r\n\r\n", 4);
+        char *size = end ? strcasestr((char *)buffer, "\r\ncontent-length:") : NULL;
+        if (!end || !size) return;
+        size_t whole = (size_t)(end - buffer) + 4 + strtoul(size + 17, NULL, 10);
+        if (length < whole) return;
+        if (memcmp(buffer, "HTTP/1.1 20", 11)) complain(buffer, whole, 202);
+        pushing.accepted++;
+        length -= whole;
+        memmove(buffer, buffer + whole, length);
+    }
+}
+
+/* One turn: waits for something to read, at most so long. 0: nothing came. */
+static int turn(int64_t wait_ns) {
+    struct epoll_event events[EVENTS];
+    struct timespec wait = {wait_ns / 1000000000, wait_ns % 1000000000};
+    int ready = epoll_pwait2(poller, events, EVENTS, &wait, NULL);
+    for (int i = 0; i < ready; i++) {
+        int fd = events[i].data.fd;
+        if (fd == publisher) on_accepted();
+        else if (clients[fd].state == CONNECTING) on_connected(fd);
+        else on_readable(fd);
+    }
+    return ready > 0;
+}
+
 /* Reads until so many messages have come in all, or for so long nothing has. */
 void crowd_collect(long target, int wait_ms) {
-    struct epoll_event events[EVENTS];
     do {
-        int ready = epoll_wait(poller, events, EVENTS, received < target ? wait_ms : 0);
-        if (ready <= 0) return;
-        for (int i = 0; i < ready; i++) on_readable(events[i].data.fd);
+        if (!turn(received < target ? wait_ms * 1000000LL : 0)) return;
     } while (received < target || !target);
+}
+
+/* Reads whatever comes within this time. */
+void crowd_listen(int for_ms) {
+    int64_t until = now_ns() + for_ms * 1000000LL, left;
+    while ((left = until - now_ns()) > 0) turn(left);
 }
 
 /* Each of these clients asks so many times, the next when it has its answer. */
@@ -161,4 +383,91 @@ void crowd_echo(const int *fds, int count, long times, int wait_ms) {
     crowd_collect(target, wait_ms);
     crowd_collect(target, 0);
     for (int i = 0; i < count; i++) clients[fds[i]].answered = 0;
+}
+
+/* These clients connect to this port of 127.0.0.1, ``at_once`` under way, until each has its welcome and all up to
+ * before its goal. Returns how many have. */
+long crowd_dial(const int *fds, const char *const *requests, long count, const long *next, const long *goals, long at_once,
+                int port, const char *accept, int wait_ms) {
+    if (poller < 0) poller = epoll_create1(0);
+    dialling.address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    dialling.address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    dialling.fds = fds, dialling.requests = requests, dialling.accept = accept;
+    dialling.count = count, dialling.begun = dialling.complete = dialling.failed = 0;
+    for (long i = 0; i < count; i++) {
+        if (fds[i] >= MOST) return -1;
+        clients[fds[i]] = (struct client){.next = next[i], .goal = goals[i]};
+    }
+    while (dialling.begun < at_once && dialling.begun < count) dial_next();
+    while (dialling.complete < count && !dialling.failed && turn(wait_ms * 1000000LL)) {}
+    return dialling.complete;
+}
+
+int64_t crowd_begun_ns(int fd) { return clients[fd].begun_ns; }
+int64_t crowd_complete_ns(int fd) { return clients[fd].complete_ns; }
+int crowd_code(int fd) { return clients[fd].code; }
+
+/* It is not read from any more; its socket may be closed. */
+void crowd_drop(int fd) {
+    if (!clients[fd].code) epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);
+    else closed--;
+    free(clients[fd].rest);
+    clients[fd] = (struct client){0};
+}
+
+/* It stops reading, or goes on. */
+void crowd_mute(int fd, int muted) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    epoll_ctl(poller, muted ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, fd, &event);
+}
+
+/* ``total`` questions, ``in_flight`` at a time, spread over these clients in turn. Returns how many were answered. */
+long crowd_ask(const int *fds, long count, long total, long in_flight, int kind, int bytes, int64_t *sent, int64_t *took,
+               int wait_ms) {
+    for (long i = 0; i < count; i++) clients[fds[i]].place = i, clients[fds[i]].replies = 0;
+    for (long i = 0; i < total; i++) took[i] = -1;
+    asking.kind = (enum kind)kind, asking.fds = fds, asking.count = count, asking.total = total;
+    asking.asked = asking.answered = 0;
+    asking.bytes = bytes, asking.sent = sent, asking.took = took;
+    while (asking.asked < in_flight && asking.asked < total) ask_next();
+    while (asking.answered < total && turn(wait_ms * 1000000LL)) {}
+    turn(0); /* what is too much */
+    asking.total = 0;
+    return asking.answered;
+}
+
+/* Sends each request over the publisher's connection: each when it is due (``every_ns`` apart), or, without an interval,
+ * when all of the one before has arrived. ``turns``: clients in turn, each its own stream; 1: all get each. A request has
+ * ``batch`` messages and makes ``audience`` deliveries, for all of which ``took`` has room. Returns how many came, -1 where a
+ * push was not accepted. */
+long crowd_push(int fd, const char *const *requests, long count, int64_t every_ns, const int *fds, long members, long turns,
+                long batch, long audience, long first, int64_t *due, int64_t *took, int wait_ms) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    if (publisher != fd) epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+    publisher = fd;
+    for (long i = 0; i < members; i++) clients[fds[i]].place = i;
+    pushing.first = first, pushing.turns = turns, pushing.batch = batch, pushing.audience = audience;
+    pushing.total = count;
+    pushing.begun = pushing.delivered = pushing.accepted = 0;
+    pushing.due = due, pushing.took = took;
+    int64_t began = now_ns();
+    for (;;) {
+        int64_t now = now_ns(), wait = wait_ms * 1000000LL;
+        int arrived = pushing.delivered >= pushing.begun * audience && pushing.accepted >= pushing.begun, late = 1;
+        if (pushing.begun < count && (every_ns ? now >= began + pushing.begun * every_ns : arrived)) {
+            const char *request = requests[pushing.begun];
+            size_t length = strlen(request);
+            due[pushing.begun] = every_ns ? began + pushing.begun * every_ns : now;
+            pushing.begun++;
+            if (send(fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) break;
+            continue;
+        }
+        if (pushing.begun == count && arrived) break;
+        if (every_ns && pushing.begun < count) wait = began + pushing.begun * every_ns - now, late = 0;
+        if (!turn(wait) && late) break;
+    }
+    turn(0); /* what is too much */
+    long delivered = pushing.accepted == count ? pushing.delivered : -1;
+    pushing.total = 0;
+    return delivered;
 }

@@ -130,7 +130,7 @@ class Window:
 
     def __init__(self, pids: list[int]) -> None:
         self._pids = pids
-        _quiet(pids)
+        come_to_rest(pids)
         self._began = (cpu_s(pids), time.process_time(), time.monotonic())
 
     def close(self) -> dict[str, float]:
@@ -141,7 +141,7 @@ class Window:
         return {"server_cpu_s": server_s, "client_cpu_s": client_s, "wall_s": wall_s}
 
 
-def _quiet(pids: list[int]) -> None:
+def come_to_rest(pids: list[int]) -> None:
     """Returns when the server does next to nothing, or has not come to rest."""
     deadline_s = time.monotonic() + QUIET_S
     before = cpu_s(pids)
@@ -294,7 +294,7 @@ class Load:
     async def settle(self, pids: list[int]) -> dict[str, Any]:
         """Until the server is at rest."""
         await asyncio.sleep(0.2)
-        _quiet(pids)
+        come_to_rest(pids)
         return {}
 
     def _check(self) -> None:
@@ -339,11 +339,11 @@ def _knock(urls: list[str], tokens: Sequence[str | None], welcome: bool) -> list
     return shake_hands(requests, WELCOME if welcome else b"")
 
 
-async def _obey() -> None:
+async def obey(load: Load) -> None:
+    """Until there are no more orders."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LINE_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    load = Load()
     ticking = asyncio.create_task(_tick(load))
     while line := await reader.readline():
         order = json.loads(line)
@@ -366,4 +366,4 @@ async def _tick(load: Load) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(_obey())
+        uvloop.run(obey(Load()))

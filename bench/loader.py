@@ -17,10 +17,10 @@ ANSWER_S = 600.0
 
 
 class Loader(Program):
-    """A load client on its own core; use it as a context."""
+    """A load client on its own core; use it as a context. ``orders``: the module that has them."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        args = [sys.executable, "-m", "bench.load"]
+    def __init__(self, folder: Path, name: str, orders: str = "bench.load") -> None:
+        args = [sys.executable, "-m", orders]
         super().__init__(f"load-{name}".replace(" ", "-"), args, folder, core=LOAD_CORE, piped=True)
 
     def __enter__(self) -> Loader:

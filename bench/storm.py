@@ -25,10 +25,10 @@ def accept(key: str) -> bytes:
     return base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest())
 
 
-_ACCEPT = accept(_KEY)
+ACCEPT = accept(_KEY)
 
 
-def make_tokens(key: str | None, count: int, salt: int = 0) -> list[str]:
+def make_tokens(key: str | None, count: int, salt: int = 0, prefix: str = "c") -> list[str]:
     """For clients c0, c1, …: they may join any group; the same ones for the same ``salt``."""
     if key is None:
         return []
@@ -36,7 +36,7 @@ def make_tokens(key: str | None, count: int, salt: int = 0) -> list[str]:
     claims: dict[str, Any] = {"exp": expires, "groups": ["*"]}
     if salt:
         claims["jti"] = str(salt)
-    return [jwt.encode({"sub": f"c{number}", **claims}, key, algorithm="HS256") for number in range(count)]
+    return [jwt.encode({"sub": f"{prefix}{number}", **claims}, key, algorithm="HS256") for number in range(count)]
 
 
 def split(url: str) -> tuple[str, int, str]:
@@ -58,7 +58,7 @@ def _source(number: int) -> str:
     return f"127.0.{1 + number % 8}.{1 + time.monotonic_ns() % 200}"
 
 
-def _bound(number: int) -> socket.socket:
+def bound(number: int) -> socket.socket:
     sock = socket.socket()
     sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect
     sock.bind((_source(number), 0))
@@ -67,7 +67,7 @@ def _bound(number: int) -> socket.socket:
 
 def socket_factory(number: int) -> Callable[[Any], socket.socket]:
     def make(url: Any) -> socket.socket:
-        sock = _bound(number)
+        sock = bound(number)
         sock.setblocking(False)
         return sock
 
@@ -83,7 +83,7 @@ def shake_hands(requests: list[tuple[tuple[str, int], bytes]], greeting: bytes) 
     socks: list[socket.socket] = []
     while len(socks) < len(requests):
         while begun < len(requests) and len(open_socks) < AT_ONCE:
-            sock = _bound(begun)
+            sock = bound(begun)
             address, request = requests[begun]
             sock.connect(address)
             sock.send(request)
@@ -101,7 +101,7 @@ def shake_hands(requests: list[tuple[tuple[str, int], bytes]], greeting: bytes) 
                     raise LoadError(f"a handshake ended with {answer[:200]!r}")
                 answers[fd] = answer
                 continue
-            if not head.startswith(b"HTTP/1.1 101") or _ACCEPT not in head:
+            if not head.startswith(b"HTTP/1.1 101") or ACCEPT not in head:
                 raise LoadError(f"a handshake was answered with {head[:200]!r}")
             poller.unregister(fd)
             answers.pop(fd, None)

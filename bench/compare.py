@@ -1,0 +1,198 @@
+"""Which nginx mode should I use? All four against the same service and REST application, side by side.
+
+Rounds are interleaved between the modes (A B C D A B C D), the first is for warming up; what is measured is on one core
+and the load on the other. A cell in which a message was lost, repeated or out of order, or a call was answered by
+another than the mode's own caller, has a fault and no figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import comparison_report, modes, parts, parts_push, parts_trouble, report
+from bench.comparison import MODES, Case, Cell, Comparison, Part
+from bench.parts import FULL, QUICK, Plan, Size, Turn, Work
+from bench.processes import LOAD_CORE, BenchError
+from bench.progress import Progress
+from bench.publisher import LoadError
+from bench.stand import Stand
+
+PLANS = {
+    "handshake": parts.handshake,
+    "storm": parts_trouble.storm,
+    "idle": parts_trouble.idle,
+    "heartbeat": parts.heartbeat,
+    "call": parts.call,
+    "push": lambda size: parts_push.Pushes(size).plan(),
+    "slow": parts_trouble.slow,
+    "reload": parts_trouble.reload,
+    "growth": parts_trouble.growth,
+}
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser("compare", help="direct, plain, njs and openresty, side by side")
+    parser.add_argument("--quick", action="store_true", help="small and short, to see that it works; concludes nothing")
+    parser.add_argument("--only", action="append", choices=PLANS, metavar="PART", help=f"one of {', '.join(PLANS)}")
+    parser.add_argument("--modes", type=_modes, default=list(MODES), help="in this order (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, help="in place of the size's own")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: bench/results/<date>-<machine>)")
+    parser.set_defaults(run=run)
+
+
+def _modes(text: str) -> list[str]:
+    chosen = text.split(",")
+    if unknown := [name for name in chosen if name not in MODES]:
+        raise argparse.ArgumentTypeError(f"no mode {unknown[0]}; there are {', '.join(MODES)}")
+    return [name for name in MODES if name in chosen]
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when all was measured, 1 when something was wrong or could not be, 130 after Ctrl-C."""
+    if (os.cpu_count() or 1) < 2:
+        print("two cores are needed: one for what is measured, one for the load", file=sys.stderr)
+        return 1
+    size = QUICK if args.quick else FULL
+    out = args.out or (Path(tempfile.mkdtemp(prefix="bench-")) if args.quick else report.results_folder())
+    out.mkdir(parents=True, exist_ok=True)
+    plans = [plan(size) for name, plan in PLANS.items() if not args.only or name in args.only]
+    _raise_limits()
+    found = Comparison(
+        command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        began=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        seconds=0.0,
+        rounds=args.rounds or size.rounds,
+        modes=args.modes,
+        machine={**report.machine(), **modes.versions()},
+        conditions=_conditions(size),
+    )
+    broken_off = False
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            Path(folder).chmod(0o755)  # nginx' worker is another user
+            Run(found, plans, Path(folder), out).measure()
+        found.complete = not found.problems
+    except KeyboardInterrupt:
+        broken_off = True
+    except BenchError as exc:
+        found.problems.append(str(exc))
+    found.write(out / "raw.json")
+    comparison_report.write(found, out)
+    for problem in found.problems:
+        print(problem)
+    if args.quick:
+        print("This was quick: the figures show that the commands work, and no more.")
+    print(f"Results: {out / 'report.html'}")
+    return 130 if broken_off else 0 if found.complete else 1
+
+
+class Run:
+    """Makes the cells. Modes that parts share are started once, with the REST application; a mode in which something
+    went wrong is started anew."""
+
+    def __init__(self, found: Comparison, plans: list[Plan], folder: Path, out: Path) -> None:
+        self._found = found
+        self._plans = plans
+        self._folder = folder
+        self._out = out
+        self._stands: dict[str, Stand] = {}
+        self._stack = ExitStack()
+        self._started = 0
+        self._began_s = time.monotonic()
+
+    def measure(self) -> None:
+        """What is there is written after each part. Raises BenchError if a mode cannot be started."""
+        total_s = sum(work.about_s for plan in self._plans for _, work, _ in self._order(plan))
+        with Progress(total_s) as progress, self._stack:
+            try:
+                for plan in self._plans:
+                    self._part(plan, progress)
+                    self._found.seconds = time.monotonic() - self._began_s
+                    self._found.write(self._out / "raw.json")
+                    progress.done(plan.title)
+            finally:
+                self._found.seconds = time.monotonic() - self._began_s
+                for stand in self._stands.values():
+                    stand.__exit__()
+
+    def _order(self, plan: Plan) -> Iterator[tuple[int, Work, str]]:
+        """All cells of a part: round, case and mode. Each case is made in one mode after the other."""
+        for number in range(1 if plan.fresh is not None else 0, self._found.rounds + 1):
+            for work in plan.works:
+                for mode in self._found.modes:
+                    if mode in work.modes:
+                        yield number, work, mode
+
+    def _part(self, plan: Plan, progress: Progress) -> None:
+        cases = {
+            work.name: Case(work.name, work.title, work.open_loop)
+            for work in plan.works
+            if set(work.modes) & set(self._found.modes)
+        }
+        part = Part(plan.name, plan.title, plan.how, plan.measures, list(cases.values()), dict(plan.curves))
+        self._found.parts.append(part)
+        begun: dict[str, int] = {}  # the round that a mode's clients are there for
+        for number, work, mode in self._order(plan):
+            progress.say(f"{plan.title}, {cases[work.name].title}: {mode}", number, self._found.rounds, work.about_s)
+            cell = self._cell(plan, work, mode, Turn(number, cases[work.name]), begun)
+            if cell.fault:
+                self._found.problems.append(f"{plan.title}, {cases[work.name].title}, {mode}: {cell.fault}")
+            if number:
+                cases[work.name].cells.setdefault(mode, []).append(cell)
+        for mode in begun:
+            if mode in self._stands:
+                self._stands[mode].ask("leave_all")
+
+    def _cell(self, plan: Plan, work: Work, mode: str, turn: Turn, begun: dict[str, int]) -> Cell:
+        try:
+            if plan.fresh is not None:
+                with Stand(mode, self._new_folder(mode), plan.fresh) as stand:
+                    return work.measure(stand, turn)
+            stand = self._stand(mode)
+            if plan.begin is not None and begun.get(mode) != turn.number:
+                if mode in begun:
+                    stand.ask("leave_all")
+                begun.pop(mode, None)
+                plan.begin(stand, turn.number)
+            begun[mode] = turn.number
+            return work.measure(stand, turn)
+        except (LoadError, BenchError, OSError) as exc:
+            if mode in self._stands:
+                self._stands.pop(mode).__exit__()
+            begun.pop(mode, None)
+            return Cell(fault=str(exc) or type(exc).__name__)
+
+    def _stand(self, mode: str) -> Stand:
+        if mode not in self._stands:
+            self._stands[mode] = Stand(mode, self._new_folder(mode), app=True).__enter__()
+        return self._stands[mode]
+
+    def _new_folder(self, mode: str) -> Path:
+        self._started += 1
+        return self._folder / f"{self._started}-{mode}"
+
+
+def _raise_limits() -> None:
+    """As many files as we may; children have the same."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _conditions(size: Size) -> dict[str, Any]:
+    return {
+        **modes.conditions(),
+        "load": f"a client of its own for each mode on core {LOAD_CORE}, reading and clocks in C (bench/crowd.c)",
+        "CPU": "by the kernel's clock of a process, all threads; of nginx, service and application apart",
+        "rounds": "interleaved, one to warm up dropped (none where processes are started anew), ratios pair by pair",
+        "size": str(size),
+    }
