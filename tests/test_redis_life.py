@@ -122,6 +122,30 @@ async def test_a_flush_changes_every_epoch():
             assert [gap.reason for gap in one.heard.gaps("group:a")] == ["reset"]
 
 
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_crash_right_after_a_flush_brings_nothing_back(went_back, used: bool):
+    """``used``: a push came between the two. Redis has synced all of it."""
+    with RedisServer(appendonly="yes", appendfsync="always") as server:
+        async with Node(server, "n1") as one, Node(server, "n2") as two:
+            await one.broker.subscribe("group:a")
+            before = await push(two.broker, "group:a", b"1", b"2")
+            server.command("FLUSHALL")
+            between = [b"between"] if used else []
+            await push(two.broker, "group:a", *between)
+            server.restart()
+            await one.up()
+            await two.up()
+            after = await push(two.broker, "group:a", b"after", b"more")
+            assert not {position.epoch for position in after} & {position.epoch for position in before}
+            for node in (one, two):
+                assert not await told_that_all_is_well(node, "group:a", before[1])
+                page = await node.broker.history("group:a", before[1], messages=100, size=10_000)
+                assert [message.data for message in page.messages] == [*between, b"after", b"more"]
+            await eventually(lambda: one.heard.data("group:a")[-2:] == [b"after", b"more"])
+            told = one.heard.data("group:a")
+            assert told == [b"1", b"2", *between, b"after", b"more"]
+
+
 async def test_a_failover_to_a_replica_that_lags_changes_every_epoch(went_back):
     with RedisServer() as master:
         async with Node(master, "n1") as one, Node(master, "n2") as two:
