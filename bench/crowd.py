@@ -156,7 +156,7 @@ class Crowd:
         if answered != total:
             self._complain()
             raise LoadError(f"{total - answered} of {total} {kind}s were not answered")
-        return took
+        return list(took)
 
     def push(
         self,
@@ -199,10 +199,8 @@ class Crowd:
         self._target += total
         if delivered != total:
             self._complain()
-            raise LoadError(
-                "pushes were not accepted" if delivered < 0 else f"{total - delivered} of {total} were lost"
-            )
-        return took
+            raise LoadError("a push was not accepted" if delivered < 0 else f"{total - delivered} of {total} were lost")
+        return list(took)
 
     def idle(self) -> None:
         """Answers pings."""

@@ -46,7 +46,7 @@ _MODULES = {
 
 @dataclass
 class Mode:
-    """One that runs. ``programs``: by NGINX, SERVICE and APP, as far as there are; ``port`` is where clients connect."""
+    """One that runs. ``programs``: NGINX, SERVICE and APP, as far as there are; ``port`` is where clients connect."""
 
     name: str
     programs: dict[str, Program]

@@ -194,7 +194,7 @@ def call(size: Size) -> Plan:
     return Plan(
         "call",
         "Calls: from WebSocket to REST and back",
-        "The method `echo` of the example application, with data of this size both ways; over so many fresh connections "
+        "The method `echo` of the example application, with data of this size both ways; over so many new connections "
         "that each stays within what njs spends on one. The application counts who made the requests: a figure is that "
         "of the mode's own caller for at least 99 % of them.",
         [P50, P99, rate("calls"), *cpu("call", "nginx", "service", "app")],

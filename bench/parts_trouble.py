@@ -34,7 +34,7 @@ def storm(size: Size) -> Plan:
         "storm",
         "A storm of clients that come back",
         f"{size.storm} clients are cut at once, {MISSED} messages are pushed to their group, and all connect at once "
-        "with their cursor. A client is back when it has its welcome and what it missed, each message once and in order.",
+        "with their cursor. A client is back when it has its welcome and what it missed, each once and in order.",
         [Measure("back_s", "until all are back", "s"), *cpu("client", "nginx", "service")],
         [Work("storm", f"{size.storm} clients", measure, 2.2)],
         BACK,
@@ -62,8 +62,8 @@ def idle(size: Size) -> Plan:
     return Plan(
         "idle",
         "Idle connections",
-        f"{size.idle} clients in one group, on processes that were just started. Memory is PSS, before and after. CPU is "
-        f"that of control pings every {PING_S:g} s (30 s as shipped), over {size.window_s:g} s.",
+        f"{size.idle} clients in one group, on processes that were just started. Memory is PSS, before and after. CPU "
+        f"is that of control pings every {PING_S:g} s (30 s as shipped), over {size.window_s:g} s.",
         [
             Measure("nginx_kib", "memory of nginx", "KiB per connection"),
             Measure("service_kib", "memory of the service", "KiB per connection"),
