@@ -262,6 +262,14 @@ class EdgeContract(Contract):
             assert await alice.ended() == self.close_code_at_stop
             assert await s.edge.process.ended() == 0
 
+    async def test_a_fast_stop_cuts_everybody_at_once(self, s: Stand) -> None:
+        edge = {"EDGE__SHUTDOWN_TIMEOUT_S": 60}
+        async with stand(self.variant, behind=s, edge=edge) as s, s.peer("alice") as alice:
+            await alice.event()
+            s.edge.process.signal(signal.SIGTERM)
+            assert await alice.ended() is None
+            assert await s.edge.process.ended() == 0
+
 
 async def _is(count: object, wanted: int) -> bool:
     return bool(await count() == wanted)  # type: ignore[operator]
