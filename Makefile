@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system run edge check generated generate format test test-all soak lock bench-peers bench-guard clean
+.PHONY: help setup system run edge check generated generate format test test-all soak lock bench bench-peers bench-guard clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -60,6 +60,10 @@ lock: setup ## Make the locks from pyproject.toml (LOCK=--upgrade for new versio
 
 LOCK_COMMAND = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" --quiet $(LOCK)
+
+bench: setup system ## Compare the nginx modes side by side (ARGS="--quick"; see bench/README.md)
+	@command -v gcc >/dev/null || tools/system.sh install gcc libc6-dev
+	@$(PY) -m bench compare $(ARGS)
 
 bench-peers: setup ## Compare the service with what others would use (ARGS="--quick"; see bench/README.md)
 	@$(PY) -m bench peers $(ARGS)

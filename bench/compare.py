@@ -14,8 +14,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ PLANS = {
     "reload": parts_trouble.reload,
     "growth": parts_trouble.growth,
 }
+
+TRIES = 2  # to start a mode
 
 
 def add_command(commands: Any) -> None:
@@ -84,8 +86,6 @@ def run(args: argparse.Namespace) -> int:
         found.complete = not found.problems
     except KeyboardInterrupt:
         broken_off = True
-    except BenchError as exc:
-        found.problems.append(str(exc))
     found.write(out / "raw.json")
     comparison_report.write(found, out)
     for problem in found.problems:
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 class Run:
     """Makes the cells. Modes that parts share are started once, with the REST application; a mode in which something
-    went wrong is started anew."""
+    went wrong is started anew, and one that does not start twice is given up."""
 
     def __init__(self, found: Comparison, plans: list[Plan], folder: Path, out: Path) -> None:
         self._found = found
@@ -106,80 +106,100 @@ class Run:
         self._folder = folder
         self._out = out
         self._stands: dict[str, Stand] = {}
-        self._stack = ExitStack()
-        self._started = 0
+        self._rounds_of: dict[str, int] = {}  # the round for which a mode's clients are there
+        self._folders = 0
+        self._failed = Counter[str]()
         self._began_s = time.monotonic()
 
     def measure(self) -> None:
-        """What is there is written after each part. Raises BenchError if a mode cannot be started."""
-        total_s = sum(work.about_s for plan in self._plans for _, work, _ in self._order(plan))
-        with Progress(total_s) as progress, self._stack:
-            try:
+        """What is there is written after each part."""
+        try:
+            with Progress(sum(work.about_s for plan in self._plans for _, work, _ in self._order(plan))) as progress:
                 for plan in self._plans:
                     self._part(plan, progress)
                     self._found.seconds = time.monotonic() - self._began_s
                     self._found.write(self._out / "raw.json")
                     progress.done(plan.title)
-            finally:
-                self._found.seconds = time.monotonic() - self._began_s
-                for stand in self._stands.values():
-                    stand.__exit__()
+        finally:
+            self._found.seconds = time.monotonic() - self._began_s
+            for mode in list(self._stands):
+                self._end(mode)
 
     def _order(self, plan: Plan) -> Iterator[tuple[int, Work, str]]:
-        """All cells of a part: round, case and mode. Each case is made in one mode after the other."""
-        for number in range(1 if plan.fresh is not None else 0, self._found.rounds + 1):
-            for work in plan.works:
-                for mode in self._found.modes:
-                    if mode in work.modes:
-                        yield number, work, mode
+        return order(plan, self._found.modes, self._found.rounds)
 
     def _part(self, plan: Plan, progress: Progress) -> None:
-        cases = {
-            work.name: Case(work.name, work.title, work.open_loop)
-            for work in plan.works
-            if set(work.modes) & set(self._found.modes)
-        }
+        works = [work for work in plan.works if set(work.modes) & set(self._found.modes)]
+        cases = {work.name: Case(work.name, work.title, work.open_loop) for work in works}
         part = Part(plan.name, plan.title, plan.how, plan.measures, list(cases.values()), dict(plan.curves))
         self._found.parts.append(part)
-        begun: dict[str, int] = {}  # the round that a mode's clients are there for
         for number, work, mode in self._order(plan):
-            progress.say(f"{plan.title}, {cases[work.name].title}: {mode}", number, self._found.rounds, work.about_s)
-            cell = self._cell(plan, work, mode, Turn(number, cases[work.name]), begun)
+            case = cases[work.name]
+            progress.say(f"{plan.title}, {case.title}: {mode}", number, self._found.rounds, work.about_s)
+            cell = self._cell(plan, work, mode, Turn(number, case))
             if cell.fault:
-                self._found.problems.append(f"{plan.title}, {cases[work.name].title}, {mode}: {cell.fault}")
+                self._note(f"{plan.title}, {case.title}, {mode}: {cell.fault}")
             if number:
-                cases[work.name].cells.setdefault(mode, []).append(cell)
-        for mode in begun:
-            if mode in self._stands:
-                self._stands[mode].ask("leave_all")
+                case.cells.setdefault(mode, []).append(cell)
+        for mode in list(self._rounds_of):
+            self._leave(mode)
 
-    def _cell(self, plan: Plan, work: Work, mode: str, turn: Turn, begun: dict[str, int]) -> Cell:
+    def _leave(self, mode: str) -> None:
+        """A mode's clients go."""
+        del self._rounds_of[mode]
+        try:
+            self._stands[mode].ask("leave_all")
+        except LoadError:
+            self._end(mode)
+
+    def _note(self, problem: str) -> None:
+        if problem not in self._found.problems:
+            self._found.problems.append(problem)
+
+    def _cell(self, plan: Plan, work: Work, mode: str, turn: Turn) -> Cell:
+        if self._failed[mode] >= TRIES:
+            return Cell(fault=f"{mode} does not start")
         try:
             if plan.fresh is not None:
-                with Stand(mode, self._new_folder(mode), plan.fresh) as stand:
+                with self._start(mode, plan.fresh) as stand:
                     return work.measure(stand, turn)
-            stand = self._stand(mode)
-            if plan.begin is not None and begun.get(mode) != turn.number:
-                if mode in begun:
-                    stand.ask("leave_all")
-                begun.pop(mode, None)
+            if self._rounds_of.get(mode, turn.number) != turn.number:
+                self._leave(mode)
+            if mode not in self._stands:
+                self._stands[mode] = self._start(mode, {}, app=True)
+            stand = self._stands[mode]
+            if plan.begin is not None and mode not in self._rounds_of:
                 plan.begin(stand, turn.number)
-            begun[mode] = turn.number
+                self._rounds_of[mode] = turn.number
             return work.measure(stand, turn)
         except (LoadError, BenchError, OSError) as exc:
-            if mode in self._stands:
-                self._stands.pop(mode).__exit__()
-            begun.pop(mode, None)
+            self._end(mode)
             return Cell(fault=str(exc) or type(exc).__name__)
 
-    def _stand(self, mode: str) -> Stand:
-        if mode not in self._stands:
-            self._stands[mode] = Stand(mode, self._new_folder(mode), app=True).__enter__()
-        return self._stands[mode]
+    def _start(self, mode: str, settings: Mapping[str, Any], *, app: bool = False) -> Stand:
+        self._folders += 1
+        stand = Stand(mode, self._folder / f"{self._folders}-{mode}", settings, app=app)
+        try:
+            stand.start()
+        except BenchError:
+            self._failed[mode] += 1
+            raise
+        self._failed[mode] = 0
+        return stand
 
-    def _new_folder(self, mode: str) -> Path:
-        self._started += 1
-        return self._folder / f"{self._started}-{mode}"
+    def _end(self, mode: str) -> None:
+        """What is needed of it is started anew."""
+        self._rounds_of.pop(mode, None)
+        if mode in self._stands:
+            self._stands.pop(mode).stop()
+
+
+def order(plan: Plan, modes: Sequence[str], rounds: int) -> Iterator[tuple[int, Work, str]]:
+    """All cells of a part: round, case and mode. Each case is made in one mode after the other. Round 0 is for warming
+    up, which processes that are new for each cell don't."""
+    for number in range(1 if plan.fresh is not None else 0, rounds + 1):
+        for work in plan.works:
+            yield from ((number, work, mode) for mode in modes if mode in work.modes)
 
 
 def _raise_limits() -> None:

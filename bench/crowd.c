@@ -399,7 +399,7 @@ long crowd_dial(const int *fds, const char *const *requests, long count, const l
         clients[fds[i]] = (struct client){.next = next[i], .goal = goals[i]};
     }
     while (dialling.begun < at_once && dialling.begun < count) dial_next();
-    while (dialling.complete < count && !dialling.failed && turn(wait_ms * 1000000LL)) {}
+    while (dialling.complete < count && !dialling.failed && !wrong && turn(wait_ms * 1000000LL)) {}
     return dialling.complete;
 }
 
@@ -430,7 +430,7 @@ long crowd_ask(const int *fds, long count, long total, long in_flight, int kind,
     asking.asked = asking.answered = 0;
     asking.bytes = bytes, asking.sent = sent, asking.took = took;
     while (asking.asked < in_flight && asking.asked < total) ask_next();
-    while (asking.answered < total && turn(wait_ms * 1000000LL)) {}
+    while (asking.answered < total && !wrong && turn(wait_ms * 1000000LL)) {}
     turn(0); /* what is too much */
     asking.total = 0;
     return asking.answered;
@@ -462,7 +462,7 @@ long crowd_push(int fd, const char *const *requests, long count, int64_t every_n
             if (send(fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) break;
             continue;
         }
-        if (pushing.begun == count && arrived) break;
+        if (wrong || (pushing.begun == count && arrived)) break;
         if (every_ns && pushing.begun < count) wait = began + pushing.begun * every_ns - now, late = 0;
         if (!turn(wait) && late) break;
     }

@@ -18,11 +18,12 @@ _live: list[Stand] = []  # a measurement begins when all of them have come to re
 
 
 class Stand:
-    """Use it as a context."""
+    """``start`` and ``stop`` it, or use it as a context once it was started."""
 
     def __init__(
         self, name: str, folder: Path, settings: Mapping[str, Any] | None = None, *, app: bool = False
     ) -> None:
+        """``settings`` and ``app``: see ``modes.running``."""
         self.name = name
         self._folder = folder
         self._settings = settings
@@ -31,18 +32,23 @@ class Stand:
         self.mode: Mode
         self._loader: Loader
 
-    def __enter__(self) -> Stand:
+    def start(self) -> None:
         """Raises BenchError."""
         with ExitStack() as stack:
             self.mode = stack.enter_context(running(self.name, self._folder, self._settings, app=self._app))
             self._loader = stack.enter_context(Loader(self._folder, self.name, _ORDERS))
+            _live.append(self)
+            stack.callback(_live.remove, self)
             self._stack = stack.pop_all()
-        _live.append(self)
+
+    def stop(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Stand:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _live.remove(self)
-        self._stack.close()
+        self.stop()
 
     def ask(self, do: str, **order: Any) -> dict[str, Any]:
         """The load client's answer. Raises LoadError."""
