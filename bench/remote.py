@@ -154,10 +154,13 @@ def _fault(cell: Cell) -> str:
 
 def _target(args: argparse.Namespace) -> Target:
     """Raises ValueError."""
-    parts = urlsplit(args.url)
+    try:
+        parts, api = urlsplit(args.url), urlsplit(args.push_url)
+        _ = parts.port, api.port
+    except ValueError as exc:
+        raise ValueError(f"malformed address: {exc}") from None
     if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError(f"{args.url}: give it as ws://host:port/ws-notifications/, without a query")
-    api = urlsplit(args.push_url)
     if args.push_url and (api.scheme not in ("http", "https") or not api.hostname or api.query or api.username):
         raise ValueError("--push-url: give it as http://host:port")
     if args.token and args.token_key:

@@ -320,6 +320,8 @@ def refused(url: str, exc: Exception) -> RemoteError:
         status = int(exc.response.status)
         words = f"{url} answered HTTP {status} {in_words(exc.raw_body or b'')}".rstrip()
         return RemoteError(f"{words}{HELP.get(status, '')}")
+    if isinstance(exc, TimeoutError):
+        return RemoteError(f"{url}: no welcome within {WAIT_S:g} s; is it a Tidegate?")
     return RemoteError(f"cannot connect to {url}: {exc or type(exc).__name__}")
 
 
