@@ -16,6 +16,7 @@ from tests.edge_contract import PATH, UPGRADE, Contract
 from tests.http_node import Answer, Link, head
 from tests.peer import PING, Peer, Refusal, frame
 from tests.redis_server import RedisServer
+from tests.scripted import server
 from tests.support import eventually
 
 
@@ -181,6 +182,24 @@ class EdgeContract(Contract):
     def websockets(self, metrics: str) -> int:
         """Live WebSockets, from what ``/metrics`` said."""
         raise NotImplementedError
+
+    async def test_a_node_hears_where_a_client_is_and_by_which_id_the_log_has_it(self, s: Stand) -> None:
+        heard: list[str] = []
+
+        async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.extend((await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n"))
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+        headers = {"X-Forwarded-For": "192.0.2.1", "X-Request-Id": "mine", "Sec-WebSocket-Extensions": "x"}
+        async with server(node) as port:
+            async with stand(self.variant, behind=s, edge={"EDGE__UPSTREAMS": [f"127.0.0.1:{port}"]}) as s:
+                with pytest.raises(Refusal):
+                    await s.peer("a", headers=headers).connect()
+                line = await s.edge.logged(status=403)
+        assert {"x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http"} <= set(heard)
+        assert f"x-request-id: {line['request_id']}" in heard
+        assert f"host: 127.0.0.1:{s.port}" in heard
+        assert not [field for field in heard if field.startswith("sec-websocket-extensions")]
 
     # Several nodes
 

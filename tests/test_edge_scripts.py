@@ -17,7 +17,7 @@ from tests.peer import Peer
 from tests.support import ROOT, Process, free_port
 
 
-@pytest.mark.parametrize(("variant", "code"), [("plain", None), ("openresty", 1001)])
+@pytest.mark.parametrize(("variant", "code"), [("plain", None), ("njs", None), ("openresty", 1001)])
 async def test_make_edge_runs_an_edge_until_it_is_told_to_stop(
     start_process: Callable[..., Process], tmp_path: Path, variant: str, code: int | None
 ) -> None:
