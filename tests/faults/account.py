@@ -35,9 +35,9 @@ def _of_push(ledger: Ledger, push: Push) -> list[tuple[float, str]]:
         known += [(asked_s, "asked"), (answered_s, f"refused: {text}")]
     known.append((push.asked_s, "asked"))
     if push.accepted_s is not None:
-        known.append((push.accepted_s, f"accepted as {push.position or 'an entry'}"))
-    for begun_s, end_s in ledger.flushes:
-        known += [(begun_s, "a flush begins"), (end_s, "a flush has ended")]
+        known.append((push.accepted_s, f"accepted as {push.position or push.entry}"))
+    for flush in ledger.flushes:
+        known += [(flush.begun_s, "a flush begins"), (flush.end_s, f"a flush has ended, done at {flush.redis_ms}")]
     return known
 
 

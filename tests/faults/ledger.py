@@ -4,7 +4,7 @@ where the two differ.
 Times are the runner's, in seconds since the scenario began, and it reads its sockets in no particular order: Redis may
 accept a push, be flushed, and a client be told of that, all before the runner reads that the push was accepted. So when
 it was accepted is known only to be between ``asked_s`` and ``accepted_s``, and what a flush may have taken is what was
-asked before the flush was over.
+asked before the flush was over; or, of what was pushed through Redis, the entries whose ids are not later than it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import base64
 import json
 import time
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Push:
     """One message: ``number`` counts its pusher's messages to its stream. ``accepted_s`` is None until it was."""
 
-    __slots__ = ("accepted_s", "asked_s", "group", "id", "number", "position", "pusher", "refusals", "stream")
+    __slots__ = ("accepted_s", "asked_s", "entry", "group", "id", "number", "position", "pusher", "refusals", "stream")
 
     def __init__(self, id: int, pusher: str, group: str, number: int) -> None:
         self.id = id
@@ -30,11 +30,23 @@ class Push:
         self.asked_s = 0.0  # for the last time
         self.accepted_s: float | None = None
         self.position: tuple[str, int] | None = None  # of a push through HTTP
+        self.entry: str | None = None  # id of a push through Redis
         self.refusals: list[tuple[float, float, str]] = []  # when asked, when answered, what
 
     @property
     def data(self) -> dict[str, Any]:
         return {"id": self.id}
+
+
+class Flush(NamedTuple):
+    begun_s: float
+    end_s: float
+    redis_ms: int  # by Redis' clock, which gives entries their ids
+
+    def may_have_taken(self, push: Push) -> bool:
+        if push.entry is not None:
+            return int(push.entry.partition("-")[0]) <= self.redis_ms
+        return push.asked_s <= self.end_s
 
 
 class Ledger:
@@ -44,7 +56,7 @@ class Ledger:
         self.wrong: list[str] = []
         self.missing: list[tuple[Reader, Push]] = []  # which of them are messages that never came
         self.resets_allowed_s: list[float] = []  # when Redis lost something, or may have
-        self.flushes: list[tuple[float, float]] = []  # from when until when
+        self.flushes: list[Flush] = []
         self._numbers: dict[tuple[str, str], int] = defaultdict(int)
         self._at: dict[tuple[str, str, int], int] = {}  # (stream, epoch, offset) -> id
 
@@ -68,15 +80,15 @@ class Ledger:
         """This time; or the answer was lost."""
         push.refusals.append((push.asked_s, self.now_s(), text))
 
-    def accepted(self, push: Push, position: tuple[str, int] | None = None) -> None:
+    def accepted(self, push: Push, position: tuple[str, int] | None = None, entry: str | None = None) -> None:
         push.accepted_s = self.now_s()
-        push.position = position
+        push.position, push.entry = position, entry
         if position is not None:
             self.stands(push.stream, *position, push.id)
 
-    def flushed(self, begun_s: float) -> None:
+    def flushed(self, begun_s: float, redis_ms: int) -> None:
         """Redis was, between then and now."""
-        self.flushes.append((begun_s, self.now_s()))
+        self.flushes.append(Flush(begun_s, self.now_s(), redis_ms))
         self.resets_allowed_s.append(self.now_s())
 
     def stands(self, stream: str, epoch: str, offset: int, id: int) -> None:
@@ -226,8 +238,8 @@ class Reader:
         if push.position is not None and push.position[0] == told.epoch:
             return False  # it stood in the last journal, not in one that was lost
         return any(
-            end_s >= push.asked_s and any(reset_s >= begun_s for reset_s in told.resets_s)
-            for begun_s, end_s in self._ledger.flushes
+            flush.may_have_taken(push) and any(reset_s >= flush.begun_s for reset_s in told.resets_s)
+            for flush in self._ledger.flushes
         )
 
     @staticmethod

@@ -286,7 +286,7 @@ class Scenario:
             pipeline.xadd("tidegate:push", fields)
         for push, answer in zip(pushes, await pipeline.execute(raise_on_error=False), strict=True):
             if not isinstance(answer, Exception):
-                self.ledger.accepted(push)
+                self.ledger.accepted(push, entry=answer.decode())
             else:
                 self.ledger.refused(push, repr(answer))
         if any(push.accepted_s is None for push in pushes):
@@ -374,8 +374,11 @@ class Scenario:
     async def _flush_redis(self) -> None:
         self._say("flush Redis")
         begun_s = self.ledger.now_s()
-        self._redis.command("FLUSHALL")
-        self.ledger.flushed(begun_s)
+        with self._redis.client.pipeline(transaction=True) as step:
+            step.flushall()
+            step.time()
+            _, done = step.execute()
+        self.ledger.flushed(begun_s, _ms(*done))
 
     async def _flush_before_answer(self) -> None:
         """A push is accepted and lost in one step, and its answer read when clients have been told of the loss."""
@@ -386,14 +389,14 @@ class Scenario:
         try:
             self.ledger.asked(push)
             add = ("XADD", "tidegate:push", "*", "group", push.group, "data", json.dumps(push.data))
-            await connection.send_packed_command(connection.pack_commands([("MULTI",), add, ("FLUSHALL",), ("EXEC",)]))
+            step = [("MULTI",), add, ("FLUSHALL",), ("TIME",), ("EXEC",)]
+            await connection.send_packed_command(connection.pack_commands(step))
             await eventually(lambda: any(told.resets_s and told.resets_s[-1] > push.asked_s for told in followers), 20)
-            answers = [await connection.read_response() for _ in range(4)]
-            assert len(answers[-1]) == 2, answers
+            *_, (entry, _, done) = [await connection.read_response() for _ in step]
         finally:
             await self._client.connection_pool.release(connection)
-        self.ledger.accepted(push)
-        self.ledger.flushed(push.asked_s)
+        self.ledger.accepted(push, entry=entry.decode())
+        self.ledger.flushed(push.asked_s, _ms(*done))
 
     # End
 
@@ -444,6 +447,10 @@ class Scenario:
             body = await answer.json()
         assert not body["more"], body
         return (body["epoch"], body["top"]), {message["data"]["id"] for message in body["messages"]}
+
+
+def _ms(seconds: bytes | int, microseconds: bytes | int) -> int:
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def _idle_s() -> float:

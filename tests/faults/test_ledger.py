@@ -13,6 +13,8 @@ from tests.faults.ledger import Ledger, Push, Reader
 
 STREAM = "group:a"
 TOP = {STREAM: 1, "client:x": 0}
+NOW_MS = 1_800_000_000_000  # of Redis
+NEVER_CAME = ["x group:a: message 0 of p never came"]
 
 
 @pytest.fixture
@@ -48,21 +50,26 @@ def complaints(ledger: Ledger, reader: Reader, *kept: Push) -> list[str]:
     return ledger.wrong
 
 
-NEVER_CAME = ["x group:a: message 0 of p never came"]
-
-
 def test_a_push_whose_answer_is_read_behind_the_reset_for_its_loss_was_lost_in_the_flush(ledger, reader):
     push = asked(ledger)
-    flush_s = ledger.now_s()
-    ledger.flushed(flush_s)
+    ledger.flushed(ledger.now_s(), NOW_MS)
     reader.take(reset("g2.e1"))
     ledger.accepted(push)
     assert complaints(ledger, reader) == []
 
 
+@pytest.mark.parametrize(("entry", "complaint"), [(f"{NOW_MS}-0", []), (f"{NOW_MS + 1}-0", NEVER_CAME)])
+def test_the_id_of_an_entry_says_on_which_side_of_a_flush_it_was_accepted(ledger, reader, entry, complaint):
+    push = asked(ledger)
+    ledger.flushed(ledger.now_s(), NOW_MS)
+    reader.take(reset("g2.e1"))
+    ledger.accepted(push, entry=entry)
+    assert complaints(ledger, reader) == complaint
+
+
 def test_what_was_asked_before_a_flush_and_accepted_after_it_must_come_if_it_is_in_the_journal(ledger, reader):
     push = asked(ledger)
-    ledger.flushed(ledger.now_s())
+    ledger.flushed(ledger.now_s(), NOW_MS)
     reader.take(reset("g2.e1"))
     ledger.accepted(push)
     assert complaints(ledger, reader, push) == NEVER_CAME
@@ -70,14 +77,14 @@ def test_what_was_asked_before_a_flush_and_accepted_after_it_must_come_if_it_is_
 
 def test_what_was_accepted_in_the_last_epoch_must_come(ledger, reader):
     push = asked(ledger)
-    ledger.flushed(ledger.now_s())
+    ledger.flushed(ledger.now_s(), NOW_MS)
     reader.take(reset("g2.e1"))
     ledger.accepted(push, ("g2.e1", 1))
     assert complaints(ledger, reader) == NEVER_CAME
 
 
 def test_what_was_asked_after_the_flush_must_come_although_the_reset_is_told_later(ledger, reader):
-    ledger.flushed(ledger.now_s())
+    ledger.flushed(ledger.now_s(), NOW_MS)
     push = asked(ledger)
     ledger.accepted(push)
     reader.take(reset("g2.e1"))
@@ -87,7 +94,7 @@ def test_what_was_asked_after_the_flush_must_come_although_the_reset_is_told_lat
 def test_a_flush_that_a_client_was_not_told_of_excuses_nothing(ledger, reader):
     push = asked(ledger)
     ledger.accepted(push)
-    ledger.flushed(ledger.now_s())
+    ledger.flushed(ledger.now_s(), NOW_MS)
     assert complaints(ledger, reader) == NEVER_CAME
 
 
