@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the real compose.yaml with each profile: up, healthy, sessions over ws and wss, a push through Redis, three
-# nodes, a reload, down.
+# Runs the real compose.yaml with each profile: up, healthy, sessions over ws and wss, a push through Redis, a reload,
+# three nodes of which one drains and comes back, a stop, down. What is asked is in tests/compose_session.py.
 # usage: tools/compose_test.sh [plain njs openresty]   the engine is the one that `docker` speaks to
 set -eu
 cd "$(dirname "$0")/.."
