@@ -2,7 +2,8 @@
 where they do not.
 
 One mode is said to be better than another only where it was so in every round, pair by pair; else there is no
-difference that the run can show. With fewer than ``ROUNDS`` rounds nothing is said at all.
+difference that the run can show. And where it has but little more, beside what the edge with the most has, that
+does not matter. With fewer than ``ROUNDS`` rounds nothing is said at all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from bench import figures
 from bench.comparison import DIRECT, Case, Comparison
 from bench.figures import Figure
 from bench.stats import ROUNDS, Summary
+
+SLIGHT = 0.02  # of the most that an edge has
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,18 @@ NEEDS = (
 
 @dataclass(frozen=True)
 class Other:
-    """An edge that is not the first. ``ratio``: to the first, pair by pair; None where one of them has nothing."""
+    """An edge that is not the first. ``ratio``: to the first, pair by pair; None where one of them has nothing.
+    ``always``: it has more in every round."""
 
     figure: Summary
     ratio: Summary | None
+    always: bool
 
 
 @dataclass(frozen=True)
 class Finding:
     """What the figures say to one need. ``best``: the edges with the least, first the one with the least median, then
-    those that it was not better than in every round; empty where nothing can be said, and ``reason`` says why.
+    those that it was not better than, or not by what matters; empty where nothing can be said, and ``reason`` says why.
     ``behind``: what the others have; ``tied``: what the rest of ``best`` has. ``left_out``: modes without a usable
     figure, and why."""
 
@@ -134,7 +139,9 @@ def _finding(need: Need, case: Case, edges: Sequence[str]) -> Finding:
     tied: dict[str, Other] = {}
     behind: dict[str, Other] = {}
     for mode in rest:
-        always_behind = all(one > other for one, other in figures.pairs(case, mode, names, first))
-        (behind if always_behind else tied)[mode] = Other(totals[mode], figures.ratio(case, mode, names, first))
+        always = all(one > other for one, other in figures.pairs(case, mode, names, first))
+        more, most = totals[mode].middle - totals[first].middle, totals[rest[-1]].middle
+        found = behind if always and more > SLIGHT * most else tied
+        found[mode] = Other(totals[mode], figures.ratio(case, mode, names, first), always)
     to_direct = None if unusable(case, DIRECT, names) else figures.ratio(case, first, names)
     return Finding(need, [first, *tied], totals[first], to_direct, tied, behind, left_out)

@@ -29,10 +29,13 @@ def opening(answer: Answer, language: Language = "en") -> list[str]:
     if len(answer.first) == 1:
         text = (
             "**Take {first}, unless a line below is your case.** It is best, or not shown to be worse, for {wins} "
-            "of {count}."
+            "of the {count} needs below."
         )
     else:
-        text = "**{first}: the figures do not decide.** Each is best, or not shown to be worse, for {wins} of {count}."
+        text = (
+            "**{first}: the figures do not decide.** Each is best, or not shown to be worse, for {wins} "
+            "of the {count} needs below."
+        )
     first, wins = listed(answer.first, language), answer.wins(answer.first[0])
     lines = [say(text, language).format(first=first, wins=wins, count=len(answer.concluded))]
     return lines + [_edge(answer, mode, language) for mode in answer.edges]
@@ -82,9 +85,13 @@ def _cost(finding: Finding, language: Language) -> str:
 def _others(finding: Finding, language: Language) -> str:
     unit = say(finding.need.figure.unit, language)
     lines = [f"{mode} {_other(other, unit)}" for mode, other in finding.behind.items()]
-    if finding.tied:
-        modes = ", ".join(f"{mode} {_other(other, unit)}" for mode, other in finding.tied.items())
-        lines.append(say("{modes}: no difference that this run can show", language).format(modes=modes))
+    for always, text in (
+        (False, "{modes}: no difference that this run can show"),
+        (True, "{modes}: no difference that matters"),
+    ):
+        tied = [f"{mode} {_other(other, unit)}" for mode, other in finding.tied.items() if other.always is always]
+        if tied:
+            lines.append(say(text, language).format(modes=", ".join(tied)))
     lines += [
         f"{mode}: {shorten(say(reason, language), REASON_LETTERS, placeholder=' …')}"
         for mode, reason in finding.left_out.items()

@@ -30,8 +30,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Bar:
-    """``parts``: what it is made of, medians. ``whole``: the sum, with its spread; None: there is no figure, and
-    ``note`` says why."""
+    """``parts``: what it is made of, medians; they need not add up to ``whole``, the sum's median with its spread, so
+    they are drawn in proportion. None: there is no figure, and ``note`` says why."""
 
     mode: str
     parts: Sequence[tuple[str, float]]
@@ -83,12 +83,14 @@ def _bar(bar: Bar, unit: str, y: float, scale: float) -> list[str]:
     if bar.whole is None:
         return [*shapes, _text(LABELS + 8, y + 19, _cut(bar.note or "no figure", WIDTH - LABELS - 8), "soft")]
     x = float(LABELS)
+    added = sum(value for _, value in bar.parts)
+    share = scale * max(bar.whole.middle, 0.0) / added if added else 0.0
     for name, value in bar.parts:
         shapes.append(
             f'<rect class="fill {_shade(name)}" x="{x:.1f}" y="{y + 5}" '
-            f'width="{max(value * scale - 1, 0.5):.1f}" height="20"/>'
+            f'width="{max(value * share - 1, 0.5):.1f}" height="20"/>'
         )
-        x += value * scale
+        x += value * share
     least, most = (LABELS + max(end, 0.0) * scale for end in (bar.whole.least, bar.whole.most))
     if bar.whole.count > 1:
         middle = y + 15

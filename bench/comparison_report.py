@@ -29,7 +29,8 @@ READING = (
     "Ratios are made pair by pair: each round of a mode by the same round of direct (or of the mode that is named). So "
     "what slows the machine down for a minute slows both.",
     "One mode is called better than another only where it was better in every round. Else there is no difference that "
-    "this run can show: that is not the same as none.",
+    "this run can show: that is not the same as none. And a difference of less than 2 % of what the edge with the most "
+    "has does not matter.",
     f"With fewer than {ROUNDS} rounds, and where the load client was the limit, nothing is concluded. A run that lost, "
     "repeated or mixed up a message has no figures.",
     "Digits are this machine's. Ratios carry over to others, digits do not.",

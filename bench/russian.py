@@ -33,15 +33,18 @@ RUSSIAN = {
         "Вывода нет: для него нужны хотя бы два режима nginx, по {count} верных раундов каждый."
     ),
     "**Take {first}, unless a line below is your case.** "
-    "It is best, or not shown to be worse, for {wins} of {count}.": (
-        "**Берите {first}, если ниже нет вашего случая.** Он лучший или не показан худшим в {wins} случаях из {count}."
+    "It is best, or not shown to be worse, for {wins} of the {count} needs below.": (
+        "**Берите {first}, если ниже нет вашего случая.** "
+        "Он лучший или не показан худшим в {wins} случаях из {count} ниже."
     ),
-    "**{first}: the figures do not decide.** Each is best, or not shown to be worse, for {wins} of {count}.": (
-        "**{first}: значения не решают.** Каждый лучший или не показан худшим в {wins} случаях из {count}."
+    "**{first}: the figures do not decide.** "
+    "Each is best, or not shown to be worse, for {wins} of the {count} needs below.": (
+        "**{first}: значения не решают.** Каждый лучший или не показан худшим в {wins} случаях из {count} ниже."
     ),
     "**{mode}** alone is best for: {needs}.": "**{mode}**, и только он, лучший, если у вас: {needs}.",
     "**{mode}** is alone the best for none of these.": "**{mode}** ни в одном из случаев не лучший в одиночку.",
     "Against no edge at all (direct) it costs: {costs}.": "Против работы без nginx (direct) он стоит: {costs}.",
+    "{modes}: no difference that matters": "{modes}: разница ничего не значит",
     "{modes}: no difference that this run can show": "{modes}: разницы этот прогон показать не может",
     "against direct {times}": "против direct {times}",
     "or": "или",
