@@ -16,7 +16,7 @@ from service.heartbeat import Heartbeat
 from service.metrics import Metrics
 from service.protocol import NotUnderstood, Refresh, decode_command, encode_error, encode_expiring
 from service.session import Rights, Session
-from service.wire import State, Wire
+from service.wire import OPEN, Wire
 
 CLOSE_S = 5.0  # how long we wait for the answer to our close frame
 
@@ -111,7 +111,7 @@ class Peer:
         wire, heartbeat = self.wire, self._shared.heartbeat
         if wire is None:
             return
-        if wire.state is not State.OPEN:
+        if wire.state is not OPEN:
             if now_s >= self._end_by_s:
                 wire.abort()  # no answer to our close frame
             else:

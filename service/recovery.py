@@ -16,7 +16,7 @@ from service.hub import Audience, Hub
 from service.locks import Locks
 from service.metrics import Metrics
 from service.model import Position
-from service.session import PAGE_BYTES, PAGE_MESSAGES, Session, State
+from service.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session
 from service.tasks import Tasks
 
 RETRY_S = 1.0
@@ -69,7 +69,7 @@ class Recovery:
             self._read_on(session, stream)
 
     def _read_on(self, session: Session, stream: str) -> None:
-        if session.tracks[stream].state is State.WAITING:
+        if session.tracks[stream].state is WAITING:
             self._tasks.spawn(self._replay(session, stream), "replay")
 
     async def _replay(self, session: Session, stream: str) -> None:
@@ -77,7 +77,7 @@ class Recovery:
         track = session.tracks.get(stream)
         if session.paging is None:
             session.paging = asyncio.Lock()
-        while track is not None and track.state is State.WAITING:
+        while track is not None and track.state is WAITING:
             async with session.paging:
                 await self._room(session)
                 if session.ended or session.tracks.get(stream) is not track:
@@ -87,7 +87,7 @@ class Recovery:
                         stream, session.start_reading(stream), messages=PAGE_MESSAGES, size=PAGE_BYTES
                     )
                 except Refused:
-                    track.state = State.WAITING
+                    track.state = WAITING
                     await asyncio.sleep(RETRY_S)
                     continue
                 if session.ended or session.tracks.get(stream) is not track:

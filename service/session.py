@@ -68,13 +68,16 @@ class State(Enum):
     AHEAD = "ahead"
 
 
+STARTING, READING, WAITING, AHEAD = State  # an attribute of an enum costs several times a name (Python 3.11)
+
+
 class Track:
     """How far one session has been told of one stream that is not live yet."""
 
     __slots__ = ("answered", "epoch", "held", "held_bytes", "interrupted", "offset", "page", "reset", "state")
 
     def __init__(self, since: Position | None) -> None:
-        self.state = State.STARTING if since is None else State.READING
+        self.state = STARTING if since is None else READING
         self.epoch = since.epoch if since else ""
         self.offset = since.offset if since else 0
         self.held: list[Message] = []
@@ -239,9 +242,9 @@ class Session:
     def hold(self, message: Message) -> bool:
         """A live message for a stream that is not live here. True: ask ``catch_up`` again."""
         track = self.tracks[message.stream]
-        if track.state is State.AHEAD:
+        if track.state is AHEAD:
             return True
-        if track.state is State.READING and not track.interrupted:
+        if track.state is READING and not track.interrupted:
             track.held.append(message)
             track.held_bytes += len(message.data) + 200
             if track.held_bytes > PAGE_BYTES:
@@ -252,13 +255,13 @@ class Session:
         """What is held is of no use: read again. A gap that caused it is found by that reading.
         True: nobody is about to read a page for this track, start one."""
         track = self.tracks[stream]
-        if track.state is State.STARTING:
+        if track.state is STARTING:
             return False  # it begins wherever the hub is when it is answered
         track.interrupted = True
         track.held, track.held_bytes = [], 0
-        if track.state is not State.AHEAD:
+        if track.state is not AHEAD:
             return False
-        track.state = State.WAITING
+        track.state = WAITING
         return True
 
     # Catching up
@@ -266,7 +269,7 @@ class Session:
     def start_reading(self, stream: str) -> Position:
         """A page will be read after the position that this returns; hold from now on."""
         track = self.tracks[stream]
-        track.state = State.READING
+        track.state = READING
         track.interrupted = False
         track.held, track.held_bytes = [], 0
         return track.position
@@ -293,13 +296,13 @@ class Session:
             track.offset = message.offset
         track.held, track.held_bytes = [], 0
         if track.interrupted:
-            track.state = State.WAITING
+            track.state = WAITING
             return False
         if track.epoch != heard.epoch or track.offset > heard.offset:
-            track.state = State.AHEAD  # of another epoch too: had the hub heard of it first, it would have interrupted
+            track.state = AHEAD  # of another epoch too: had the hub heard of it first, it would have interrupted
             return False
         if track.offset < heard.offset:
-            track.state = State.WAITING
+            track.state = WAITING
             return False
         del self.tracks[stream]
         return True
@@ -308,7 +311,7 @@ class Session:
         """A live stream goes back to reading the journal: the peer is slow and its group's policy allows it."""
         position = self.streams[stream].position
         track = self.tracks[stream] = Track(position)
-        track.state, track.answered = State.WAITING, True
+        track.state, track.answered = WAITING, True
 
     # Answers
 

@@ -72,24 +72,26 @@ class State(IntEnum):
     CLOSED = 4
 
 
+OPEN, CLOSING, ANSWERING, DEAF, CLOSED = State  # an attribute of an enum costs five times a name (Python 3.11)
+
+
 class Turn:
     """Writes every wire that was woken, once, at the end of the loop's turn."""
 
-    __slots__ = ("_loop", "_woken", "after", "blocked")
+    __slots__ = ("_loop", "after", "blocked", "woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._woken: list[Wire] = []
+        self.woken: list[Wire] = []
         self.blocked: set[Wire] = set()  # sockets that take nothing at the moment
         self.after: Callable[[], None] = lambda: None  # called when a turn's writes are done
 
-    def add(self, wire: Wire) -> None:
-        if not self._woken:
-            self._loop.call_soon(self._flush)
-        self._woken.append(wire)
+    def begin(self) -> None:
+        """The first wire is about to be woken."""
+        self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        woken, self._woken = self._woken, []
+        woken, self.woken = self.woken, []
         for wire in woken:
             try:
                 wire.flush()
@@ -145,7 +147,7 @@ class Wire:
         self.outbox = Outbox(self, outbox_bytes)
         self.paused = False
         self.peer: Peer | None = None
-        self.state = State.OPEN
+        self.state = OPEN
         self.seen = monotonic()
         self.stalled_since = 0.0
 
@@ -176,7 +178,7 @@ class Wire:
         self._receive(bytes(_VIEW[:count]))
 
     def _receive(self, data: bytes) -> None:
-        if self.state >= State.ANSWERING:
+        if self.state >= ANSWERING:
             return
         try:
             if self._reader is None:
@@ -216,7 +218,7 @@ class Wire:
                 payload = mask(data[start - 4 : start], data[start:stop])
                 if not payload.isascii():
                     check_text(payload)
-                if self.state is State.OPEN:
+                if self.state is OPEN:
                     peer.on_text(payload)
             elif first == _PONG and length < 126:
                 peer.on_pong(mask(data[start - 4 : start], data[start:stop]))
@@ -225,7 +227,7 @@ class Wire:
             else:
                 break
             at = stop
-            if self.state >= State.ANSWERING:
+            if self.state >= ANSWERING:
                 return b""
         return data[at:] if at else data
 
@@ -234,7 +236,7 @@ class Wire:
         peer, reader = self.peer, self._reader
         assert peer is not None
         assert reader is not None
-        while not self.paused and self.state < State.ANSWERING:
+        while not self.paused and self.state < ANSWERING:
             message = reader.next()
             if message is None:
                 break
@@ -245,7 +247,7 @@ class Wire:
                 self._pong(payload)
             elif opcode == frames.PONG:
                 peer.on_pong(payload)
-            elif self.state is State.OPEN:
+            elif self.state is OPEN:
                 if opcode == frames.TEXT:
                     peer.on_text(payload)
                 else:
@@ -254,39 +256,39 @@ class Wire:
             self._reader = None
 
     def _pong(self, payload: bytes) -> None:
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self.outbox.put(frames.pong(payload))
 
     def _on_close(self, code: int) -> None:
-        if self.state is State.CLOSING and self.outbox.frames:
-            self.state = State.ANSWERING  # they crossed, and ours is still here: now it is the answer
+        if self.state is CLOSING and self.outbox.frames:
+            self.state = ANSWERING  # they crossed, and ours is still here: now it is the answer
             self.flush()
             return
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             # Crossing close frames look like an answer; an answer repeats our code (section 5.5.1).
             self._lost(answered=code == self._code)
             return
         self._code = code
-        self._enter(State.ANSWERING)
+        self._enter(ANSWERING)
         self.outbox.put(frames.close(CloseCode.DONE if code == CloseCode.NO_STATUS else code))
         self.flush()
 
     def _fail(self, code: CloseCode, reason: str = "") -> None:
         """The peer broke the protocol, or we failed: say so, then hear nothing more."""
         self._reader = None
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self._code = code
             self.outbox.put(frames.close(code, reason or code.reason))
-        self._enter(State.DEAF)
+        self._enter(DEAF)
         self.flush()
 
     def pause_reading(self) -> None:
-        if not self.paused and self.state is not State.CLOSED:
+        if not self.paused and self.state is not CLOSED:
             self.paused = True
             self._loop.remove_reader(self._fd)
 
     def resume_reading(self) -> None:
-        if not self.paused or self.state is State.CLOSED:
+        if not self.paused or self.state is CLOSED:
             return
         self.paused = False
         self.seen = monotonic()
@@ -299,7 +301,10 @@ class Wire:
     def wake(self) -> None:
         if not self._awake:
             self._awake = True
-            self._turn.add(self)
+            turn = self._turn
+            if not turn.woken:
+                turn.begin()
+            turn.woken.append(self)
 
     def flush(self) -> None:
         """Writes what the socket takes. Before ``start`` the socket is Tornado's, and everything waits."""
@@ -309,7 +314,7 @@ class Wire:
         outbox = self.outbox
         waiting = outbox.frames
         while waiting and not self.stalled_since:
-            if len(waiting) == 1:
+            if len(waiting) == 1:  # by far the most common: nothing below costs more than it must
                 data = waiting[0]
             elif outbox.size <= WRITE_BYTES:
                 data = b"".join(waiting)
@@ -323,7 +328,8 @@ class Wire:
                 self._lost()
                 return
             if sent == outbox.size:
-                outbox.clear()
+                waiting.clear()
+                outbox.size = 0
                 self._cut = False
             else:
                 self._forget(sent)
@@ -333,10 +339,11 @@ class Wire:
                     self._loop.add_writer(self._fd, self._on_writable)
         if outbox.on_room is not None and outbox.has_room:
             outbox.on_room()
-        if outbox.overflowing and self.state is State.OPEN:
+        if self.state is not OPEN:
+            if not waiting and self.state >= ANSWERING:
+                self._said_all()
+        elif waiting and outbox.overflowing:
             self.peer.on_slow()
-        if not waiting and self.state >= State.ANSWERING:
-            self._said_all()
 
     def _forget(self, sent: int) -> None:
         """The first ``sent`` bytes are gone; keeps the frames' boundaries."""
@@ -368,9 +375,9 @@ class Wire:
     def close(self, code: int, reason: str = "") -> None:
         """Sends what waits, then a close frame, then waits for the answer (the heartbeat ends the wait).
         A slow consumer gets the close frame next: what waited is forgotten, but for a frame already cut."""
-        if self.state is not State.OPEN:
+        if self.state is not OPEN:
             return
-        self._enter(State.CLOSING)
+        self._enter(CLOSING)
         self._code = code
         outbox = self.outbox
         if code == CloseCode.SLOW_CONSUMER:
@@ -389,9 +396,9 @@ class Wire:
 
     def _said_all(self) -> None:
         """Our close frame is out. Who is deaf lets the peer go first, but doesn't keep it waiting for our end."""
-        if self.state is State.ANSWERING:
+        if self.state is ANSWERING:
             self._lost()
-        elif self.state is State.DEAF:
+        elif self.state is DEAF:
             with contextlib.suppress(OSError):  # the peer has gone, or this was done before
                 self._sock.shutdown(socket.SHUT_WR)
 
@@ -402,9 +409,9 @@ class Wire:
         self._lost()
 
     def _lost(self, *, answered: bool = False) -> None:
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return
-        self.state = State.CLOSED
+        self.state = CLOSED
         self._unblock()
         self._loop.remove_reader(self._fd)
         self._reader = None
