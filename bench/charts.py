@@ -21,6 +21,7 @@ VALUES = 98  # right of bars
 ROW = 46
 LEFT, RIGHT, TOP, BOTTOM = 46, 108, 30, 40  # around curves
 HEIGHT = 285
+FIRST = 25.0  # percentile that curves begin at: below it they say little, and take much room where they start low
 LETTER = 6.4  # about the width of one
 SHADES = ("nginx", "service", "application")  # from the darkest; the same in all charts
 LOG_SPAN = 12.0  # curves that differ by more than this get a logarithmic axis
@@ -120,7 +121,7 @@ def percentiles(title: str, lines: Sequence[Curve], axes: tuple[str, str]) -> st
     y_of, marks, is_log = _scale(min(lows, default=0.0), max(highs), HEIGHT - BOTTOM, TOP)
     shapes = _frame(axes[0], axes[1] + (", logarithmic" if is_log else ""))
     shapes += [_across_line(y_of(mark), number(mark)) for mark in marks]
-    for mark in (0.0, 50.0, 90.0, 99.0, 99.9, 99.99):
+    for mark in (FIRST, 50.0, 90.0, 99.0, 99.9, 99.99):
         if first <= mark <= last:
             shapes.append(_down_line(x_of(_nines(mark)), f"{mark:g}"))
     ends = []
@@ -203,7 +204,7 @@ def _nines(percentile: float) -> float:
 
 def _across(rounds: Sequence[Sequence[Point]]) -> list[tuple[float, float, float, float]]:
     """Percentile, median, least and most of the rounds, where all have one. The 100th has no place on the axis."""
-    by_round = [{p: value for p, value in points if p < 100} for points in rounds if points]
+    by_round = [{p: value for p, value in points if FIRST <= p < 100} for points in rounds if points]
     if not by_round:
         return []
     common = sorted(set.intersection(*(set(each) for each in by_round)))

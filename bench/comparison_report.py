@@ -229,11 +229,11 @@ def _part(comparison: Comparison, part: Part) -> list[Block]:
             continue
         blocks.append(Heading(case.title, 3))
         rows = [_row(case, modes, measure) for measure in part.measures]
-        rows = [row for row in rows if any(row[1:])]
         rows += [
             _shares(case, modes, "client_share", "load client, busy"),
             _shares(case, modes, "server_share", "measured, busy"),
         ]
+        rows = [row for row in rows if any(row[1:])]
         blocks.append(Table([_counted(max(len(cells) for cells in case.cells.values())), *modes], rows))
         blocks += [
             Paragraph(f"No figures of {mode}: {case.fault(mode)}", warns=True) for mode in modes if case.fault(mode)
@@ -261,7 +261,7 @@ def _row(case: Case, modes: Sequence[str], measure: Measure) -> list[str]:
 
 def _shares(case: Case, modes: Sequence[str], name: str, title: str) -> list[str]:
     found = [summary([getattr(cell, name) for cell in case.cells[mode]]) for mode in modes]
-    return [title, *(f"{each.middle:.0%}" if each else "" for each in found)]
+    return [title, *(f"{each.middle:.0%}" if each and each.most else "" for each in found)]
 
 
 def _notes(case: Case, modes: Sequence[str]) -> list[list[str]]:
