@@ -21,7 +21,7 @@ VALUES = 98  # right of bars
 ROW = 46
 LEFT, RIGHT, TOP, BOTTOM = 46, 108, 30, 40  # around curves
 HEIGHT = 285
-FIRST = 25.0  # percentile that curves begin at: below it they say little, and take much room where they start low
+FIRST = 50.0  # percentile that curves begin at: below it they say little, and take much room where they start low
 LETTER = 6.4  # about the width of one
 SHADES = ("nginx", "service", "application")  # from the darkest; the same in all charts
 LOG_SPAN = 12.0  # curves that differ by more than this get a logarithmic axis
@@ -121,7 +121,7 @@ def percentiles(title: str, lines: Sequence[Curve], axes: tuple[str, str]) -> st
     y_of, marks, is_log = _scale(min(lows, default=0.0), max(highs), HEIGHT - BOTTOM, TOP)
     shapes = _frame(axes[0], axes[1] + (", logarithmic" if is_log else ""))
     shapes += [_across_line(y_of(mark), number(mark)) for mark in marks]
-    for mark in (FIRST, 50.0, 90.0, 99.0, 99.9, 99.99):
+    for mark in (FIRST, 90.0, 99.0, 99.9, 99.99):
         if first <= mark <= last:
             shapes.append(_down_line(x_of(_nines(mark)), f"{mark:g}"))
     ends = []
@@ -234,7 +234,7 @@ def _across_line(y: float, label: str) -> str:
 
 def _down_line(x: float, label: str) -> str:
     line = f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    return line + _text(x, HEIGHT - BOTTOM + 14, label, "soft", "middle")
+    return line + _text(x, HEIGHT - BOTTOM + 17, label, "soft", "middle")
 
 
 def _end_labels(ends: Sequence[tuple[Curve, Point]]) -> list[str]:
