@@ -3,6 +3,7 @@
 import asyncio
 
 from service.locks import Locks
+from service.tasks import Tasks
 
 
 async def test_one_at_a_time_in_order_and_who_gives_up_waiting_is_passed_over() -> None:
@@ -18,7 +19,8 @@ async def test_one_at_a_time_in_order_and_who_gives_up_waiting_is_passed_over() 
             await asyncio.sleep(0)
             inside.remove(number)
 
-    tasks = [asyncio.create_task(use(number)) for number in range(5)]
+    all_tasks = Tasks()
+    tasks = [all_tasks.spawn(use(number), "use") for number in range(5)]
     await asyncio.sleep(0)
     tasks[2].cancel()
     await asyncio.wait(tasks)
