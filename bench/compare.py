@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             Path(folder).chmod(0o755)  # nginx' worker is another user
-            Run(found, plans, Path(folder), out).measure()
+            Run(found, plans, size.warm_up, Path(folder), out).measure()
         found.complete = not found.problems
     except KeyboardInterrupt:
         broken_off = True
@@ -100,8 +100,9 @@ class Run:
     """Makes the cells. Modes that parts share are started once, with the REST application; a mode in which something
     went wrong is started anew, and one that does not start twice is given up."""
 
-    def __init__(self, found: Comparison, plans: list[Plan], folder: Path, out: Path) -> None:
+    def __init__(self, found: Comparison, plans: list[Plan], warm_up: bool, folder: Path, out: Path) -> None:
         self._found = found
+        self._warm_up = warm_up
         self._plans = plans
         self._folder = folder
         self._out = out
@@ -126,7 +127,7 @@ class Run:
                 self._end(mode)
 
     def _order(self, plan: Plan) -> Iterator[tuple[int, Work, str]]:
-        return order(plan, self._found.modes, self._found.rounds)
+        return order(plan, self._found.modes, self._found.rounds, self._warm_up)
 
     def _part(self, plan: Plan, progress: Progress) -> None:
         works = [work for work in plan.works if set(work.modes) & set(self._found.modes)]
@@ -194,10 +195,10 @@ class Run:
             self._stands.pop(mode).stop()
 
 
-def order(plan: Plan, modes: Sequence[str], rounds: int) -> Iterator[tuple[int, Work, str]]:
+def order(plan: Plan, modes: Sequence[str], rounds: int, warm_up: bool) -> Iterator[tuple[int, Work, str]]:
     """All cells of a part: round, case and mode. Each case is made in one mode after the other. Round 0 is for warming
     up, which processes that are new for each cell don't."""
-    for number in range(1 if plan.fresh is not None else 0, rounds + 1):
+    for number in range(0 if warm_up and plan.fresh is None else 1, rounds + 1):
         for work in plan.works:
             yield from ((number, work, mode) for mode in modes if mode in work.modes)
 

@@ -318,30 +318,30 @@ static void on_readable(int fd) {
     }
 }
 
-/* The publisher: one kept HTTP connection. Its answers are counted; one that is no 2xx is wrong. */
+/* The publisher: one HTTP connection, while it pushes. Its answers are counted; one that is no 2xx is wrong. */
 static int publisher = -1;
+static size_t answer_bytes; /* of one that has come in part */
 
 static void on_accepted(void) {
     static unsigned char buffer[BYTES + 1];
-    static size_t length;
-    ssize_t got = recv(publisher, buffer + length, BYTES - length, MSG_DONTWAIT);
+    ssize_t got = recv(publisher, buffer + answer_bytes, BYTES - answer_bytes, MSG_DONTWAIT);
     if (got <= 0) {
         complain((const unsigned char *)"the publisher was cut off", 25, 0);
         epoll_ctl(poller, EPOLL_CTL_DEL, publisher, NULL);
         return;
     }
-    length += (size_t)got;
+    answer_bytes += (size_t)got;
     for (;;) {
-        buffer[length] = 0;
-        unsigned char *end = memmem(buffer, length, "\r\n\r\n", 4);
+        buffer[answer_bytes] = 0;
+        unsigned char *end = memmem(buffer, answer_bytes, "\r\n\r\n", 4);
         char *size = end ? strcasestr((char *)buffer, "\r\ncontent-length:") : NULL;
         if (!end || !size) return;
         size_t whole = (size_t)(end - buffer) + 4 + strtoul(size + 17, NULL, 10);
-        if (length < whole) return;
+        if (answer_bytes < whole) return;
         if (memcmp(buffer, "HTTP/1.1 20", 11)) complain(buffer, whole, 202);
         pushing.accepted++;
-        length -= whole;
-        memmove(buffer, buffer + whole, length);
+        answer_bytes -= whole;
+        memmove(buffer, buffer + whole, answer_bytes);
     }
 }
 
@@ -443,8 +443,8 @@ long crowd_ask(const int *fds, long count, long total, long in_flight, int kind,
 long crowd_push(int fd, const char *const *requests, long count, int64_t every_ns, const int *fds, long members, long turns,
                 long batch, long audience, long first, int64_t *due, int64_t *took, int wait_ms) {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-    if (publisher != fd) epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
-    publisher = fd;
+    epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+    publisher = fd, answer_bytes = 0;
     for (long i = 0; i < members; i++) clients[fds[i]].place = i;
     pushing.first = first, pushing.turns = turns, pushing.batch = batch, pushing.audience = audience;
     pushing.total = count;
@@ -467,6 +467,8 @@ long crowd_push(int fd, const char *const *requests, long count, int64_t every_n
         if (!turn(wait) && late) break;
     }
     turn(0); /* what is too much */
+    epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);
+    publisher = -1;
     long delivered = pushing.accepted == count ? pushing.delivered : -1;
     pushing.total = 0;
     return delivered;

@@ -60,7 +60,6 @@ class ModeLoad(Load):
         super().__init__()
         self._throng = Crowd(WAIT_S)
         self._sets: dict[str, list[socket.socket]] = {}
-        self._publishers: dict[int, socket.socket] = {}
 
     def tick(self) -> None:
         self._throng.idle()
@@ -211,9 +210,11 @@ class ModeLoad(Load):
             paths = [path.format(f"{name}-{number}") for number in range(len(socks))] if in_turn else [path]
             posts = [post(each, b'{"data":%b}' % data) for each in paths]
             requests = list(itertools.islice(itertools.cycle(posts), count))
-        publisher = self._publisher_of(api_port)
-        running = Watch(**watch)
-        took = self._throng.push(publisher, requests, socks, every_s=every_s, in_turn=in_turn, batch=batch, heard=heard)
+        with socket.create_connection(("127.0.0.1", api_port)) as publisher:
+            running = Watch(**watch)
+            took = self._throng.push(
+                publisher, requests, socks, every_s=every_s, in_turn=in_turn, batch=batch, heard=heard
+            )
         answer = running.close()
         await self._settle(check=heard)
         return {**answer, "count": len(took), **(_latencies([each / 1e6 for each in took]) if took else {})}
@@ -250,11 +251,6 @@ class ModeLoad(Load):
 
     def _requests(self, name: str, port: int, count: int, query: str) -> list[bytes]:
         return [_request(port, query, token) for token in self._tokens(name, count)]
-
-    def _publisher_of(self, api_port: int) -> socket.socket:
-        if api_port not in self._publishers:
-            self._publishers[api_port] = socket.create_connection(("127.0.0.1", api_port))
-        return self._publishers[api_port]
 
     async def _settle(self, *, check: bool = True) -> None:
         """What should not come has time to; then all is checked."""

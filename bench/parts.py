@@ -37,6 +37,7 @@ class Size:
     """How much is done: in each round, case and mode."""
 
     rounds: int
+    warm_up: bool  # by a round that is dropped
     handshakes: int
     storm: int
     idle: int
@@ -52,6 +53,7 @@ class Size:
 
 FULL = Size(
     rounds=5,
+    warm_up=True,
     handshakes=1000,
     storm=1000,
     idle=1000,
@@ -66,6 +68,7 @@ FULL = Size(
 )
 QUICK = Size(
     rounds=1,
+    warm_up=False,
     handshakes=200,
     storm=200,
     idle=200,
@@ -74,7 +77,7 @@ QUICK = Size(
     calls=60,
     members=200,
     closed=10,
-    open_s=0.5,
+    open_s=0.4,
     slow_mb=5,
     growth=2000,
 )

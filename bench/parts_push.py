@@ -54,7 +54,7 @@ class Pushes:
 
     def _push(self, stand: Stand, number: int, of: str, bytes_: int, count: int, every_s: float = 0.0) -> Cell:
         if of.startswith("one"):
-            count -= count % SINGLES or 0
+            count -= count % SINGLES
             name, path = f"single{number}", "/api/clients/{}/push"
         else:
             name, path = "group", f"/api/groups/group{number}/push"

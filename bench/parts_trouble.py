@@ -102,8 +102,8 @@ def slow(size: Size) -> Plan:
         "slow",
         "Readers that stop",
         f"{SLOW_READERS} readers stop, and {SLOW_BYTES // 1024} KB messages are pushed to their group; the most that "
-        "memory (PSS) grew meanwhile. Then they read on: each gets all messages in order, or the first of them and a "
-        "close.",
+        "memory (PSS) grew meanwhile, without what the kernel holds. Then they read on: each gets all messages, in "
+        "order, or the first of them and a close.",
         [Measure("nginx_mib", "growth of nginx", "MiB"), Measure("service_mib", "growth of the service", "MiB")],
         [
             Work("in-all", f"{size.slow_mb} MB for all of them together", measure(each // SLOW_READERS), 3.5),

@@ -35,8 +35,9 @@ class Stand:
     def start(self) -> None:
         """Raises BenchError."""
         with ExitStack() as stack:
-            self.mode = stack.enter_context(running(self.name, self._folder, self._settings, app=self._app))
+            self._folder.mkdir(parents=True)
             self._loader = stack.enter_context(Loader(self._folder, self.name, _ORDERS))
+            self.mode = stack.enter_context(running(self.name, self._folder, self._settings, app=self._app))
             _live.append(self)
             stack.callback(_live.remove, self)
             self._stack = stack.pop_all()
