@@ -407,15 +407,15 @@ class Scenario:
                 await self._ready(index)
             await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(self._quiet_s))
             await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, self._quiet_s)
+            tops, kept = {"all": (await self._journal("all"))[0]}, {}
+            for group in self._groups:
+                tops[f"group:{group}"], kept[f"group:{group}"] = await self._journal(f"groups/{group}")
         except (AssertionError, TimeoutError) as exc:
             self.ledger.complain(f"did not come right: {exc!r}")
             return
         self._leaving = True  # from here on everybody stays
         if self._went_back():
             self.ledger.resets_allowed_s.append(self.ledger.now_s())
-        tops, kept = {}, {}
-        for path, stream in [("all", "all"), *((f"groups/{group}", f"group:{group}") for group in self._groups)]:
-            tops[stream], kept[stream] = await self._journal(path)
 
         def behind() -> list[str]:
             return [
@@ -443,9 +443,19 @@ class Scenario:
     async def _journal(self, path: str) -> tuple[tuple[str, int], set[int]]:
         """Its top, and the ids of all that it still holds."""
         url = f"http://127.0.0.1:{self._internal[0]}/api/{path}/history?limit=1000"
-        async with self._session.get(url) as answer:
-            body = await answer.json()
-        assert not body["more"], body
+        body: dict[str, Any] = {}
+
+        async def read() -> bool:
+            nonlocal body
+            with contextlib.suppress(*TROUBLE):
+                async with self._session.get(url) as answer:
+                    body = await answer.json()
+            return body.get("more") is False
+
+        try:
+            await eventually(read, self._quiet_s)
+        except AssertionError:
+            raise AssertionError(f"{path}: {str(body)[:200]}") from None
         return (body["epoch"], body["top"]), {message["data"]["id"] for message in body["messages"]}
 
 
