@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.handshakes import JWT, KEY, connected, cursor, handshake, raw, refused, said, token
 from tests.service_fixture import running
+from tests.support import eventually, scaled
 
 # The handshake itself
 
@@ -56,6 +58,28 @@ async def test_who_asks_for_no_websocket_is_told_to(headers: dict[str, str]) -> 
         assert refusal.headers["upgrade"] == "websocket"
         assert refusal.headers["connection"] == "Upgrade"
         assert refusal.headers["sec-websocket-version"] == "13"
+
+
+@pytest.mark.parametrize("body", [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "0\r\n\r\n")], ids=str)
+async def test_a_handshake_has_no_body(body: tuple[str, str]) -> None:
+    header, content = body
+    async with running() as app:
+        answer = await raw(app, handshake(header) + content.encode())
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"a handshake has no body" in answer
+        assert not app.metrics.open_connections
+
+
+async def test_after_a_refusal_the_connection_serves_the_next_request() -> None:
+    refused_with_body = handshake("Content-Length: 5", method="POST") + b"hello"
+    async with running() as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.public_port)
+        writer.write(refused_with_body + handshake())
+        async with asyncio.timeout(scaled(5)):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+            assert b"HTTP/1.1 101 " in await reader.readuntil(b"\r\n\r\n")
+            await eventually(lambda: app.metrics.open_connections == 1)
+        writer.close()
 
 
 async def test_upgrade_headers_may_be_lists_of_any_case() -> None:
