@@ -101,6 +101,7 @@ def counters(edge: Edge) -> dict[str, str]:
 js_shared_dict_zone zone=tidegate_counters:64k type=number;
 server {{
     listen {sock};
+    js_preread metrics.hear;
     return $tidegate_counters;
 }}
 """,

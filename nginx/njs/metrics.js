@@ -19,6 +19,16 @@ function counter(name, help, lines) {
     return `# HELP ${name} ${help}\n# TYPE ${name} counter\n${lines.join('')}`;
 }
 
+// js_preread of the server that gives the counters: an answer to a request that is still being sent breaks the pipe, which
+// is an [error], and no counters.
+function hear(s) {
+    s.on('upload', (request) => {
+        if (request.indexOf('\r\n\r\n') >= 0) {
+            s.done();
+        }
+    });
+}
+
 // The counters as a whole HTTP answer: they live in stream{}, and http{} asks for them.
 function answer() {
     const calls = OUTCOMES.map((code) => `tidegate_edge_calls_total{outcome="${code}"} ${value(code)}\n`);
@@ -59,4 +69,4 @@ function metrics(r) {
     });
 }
 
-export default {count, answer, metrics};
+export default {count, hear, answer, metrics};
