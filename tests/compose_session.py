@@ -24,14 +24,20 @@ LIMIT_S = 60.0
 PROVOKED = "Host is unreachable|Connection refused|Operation timed out|upstream timed out|no live upstreams"
 
 
-def docker(*args: str) -> str:
-    done = subprocess.run(["docker", *args], capture_output=True, text=True)
+def docker(*args: str, text: str = "") -> str:
+    """What it prints; ``text`` is what it reads."""
+    done = subprocess.run(["docker", *args], input=text, capture_output=True, text=True)
     assert done.returncode == 0, f"docker {' '.join(args)}: {done.stderr}"
-    return done.stdout + done.stderr
+    return done.stdout
 
 
-def compose(*args: str) -> str:
-    return docker("compose", "--profile", "*", *args)
+def log_of(container: str) -> str:
+    done = subprocess.run(["docker", "logs", container], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+def compose(*args: str, text: str = "") -> str:
+    return docker("compose", "--profile", "*", *args, text=text)
 
 
 class Session:
@@ -88,6 +94,11 @@ async def main(variant: str, nodes: int) -> None:
                 await one_session(http, Session(socket), api)
             print(f"compose: {variant}: a session over {url.partition(':')[0]}")
         await refusals(http)
+        if nodes == 1:
+            settings_agree(variant)
+            await counted(http, variant)
+            await reload(http, variant)
+            print(f"compose: {variant}: check finds nothing, metrics count, a reload is survived")
         await spread(http, nodes, api)
         print(f"compose: {variant}: sessions on {nodes} node(s)")
         if nodes > 1:
@@ -125,6 +136,46 @@ async def refusals(http: aiohttp.ClientSession) -> None:
     for path in ("/", "/metrics", "/api/nodes"):
         async with http.get(f"http://127.0.0.1:8080{path}") as answer:
             assert answer.status == 404, path
+
+
+def settings_agree(variant: str) -> None:
+    """What nginx says that it runs, held against what the service runs with."""
+    nginx = "openresty" if variant == "openresty" else "nginx"
+    dump = compose("exec", "-T", variant, nginx, "-T", "-e", "stderr", "-c", f"/edge/conf.d/{variant}.conf")
+    said = compose("exec", "-T", "service", "python", "-m", "service", "check", "--nginx-dump", "-", text=dump)
+    assert said.endswith("nginx: ok\n"), said
+
+
+async def counted(http: aiohttp.ClientSession, variant: str) -> None:
+    """What ``/metrics`` of the edge says of two live WebSockets, and of the calls and heartbeats so far."""
+    writing = 'tidegate_edge_connections{variant="plain",state="writing"} 3\n'  # one is the request that asks
+
+    async def two() -> bool:
+        return (writing if variant == "plain" else "tidegate_edge_websockets 2\n") in _metrics(variant)
+
+    async with sessions(http, 2):
+        await patiently(two)
+    if variant != "plain":
+        for text in [_metrics(variant) for _ in range(10)]:
+            for counter in ('calls_total{outcome="reply"}', "heartbeats_total"):
+                assert f"\ntidegate_edge_{counter} 2\n" in text, (counter, text)
+
+
+def _metrics(variant: str) -> str:
+    return compose("exec", "-T", variant, "wget", "-q", "-O", "-", "http://127.0.0.1:8081/metrics")
+
+
+async def reload(http: aiohttp.ClientSession, variant: str) -> None:
+    """New sessions are taken all the time; old ones go on for a while, and with openresty hear 1001."""
+    async with sessions(http, 3) as old:
+        compose("kill", "--signal", "HUP", variant)
+        for _ in range(10):
+            async with sessions(http, 1):
+                await asyncio.sleep(0.1)
+        if variant == "openresty":
+            assert [await session.ended() for session in old] == [1001] * 3
+        else:
+            assert [(await session.ask(type="ping", id=1))["type"] for session in old] == ["pong"] * 3
 
 
 async def spread(http: aiohttp.ClientSession, nodes: int, api: str) -> None:
@@ -211,7 +262,7 @@ async def _meanwhile(http: aiohttp.ClientSession, container: str) -> tuple[str, 
     """The node that drains, and where new sessions go meanwhile."""
 
     async def begun() -> str:
-        lines = [json.loads(line) for line in docker("logs", container).splitlines() if "drain.started" in line]
+        lines = [json.loads(line) for line in log_of(container).splitlines() if "drain.started" in line]
         return str(lines[-1]["node"]) if lines else ""
 
     draining = await patiently(begun)
@@ -219,7 +270,7 @@ async def _meanwhile(http: aiohttp.ClientSession, container: str) -> tuple[str, 
     for _ in range(4):
         async with sessions(http, 5) as late:
             names += [session.node for session in late]
-    assert "service.stopped" not in docker("logs", container), "too slow: it has ended"
+    assert "service.stopped" not in log_of(container), "too slow: it has ended"
     return draining, names
 
 
