@@ -30,6 +30,7 @@ struct client {
 static struct client clients[MOST];
 static int poller = -1;
 static long received, wrong, closed, last_bytes;
+static long moves; /* whatever came that was waited for; a ping of an idle client is none */
 static char first_wrong[200];
 static const unsigned char key[4] = {0x12, 0x34, 0x56, 0x78};
 
@@ -178,6 +179,7 @@ static void on_message(int fd, const unsigned char *text, size_t length) {
     static size_t last_length;
     static long last_offset;
     struct client *client = clients + fd;
+    moves++;
     if (client->answered) {
         on_answer(fd, text, length);
         return;
@@ -217,6 +219,7 @@ static struct {
 
 static void leave(int fd, int code) {
     closed++;
+    moves++;
     if (!clients[fd].complete_ns) dialling.failed++;
     clients[fd].code = code;
     epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);
@@ -340,6 +343,7 @@ static void on_accepted(void) {
         if (answer_bytes < whole) return;
         if (memcmp(buffer, "HTTP/1.1 20", 11)) complain(buffer, whole, 202);
         pushing.accepted++;
+        moves++;
         answer_bytes -= whole;
         memmove(buffer, buffer + whole, answer_bytes);
     }
@@ -359,10 +363,21 @@ static int turn(int64_t wait_ns) {
     return ready > 0;
 }
 
+/* 0 when for so long nothing came but pings. */
+static int wait_for_more(int wait_ms) {
+    long before = moves;
+    int64_t until = now_ns() + wait_ms * 1000000LL, left;
+    while (moves == before) {
+        if ((left = until - now_ns()) <= 0) return 0;
+        turn(left);
+    }
+    return 1;
+}
+
 /* Reads until so many messages have come in all, or for so long nothing has. */
 void crowd_collect(long target, int wait_ms) {
     do {
-        if (!turn(received < target ? wait_ms * 1000000LL : 0)) return;
+        if (!(received < target ? wait_for_more(wait_ms) : turn(0))) return;
     } while (received < target || !target);
 }
 
@@ -399,7 +414,7 @@ long crowd_dial(const int *fds, const char *const *requests, long count, const l
         clients[fds[i]] = (struct client){.next = next[i], .goal = goals[i]};
     }
     while (dialling.begun < at_once && dialling.begun < count) dial_next();
-    while (dialling.complete < count && !dialling.failed && !wrong && turn(wait_ms * 1000000LL)) {}
+    while (dialling.complete < count && !dialling.failed && !wrong && wait_for_more(wait_ms)) {}
     return dialling.complete;
 }
 
@@ -430,7 +445,7 @@ long crowd_ask(const int *fds, long count, long total, long in_flight, int kind,
     asking.asked = asking.answered = 0;
     asking.bytes = bytes, asking.sent = sent, asking.took = took;
     while (asking.asked < in_flight && asking.asked < total) ask_next();
-    while (asking.answered < total && !wrong && turn(wait_ms * 1000000LL)) {}
+    while (asking.answered < total && !wrong && wait_for_more(wait_ms)) {}
     turn(0); /* what is too much */
     asking.total = 0;
     return asking.answered;
@@ -452,8 +467,8 @@ long crowd_push(int fd, const char *const *requests, long count, int64_t every_n
     pushing.due = due, pushing.took = took;
     int64_t began = now_ns();
     for (;;) {
-        int64_t now = now_ns(), wait = wait_ms * 1000000LL;
-        int arrived = pushing.delivered >= pushing.begun * audience && pushing.accepted >= pushing.begun, late = 1;
+        int64_t now = now_ns();
+        int arrived = pushing.delivered >= pushing.begun * audience && pushing.accepted >= pushing.begun;
         if (pushing.begun < count && (every_ns ? now >= began + pushing.begun * every_ns : arrived)) {
             const char *request = requests[pushing.begun];
             size_t length = strlen(request);
@@ -463,8 +478,8 @@ long crowd_push(int fd, const char *const *requests, long count, int64_t every_n
             continue;
         }
         if (wrong || (pushing.begun == count && arrived)) break;
-        if (every_ns && pushing.begun < count) wait = began + pushing.begun * every_ns - now, late = 0;
-        if (!turn(wait) && late) break;
+        if (every_ns && pushing.begun < count) turn(began + pushing.begun * every_ns - now);
+        else if (!wait_for_more(wait_ms)) break;
     }
     turn(0); /* what is too much */
     epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);

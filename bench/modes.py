@@ -72,10 +72,6 @@ class Mode:
             requests: dict[str, int] = json.load(answer)["requests"]
         return requests
 
-    def words(self) -> str:
-        """The end of what nginx, or else the service, had to say."""
-        return self.programs.get(NGINX, self.programs[SERVICE]).words()
-
 
 @contextlib.contextmanager
 def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, *, app: bool = False) -> Iterator[Mode]:

@@ -163,7 +163,7 @@ def _commit() -> str:
     """Short, and whether what ran was something else."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "service", "bench")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "service", "bench", "nginx", "examples")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}, changed since" if changed else head
