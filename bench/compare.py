@@ -46,7 +46,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("compare", help="direct, plain, njs and openresty, side by side")
     parser.add_argument("--quick", action="store_true", help="small and short, to see that it works; concludes nothing")
     parser.add_argument("--only", action="append", choices=PLANS, metavar="PART", help=f"one of {', '.join(PLANS)}")
-    parser.add_argument("--modes", type=_modes, default=list(MODES), help="in this order (default: %(default)s)")
+    parser.add_argument("--modes", type=_modes, default=",".join(MODES), help="only these (default: %(default)s)")
     parser.add_argument("--rounds", type=int, help="in place of the size's own")
     parser.add_argument("--out", type=Path, help="folder of the results (default: bench/results/<date>-<machine>)")
     parser.set_defaults(run=run)
