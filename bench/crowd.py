@@ -220,7 +220,7 @@ class Crowd:
     def _complain(self) -> None:
         library = self._library
         if library.crowd_wrong():
-            first = library.crowd_first_wrong().decode(errors="replace")
+            first = " ".join(library.crowd_first_wrong().decode(errors="replace").split())
             raise LoadError(f"{library.crowd_wrong()} messages were wrong; the first: {first}")
 
 
