@@ -232,7 +232,7 @@ class ModeLoad(Load):
         received = -1
         while received != throng.received:
             received = throng.received
-            throng.listen(0.3)
+            throng.listen(0.15)
         throng.count_in(throng.received - before)
         codes = Counter(throng.code(sock) for sock in socks)
         short = [sock for sock in socks if not throng.code(sock) and throng.after(sock) != messages]

@@ -62,7 +62,7 @@ FULL = Size(
     calls=300,
     members=1000,
     closed=30,
-    open_s=1.2,
+    open_s=1.0,
     slow_mb=20,
     growth=10_000,
 )
