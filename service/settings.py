@@ -386,7 +386,7 @@ class Edge(Section, frozen=True):
     workers: Annotated[int, Meta(ge=1, le=1024, description="Worker processes; one for each core is usual.")] = 4
     worker_connections: Annotated[
         int,
-        Meta(ge=64, le=1_000_000, description="Connections of a worker; a WebSocket is two, four with njs."),
+        Meta(ge=64, le=1_000_000, description="Connections of a worker; a WebSocket is two, with njs four or six."),
     ] = 16384
     nofile: Annotated[int, Meta(ge=128, le=2_000_000, description="Open files of a worker.")] = 20000
     connections_per_address: Annotated[
