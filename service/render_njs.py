@@ -29,7 +29,7 @@ upstream tidegate_hops {{
 
 # Behind the filter: takes a handshake as it comes, and chooses the node.
 server {{
-    listen {_behind(edge)};
+    listen {_behind(edge)} backlog=4096;
     access_log off;
     include errors.inc;
 
@@ -51,7 +51,7 @@ def nodes(edge: Edge) -> str:
     return "".join(
         f"""
 server {{
-    listen {_hop(edge, number)};
+    listen {_hop(edge, number)} backlog=4096;
     proxy_connect_timeout {edge.connect_timeout_s}s;
     proxy_timeout {edge.read_timeout_s}s;
     proxy_pass {node};

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from tests.edge import Stand, resident_kib, stand
+from tests.handshakes import handshake
 from tests.peer import Peer, Refusal
-from tests.support import eventually
+from tests.support import eventually, scaled
 
 KIB = 1024
 
@@ -64,6 +67,23 @@ class Failures:
             assert growth.get("nginx", 0) < self.slow_reader_kib
             assert reader.close_code is None
 
+    async def test_a_thousand_who_come_at_once_are_all_let_in(self) -> None:
+        """More than nginx takes by itself (a backlog of 511): after a cut everybody comes back in the same moment."""
+        settings = {"EDGE__WORKER_CONNECTIONS": 8192, "EDGE__NOFILE": 10_000, "LIMITS__CONNECTIONS": 2000}
+        async with stand(self.variant, **settings) as s:
+            doors = s.edge.workers() if s.has_edge else [s.node.process.pid]
+            lines = [await asyncio.open_connection("127.0.0.1", s.port) for _ in range(1000)]
+            _send_all(doors, signal.SIGSTOP)  # so that all requests are there when it looks
+            for number, (_, writer) in enumerate(lines):
+                writer.write(handshake(target=f"/ws-notifications/?client=c{number}"))
+            await asyncio.sleep(0.2)
+            _send_all(doors, signal.SIGCONT)
+            async with asyncio.timeout(scaled(20)):
+                answers = [await reader.readline() for reader, _ in lines]
+            for _, writer in lines:
+                writer.transport.abort()
+            assert Counter(answers) == {b"HTTP/1.1 101 Switching Protocols\r\n": 1000}
+
     async def test_calls_fail_while_the_application_is_away_and_nothing_else_does(self) -> None:
         async with stand(self.variant, rest=True) as s, s.peer("alice") as alice:
             s.provoked("Connection refused|no live upstreams|prematurely closed|reset by peer")
@@ -110,6 +130,11 @@ class Failures:
                 await alice.event()
                 s.node.process.kill()
                 assert await alice.ended() in (None, 1001, 1011)
+
+
+def _send_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 async def _back(s: Stand, client: str) -> Peer:
