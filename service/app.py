@@ -137,8 +137,9 @@ class App:
         self.heartbeat.start()
         public = Doorway(self._door(), **settings)
         internal = Application(http_api.routes(self._api()), log_function=lambda handler: None)
-        self._serve(public, self._public_sockets, config.server.header_timeout_s, 4096)
-        self._serve(internal, self._internal_sockets, INTERNAL_IDLE_S, 16 * 1024)
+        header_s = config.server.header_timeout_s
+        self._serve(public, self._public_sockets, 4096, idle_s=header_s, body_s=header_s)
+        self._serve(internal, self._internal_sockets, 16 * 1024, idle_s=INTERNAL_IDLE_S)
         self._register_gauges()
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         if isinstance(self.broker, MemoryBroker):
@@ -151,12 +152,20 @@ class App:
         self.public_port: int = self._public_sockets[0].getsockname()[1]
         self.internal_port: int = self._internal_sockets[0].getsockname()[1]
 
-    def _serve(self, application: Application, sockets: list[socket.socket], idle_s: float, chunk: int) -> None:
+    def _serve(
+        self,
+        application: Application,
+        sockets: list[socket.socket],
+        chunk: int,
+        *,
+        idle_s: float,
+        body_s: float | None = None,  # the API sets it, request by request
+    ) -> None:
         server = HTTPServer(
             application,
             chunk_size=chunk,  # Tornado clears a buffer of this size for each read
             idle_connection_timeout=idle_s,
-            body_timeout=self.config.server.header_timeout_s,
+            body_timeout=body_s,
             max_header_size=HEADER_BYTES,
             max_body_size=PUBLIC_BODY_BYTES,  # the API sets its own, request by request
         )

@@ -106,10 +106,13 @@ class Handler(RequestHandler):
     # The headers are there
 
     def prepare(self) -> None:
-        # Counted here: over a limit of Tornado's the answer would be a bare 400.
-        cast(HTTP1Connection, self.request.connection).set_max_body_size(sys.maxsize)
+        connection = cast(HTTP1Connection, self.request.connection)
+        connection.set_max_body_size(sys.maxsize)  # counted here: over a limit of Tornado's the answer is a bare 400
         length = self.request.headers.get("Content-Length", "")
         self._length = int(length[:19]) if length.isdecimal() else 0  # what is malformed Tornado is about to refuse
+        here = len(connection.stream._read_buffer)  # no public way tells (Tornado 6.6)
+        if self._length > here or "Transfer-Encoding" in self.request.headers:
+            connection.set_body_timeout(self.api.config.server.header_timeout_s)  # a timer costs a push 4 %
         try:
             self._admit()
         except Refused as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from typing import Any
@@ -14,7 +15,8 @@ from service.model import Position, Publication
 from tests.http_node import JSON, Answer, Node, head, node
 from tests.peer import Peer
 from tests.schema import faults, resolve
-from tests.support import Logs, eventually
+from tests.service_fixture import running
+from tests.support import Logs, eventually, scaled
 
 KEY = "a-key-for-the-api-made-for-this-test"
 KEYED = {"INTERNAL__API_KEYS": json.dumps([KEY])}
@@ -787,3 +789,16 @@ def test_the_node_of_these_tests_refuses_an_answer_that_is_not_described() -> No
     for status, body in ((200, b'{"status":"dead"}'), (201, b'{"status":"alive"}')):
         with pytest.raises(AssertionError):
             checked.check("GET", "/healthz", Answer(status, {"content-type": JSON}, body))
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+async def test_a_body_that_does_not_come_is_not_waited_for(header: str) -> None:
+    async with running(SERVER__HEADER_TIMEOUT_S=1) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.internal_port)
+        request = (
+            f"POST /api/all/push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{header}\r\n\r\n"
+        )
+        writer.write(request.encode())
+        async with asyncio.timeout(scaled(5)):
+            assert await reader.read() == b""
+        writer.close()

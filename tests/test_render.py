@@ -62,7 +62,7 @@ def test_every_include_that_a_configuration_names_is_rendered() -> None:
         ("EDGE__TLS_DIR", "/tls", "listen.inc", "ssl_certificate_key /tls/privkey.pem;"),
         ("EDGE__INTERNAL", "0.0.0.0:9", "status.inc", "listen 0.0.0.0:9;"),
         ("EDGE__RUN_DIR", "/run/x", "main.inc", "pid /run/x/nginx.pid;"),
-        ("EDGE__RUN_DIR", "/run/x", "njs_nodes.inc", "listen unix:/run/x/node-0.sock;"),
+        ("EDGE__RUN_DIR", "/run/x", "njs_nodes.inc", "listen unix:/run/x/node-0.sock backlog=4096;"),
         ("EDGE__ACCESS_LOG", "/log", "log.inc", "access_log /log tidegate;"),
         ("SERVER__HEADER_TIMEOUT_S", 2.5, "http.inc", "client_header_timeout 2500ms;"),
         ("CALLS__TIMEOUT_S", 2.5, "calls.inc", "proxy_read_timeout 2500ms;"),
@@ -89,7 +89,7 @@ def test_upstreams_are_listed_or_looked_up_again() -> None:
         assert "least_conn;" in found[include]
         assert "server service:8000 resolve" in found[include]
     (behind,) = re.findall(r"proxy_pass (\S+);", found["njs_nodes.inc"])
-    assert f"listen {behind};" in found["njs_hops.inc"]
+    assert f"listen {behind} backlog=4096;" in found["njs_hops.inc"]
 
 
 def test_modules_are_those_that_an_nginx_does_not_have() -> None:
