@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, help="in place of the size's own")
     parser.add_argument("--python", help="interpreter for the servers, with what they need (default: this one)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default: bench/results/<date>-<machine>)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: bench/results/<date>-<machine>/peers)")
     parser.set_defaults(run=run)
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     systems.python = args.python or systems.python
     size = QUICK if args.quick else FULL
-    out = args.out or (Path(tempfile.mkdtemp(prefix="bench-")) if args.quick else results_folder())
+    out = args.out or (Path(tempfile.mkdtemp(prefix="bench-")) if args.quick else results_folder("peers"))
     chosen = [suite for suite in SUITES if not args.only or suite.name in args.only]
     rounds_needed = 1 if args.quick else ROUNDS
     found = Run(_command(), _conditions(size), TARGETS, rounds_needed)

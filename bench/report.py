@@ -173,7 +173,7 @@ def _git(*args: str) -> str:
     return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def results_folder() -> Path:
-    """Where a run's results go unless it is told."""
+def results_folder(command: str = "") -> Path:
+    """Where a run's results go unless it is told; ``command``: a folder inside."""
     name = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node()).strip("-").lower() or "machine"
-    return ROOT / "bench" / "results" / f"{time.strftime('%Y-%m-%d')}-{name}"
+    return ROOT / "bench" / "results" / f"{time.strftime('%Y-%m-%d')}-{name}" / command
