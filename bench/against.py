@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, help="in place of the size's own")
     parser.add_argument("--python", help="interpreter for the servers, with what they need (default: this one)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default: bench/results/<date>-<machine>/peers)")
+    parser.add_argument("--out", type=Path, help="results (default: bench/results/<date>-<machine>/peers)")
     parser.set_defaults(run=run)
 
 
