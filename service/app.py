@@ -124,7 +124,6 @@ class App:
         settings: dict[str, Any] = {
             "websocket_ping_interval": config.heartbeat.websocket_ping_interval,
             "websocket_ping_timeout": config.heartbeat.websocket_ping_timeout,
-            "log_function": lambda handler: None,
         }
         self.heartbeat = Heartbeat(
             loop,

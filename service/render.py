@@ -25,7 +25,7 @@ from service.errors import (
     Unavailable,
 )
 from service.render_lua import openresty_settings
-from service.render_nodes import DOWN_S, TRIES, is_resolving
+from service.render_nodes import BACKLOG, DOWN_S, TRIES, is_resolving
 from service.settings import EVENT_BYTES, Config, Edge, Server
 
 SOURCE = Path(__file__).resolve().parent.parent / "nginx"
@@ -214,7 +214,7 @@ def _log(edge: Edge) -> str:
 
 def _listen(edge: Edge) -> str:
     tls = f"""
-listen {_bracketed(edge.address)}:{edge.tls_port} ssl default_server backlog=4096;
+listen {_bracketed(edge.address)}:{edge.tls_port} ssl default_server backlog={BACKLOG};
 ssl_certificate {edge.tls_dir}/fullchain.pem;
 ssl_certificate_key {edge.tls_dir}/privkey.pem;
 ssl_protocols TLSv1.2 TLSv1.3;
@@ -225,7 +225,7 @@ ssl_session_timeout 1d;
 ssl_session_tickets off;
 """
     return f"""
-listen {_bracketed(edge.address)}:{edge.port} default_server backlog=4096;
+listen {_bracketed(edge.address)}:{edge.port} default_server backlog={BACKLOG};
 {tls if edge.tls_port else ""}
 limit_conn tidegate_connections {edge.connections_per_address};
 limit_req zone=tidegate_handshakes burst={edge.handshakes_burst} nodelay;

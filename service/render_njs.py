@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 
-from service.render_nodes import is_resolving, relay, server, upstream
+from service.render_nodes import BACKLOG, is_resolving, relay, server, upstream
 from service.settings import Config, Edge
 
 
@@ -29,7 +29,7 @@ upstream tidegate_hops {{
 
 # Behind the filter: takes a handshake as it comes, and chooses the node.
 server {{
-    listen {_behind(edge)} backlog=4096;
+    listen {_behind(edge)} backlog={BACKLOG};
     access_log off;
     include errors.inc;
 
@@ -51,7 +51,7 @@ def nodes(edge: Edge) -> str:
     return "".join(
         f"""
 server {{
-    listen {_hop(edge, number)} backlog=4096;
+    listen {_hop(edge, number)} backlog={BACKLOG};
     proxy_connect_timeout {edge.connect_timeout_s}s;
     proxy_timeout {edge.read_timeout_s}s;
     proxy_pass {node};

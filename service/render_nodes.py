@@ -6,6 +6,7 @@ from __future__ import annotations
 from service.settings import Edge
 
 TRIES = 3  # of one handshake, each on another node
+BACKLOG = 4096  # connections that wait to be taken; nginx by itself has 511, too few for all who come back at once
 DOWN_S = 2  # for how long a node that failed, or said 503, is not asked again
 
 
