@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shlex
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import systems
-from bench.processes import LOAD_CORE, SERVER_CORE, BenchError
+from bench.processes import LOAD_CORE, SERVER_CORE, BenchError, raise_limits
 from bench.publisher import MESSAGE_BYTES, LoadError
 from bench.report import Part, Run, results_folder
 from bench.stats import ROUNDS
@@ -47,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
         return 1
     systems.python = args.python or systems.python
     size = QUICK if args.quick else FULL
-    out = args.out or (Path(tempfile.mkdtemp(prefix="bench-")) if args.quick else results_folder("peers"))
+    out = args.out or results_folder("peers", quick=args.quick)
     chosen = [suite for suite in SUITES if not args.only or suite.name in args.only]
     rounds_needed = 1 if args.quick else ROUNDS
     found = Run(_command(), _conditions(size), TARGETS, rounds_needed)
-    _raise_limits()
+    raise_limits()
     broken_off = False
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -106,12 +105,6 @@ def _say(suite: Suite, text: str, *, end: bool = False) -> None:
         print(f"\r\x1b[K{suite.title}: {text}", end="\n" if end else "", file=sys.stderr, flush=True)
     elif end:
         print(f"{suite.title}: {text}", file=sys.stderr, flush=True)
-
-
-def _raise_limits() -> None:
-    """As many files as we may; children have the same."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _command(args: Sequence[str] | None = None) -> str:

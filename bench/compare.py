@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shlex
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 from bench import comparison_report, modes, parts, parts_push, parts_trouble, report
 from bench.comparison import MODES, Case, Cell, Comparison, Part
 from bench.parts import FULL, QUICK, Plan, Size, Turn, Work
-from bench.processes import LOAD_CORE, BenchError
+from bench.processes import LOAD_CORE, BenchError, raise_limits
 from bench.progress import Progress
 from bench.publisher import LoadError
 from bench.stand import Stand
@@ -65,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
         print("two cores are needed: one for what is measured, one for the load", file=sys.stderr)
         return 1
     size = QUICK if args.quick else FULL
-    out = args.out or (Path(tempfile.mkdtemp(prefix="bench-")) if args.quick else report.results_folder())
+    out = args.out or report.results_folder(quick=args.quick)
     out.mkdir(parents=True, exist_ok=True)
     plans = [plan(size) for name, plan in PLANS.items() if not args.only or name in args.only]
-    _raise_limits()
+    raise_limits()
     found = Comparison(
         command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         began=time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -201,12 +200,6 @@ def order(plan: Plan, modes: Sequence[str], rounds: int, warm_up: bool) -> Itera
     for number in range(0 if warm_up and plan.fresh is None else 1, rounds + 1):
         for work in plan.works:
             yield from ((number, work, mode) for mode in modes if mode in work.modes)
-
-
-def _raise_limits() -> None:
-    """As many files as we may; children have the same."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _conditions(size: Size) -> dict[str, Any]:

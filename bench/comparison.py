@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.stats import LIMIT_SHARE, Summary, summary
+from bench.stats import Summary, client_was_the_limit, summary
 
 MODES = ("direct", "plain", "njs", "openresty")
 DIRECT = "direct"
@@ -43,8 +43,7 @@ class Cell:
 
     @property
     def client_was_the_limit(self) -> bool:
-        """The load client had no time left while the servers had: nothing is concluded from it."""
-        return self.client_share >= LIMIT_SHARE > self.server_share
+        return client_was_the_limit(self.client_share, self.server_share)
 
 
 @dataclass

@@ -4,7 +4,6 @@ are in ``crowd.c``: each message at the time it was read, each question at the t
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import http.client
 import itertools
@@ -25,6 +24,7 @@ from bench.load import Load, come_to_rest, obey
 from bench.processes import cpu_s
 from bench.publisher import LoadError, post
 from bench.storm import bound, make_tokens, request_of
+from service.model import Position, encode_cursor, group_stream
 
 PATH = "/ws-notifications/"
 JSON = {"Content-Type": "application/json"}
@@ -283,8 +283,9 @@ def _push(api_port: int, group: str) -> dict[str, Any]:
 
 
 def _cursor(group: str, epoch: str, offset: int) -> str:
-    text = json.dumps({f"group:{group}": [epoch, offset]}, separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    token = encode_cursor({group_stream(group): Position(epoch, offset)})
+    assert token is not None  # one position is short
+    return token
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:

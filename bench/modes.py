@@ -23,9 +23,7 @@ NGINX, SERVICE, APP = "nginx", "service", "app"
 # Who makes a call's request; direct has no edge that could.
 VIA = {DIRECT: "service", "plain": "service", "njs": "njs", "openresty": "openresty"}
 
-SHUTDOWN_S = (
-    2  # old workers keep their WebSockets for so long after a reload; the shipped 30 s would only be waited for
-)
+SHUTDOWN_S = 2  # old workers keep their WebSockets so long after a reload; the 30 s as shipped would only be waited for
 ENOUGH = 60_000  # nginx takes less than 65,536 connections of one address
 
 # One address makes all the load, which the limits of one address are there to prevent.

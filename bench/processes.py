@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -50,6 +51,12 @@ def children(pid: int) -> list[int]:
         for child in (task / "children").read_text().split():
             found += children(int(child))
     return found
+
+
+def raise_limits() -> None:
+    """As many files as we may; children have the same."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def free_ports(count: int) -> list[int]:

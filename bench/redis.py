@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import shlex
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import redis as redis_py
 import uvloop
 
 from bench import report, systems
-from bench.processes import LOAD_CORE, SERVER_CORE, BenchError, Program, cpu_s, free_ports
+from bench.processes import LOAD_CORE, SERVER_CORE, BenchError, Program, cpu_s, free_ports, raise_limits
 from bench.publisher import LoadError
 from bench.redis_load import EVERYBODY, GROUPS, PUSHERS, Members, Pushers
 
@@ -64,9 +63,8 @@ def run(args: argparse.Namespace) -> int:
         print("two cores are needed: one for the nodes, one for the load", file=sys.stderr)
         return 1
     size = QUICK if args.quick else FULL
-    out = args.out or (Path(tempfile.mkdtemp(prefix="bench-")) if args.quick else report.results_folder())
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    out = args.out or report.results_folder(quick=args.quick)
+    raise_limits()
     os.sched_setaffinity(0, {LOAD_CORE})
     machine = report.machine()
     columns: dict[int, Figures] = {}
@@ -150,8 +148,8 @@ class _Measurement:
             gc.collect()
             gc.freeze()
             await self._rest()
-            self._figures[f"at rest, {self._size.members + GROUPS + 3} streams followed: Redis, % of a core"] = _number(
-                100 * self._idle["redis_s"]
+            self._figures[f"at rest, {self._size.members + GROUPS + 3} streams followed: Redis, % of a core"] = (
+                report.number(100 * self._idle["redis_s"])
             )
             await self._timed("HTTP", pushers.push)
             await self._timed("Redis", pushers.add)
@@ -200,7 +198,7 @@ class _Measurement:
         await members.have(target)
         cuts = quantiles(members.took_ms, n=100)
         name = f"push to receive, {len(members.all)} members, {self._size.rate} pushes/s through {way}: p50 / p99, ms"
-        self._figures[name] = f"{_number(cuts[49])} / {_number(cuts[98])}"
+        self._figures[name] = f"{report.number(cuts[49])} / {report.number(cuts[98])}"
 
     async def _many(self, way: str, push: Callable[[Sequence[str]], Awaitable[None]]) -> None:
         """To one group after the other, as fast as they are taken, until the last member has the last."""
@@ -218,7 +216,7 @@ class _Measurement:
         redis_s = after.redis_s - before.redis_s - self._idle["redis_s"] * seconds
         nodes_s = after.nodes_s - before.nodes_s
         self._figures[f"pushes/s through {way}, each to {each} members"] = f"{pushes / seconds:.0f}"
-        self._figures[f"… its Redis CPU per push, µs ({way})"] = _number(redis_s * 1e6 / pushes)
+        self._figures[f"… its Redis CPU per push, µs ({way})"] = report.number(redis_s * 1e6 / pushes)
         self._figures[f"… nodes, Redis, load: busy, % of a core ({way})"] = " / ".join(
             f"{100 * used_s / seconds:.0f}" for used_s in (nodes_s, after.redis_s - before.redis_s, client_s)
         )
@@ -273,10 +271,6 @@ def _counted(port: int, name: str) -> int:
             if line.startswith(name + " "):
                 return int(float(line.split()[1]))
     raise BenchError(f"{name} is not among the metrics")
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _markdown(columns: dict[int, Figures], size: Size, machine: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -115,10 +116,10 @@ def _cells(verdict: Verdict) -> list[str]:
 
 
 def _numbers(found: Summary) -> str:
-    return f"{_number(found.middle)} ({_number(found.least)} .. {_number(found.most)})"
+    return f"{number(found.middle)} ({number(found.least)} .. {number(found.most)})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
@@ -173,7 +174,9 @@ def _git(*args: str) -> str:
     return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def results_folder(command: str = "") -> Path:
-    """Where a run's results go unless it is told; ``command``: a folder inside."""
+def results_folder(command: str = "", *, quick: bool = False) -> Path:
+    """Where a run's results go unless it is told; ``command``: a folder inside. A quick one is kept apart."""
+    if quick:
+        return Path(tempfile.mkdtemp(prefix="bench-"))
     name = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node()).strip("-").lower() or "machine"
     return ROOT / "bench" / "results" / f"{time.strftime('%Y-%m-%d')}-{name}" / command

@@ -11,6 +11,11 @@ ROUNDS = 5  # with fewer nothing is concluded
 LIMIT_SHARE = 0.9  # a process that is busy for more of its core than this may be what is measured
 
 
+def client_was_the_limit(client_share: float, server_share: float) -> bool:
+    """The load client had no time left while the servers had: nothing is concluded from it."""
+    return client_share >= LIMIT_SHARE > server_share
+
+
 @dataclass
 class Sample:
     """What one round gave for one server. ``value`` None: the run was wrong, and ``fault`` says how. The shares are of
@@ -24,8 +29,7 @@ class Sample:
 
     @property
     def client_was_the_limit(self) -> bool:
-        """The load client had no time left while the server had."""
-        return self.client_share >= LIMIT_SHARE > self.server_share
+        return client_was_the_limit(self.client_share, self.server_share)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
