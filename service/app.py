@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -30,6 +29,7 @@ from service.connection import Door, Doorway
 from service.errors import CloseCode, Unauthorized
 from service.gateway import Gateway
 from service.heartbeat import Heartbeat
+from service.http_server import Server
 from service.hub import Hub
 from service.metrics import Metrics
 from service.model import NodeInfo, is_id
@@ -85,7 +85,7 @@ class App:
             node=self.node,
             wall=time.time,
         )
-        self._servers: list[HTTPServer] = []
+        self._servers: list[Server] = []
 
     def _make_broker(self) -> Broker:
         config = self.config
@@ -160,7 +160,7 @@ class App:
         idle_s: float,
         body_s: float | None = None,  # the API sets it, request by request
     ) -> None:
-        server = HTTPServer(
+        server = Server(
             application,
             chunk_size=chunk,  # Tornado clears a buffer of this size for each read
             idle_connection_timeout=idle_s,

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from msgspec import UNSET, UnsetType
 
 from service import log
-from service.errors import HostNotAllowed, OriginNotAllowed, Unauthorized
+from service.errors import BadRequest, HostNotAllowed, OriginNotAllowed, Unauthorized
 from service.model import is_id
 from service.patterns import is_pattern, matches
 from service.settings import Auth
@@ -419,11 +419,12 @@ class Hosts:
         self._allowed = {_split_host(name)[0] for name in hosts}
 
     def check(self, host: str | None) -> None:
-        """``host``: the Host header. Its port does not matter, an edge may have another. Raises HostNotAllowed."""
+        """``host``: the Host header. Its port does not matter, an edge may have another. Raises HostNotAllowed, and
+        BadRequest where there is no host to speak of (RFC 9112, 3.2)."""
         try:
             name, _ = _split_host(host or "")
         except ValueError:
-            raise HostNotAllowed("the request names no host, or a malformed one") from None
+            raise BadRequest("the request names no host, or a malformed one") from None
         if name not in self._allowed:
             raise HostNotAllowed("the request names a host that is not allowed here")
 

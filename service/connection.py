@@ -83,8 +83,7 @@ class _Knock(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None]:
         line = cast(httputil.RequestStartLine, start_line)
         path, _, query = line.path.partition("?")
-        plain = line._replace(path=path)  # Tornado would parse the query for arguments; handshake.read_query is strict
-        request = httputil.HTTPServerRequest(connection=self._connection, start_line=plain, headers=headers)
+        request = _Request(self._connection, line.method, path, headers)
         self._handler = Connection(self._doorway, request, query=query)
         return self._handler.get()
 
@@ -97,6 +96,19 @@ class _Knock(httputil.HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         self._handler = None
+
+
+class _Request(httputil.HTTPServerRequest):
+    """What a handshake is asked by. Tornado's own would check the host and parse the query for arguments, and the
+    handshake does both itself, by stricter rules."""
+
+    def __init__(
+        self, connection: httputil.HTTPConnection, method: str, path: str, headers: httputil.HTTPHeaders
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.path = path
+        self.headers = headers
 
 
 class Connection(WebSocketHandler):

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPInputError
+
+from service.http_server import Server, parse
+from tests.service_fixture import running
+from tests.support import eventually, scaled
+
+# Pieces of requests, good and bad, in any order.
+PIECES = st.sampled_from(
+    [
+        *("Host: localhost", "host:localhost", "X-A:1", "X-A: 2", "x-a:\t3 \t", "X-Empty:", "X-Empty:   ", "X: a b\tc"),
+        *(
+            "X: \x00",
+            "X: \x7f",
+            "X: \xe9",
+            "X : a",
+            ": a",
+            "no colon",
+            " folded",
+            "\tfolded",
+            "X: a\rb",
+            "Ü: 1",
+            "X: a:b",
+        ),
+        *("\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", "\r\n\r\n", ""),
+    ]
+)
+
+
+def tornados(data: bytes) -> Any:
+    any_connection: Any = None  # it asks nothing of its object
+    return HTTP1Connection._parse_headers(any_connection, data)
+
+
+def read(parser: Any, data: bytes) -> Any:
+    try:
+        line, headers = parser(data)
+    except HTTPInputError:
+        return "refused"
+    return line, list(headers.get_all()), dict(headers)
+
+
+@given(st.lists(PIECES, max_size=12), st.sampled_from(["\r\n\r\n", "\n\n", "\n\r\n"]))
+@example(["GET / HTTP/1.1", "\r\n", "Host: localhost"], "\r\n\r\n")
+@example(["\r\n", "GET / HTTP/1.1"], "\r\n\r\n")
+def test_headers_are_read_as_tornado_reads_them(pieces: list[str], end: str):
+    data = ("".join(pieces) + end).encode("latin1")
+    assert read(parse, data) == read(tornados, data)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_as_tornado_reads_them(middle: bytes):
+    data = b"GET / HTTP/1.1\r\nHost: localhost\r\nX:" + middle + b"\r\n\r\n"
+    assert read(parse, data) == read(tornados, data)
+
+
+def test_a_block_that_does_not_match_costs_no_more_than_its_length():
+    for piece in ("a: b\r\n", "a: b b b b b b\r\n", "a:" + " " * 16, "x"):
+        block = piece * (16_000 // len(piece))
+        read(parse, f"GET / HTTP/1.1\r\n{block}\x00\r\n\r\n".encode())  # would take for ever if it went back
+
+
+@pytest.mark.parametrize("door", ["public", "internal"])
+async def test_who_waits_too_long_with_a_request_is_cut_and_the_others_are_not(
+    door: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("service.app.INTERNAL_IDLE_S", scaled(1))
+    async with running(SERVER__HEADER_TIMEOUT_S=scaled(1)) as app:
+        port = app.public_port if door == "public" else app.internal_port
+        server = next(server for server in app._servers if port in {sock.getsockname()[1] for sock in sockets(server)})
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        gone, gone_writer = await asyncio.open_connection("127.0.0.1", port)
+        gone_writer.close()
+        busy, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(8):  # each in time, all together longer than one may wait
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await busy.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(scaled(0.2))  # this is what is tested
+        for reader, end in idle:
+            assert await asyncio.wait_for(reader.read(), scaled(0.1)) == b""
+            end.close()
+        await asyncio.wait_for(ended(busy), scaled(3))
+        assert not await gone.read()
+        await eventually(lambda: not server._waiting and server._watch is None)
+        writer.close()
+
+
+def sockets(server: Server) -> list[Any]:
+    return list(server._sockets.values())
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Reads to the end."""
+    while await reader.read(65536):
+        pass
+    return True
