@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system run edge check generated generate format test test-all soak lock bench bench-peers bench-guard clean
+.PHONY: help setup system system-bench run edge check generated generate format test test-all soak lock bench bench-peers bench-guard clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -8,7 +8,7 @@ WORKERS := 3
 SHELL_SCRIPTS := .ci/run $(wildcard tools/*.sh)
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## Make .venv and install what the lock names (PYTHON=python3.12 picks one)
 
@@ -17,6 +17,9 @@ setup: .venv/ready ## Make .venv and install what the lock names (PYTHON=python3
 
 system: ## Install the Debian packages that tests need: nginx, Redis, Chromium, Node
 	@tools/system.sh
+
+system-bench: ## The same, and what benchmarks need: gcc, Go, Nchan, valgrind
+	@tools/system.sh bench
 
 run: setup ## Run the service; it says where to look
 	@$(PY) -m service serve
@@ -46,7 +49,7 @@ format: setup ## Put code in order
 test: setup system ## Run the tests, but not the slow ones (ARGS="-k hub" for some)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not soak" $(ARGS)
 
-test-all: setup system ## Run the slow tests, which make test leaves out
+test-all: setup system-bench ## Run the slow tests, which make test leaves out
 	@$(PYTEST) -m "slow and not soak" $(ARGS)
 
 soak: setup system ## Run the tests that go on for hours
@@ -61,14 +64,13 @@ lock: setup ## Make the locks from pyproject.toml (LOCK=--upgrade for new versio
 LOCK_COMMAND = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" --quiet $(LOCK)
 
-bench: setup system ## Compare the nginx modes side by side (ARGS="--quick"; see bench/README.md)
-	@command -v gcc >/dev/null || tools/system.sh install gcc libc6-dev
+bench: setup system-bench ## Compare the nginx modes side by side (ARGS="--quick"; see bench/README.md)
 	@$(PY) -m bench compare $(ARGS)
 
-bench-peers: setup ## Compare the service with what others would use (ARGS="--quick"; see bench/README.md)
+bench-peers: setup system-bench ## Compare the service with what others would use (ARGS="--quick"; see bench/README.md)
 	@$(PY) -m bench peers $(ARGS)
 
-bench-guard: setup ## Name the hot operations that became slower, by their instructions
+bench-guard: setup system-bench ## Name the hot operations that became slower, by their instructions
 	@$(PY) -m bench guard $(ARGS)
 
 clean: ## Remove what make made

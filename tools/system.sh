@@ -2,6 +2,7 @@
 # Sees to it that the programs are there that tests run beside the service. Installs from Debian what is missing, and
 # starts nothing.
 # usage: tools/system.sh                  what the tests need
+#        tools/system.sh bench            what the benchmarks need beside that, and the slow tests of them
 #        tools/system.sh install PACKAGE  these packages
 set -eu
 
@@ -22,6 +23,15 @@ missing_packages() {
     missing_file lua-nginx-websocket /usr/share/lua/5.1/nginx/websocket/server.lua
     missing_file lua-nginx-dns /usr/share/lua/5.1/nginx/dns/resolver.lua
     missing_file lua-nginx-redis /usr/share/lua/5.1/nginx/redis.lua
+}
+
+missing_for_bench() {
+    missing_command gcc gcc
+    missing_file libc6-dev /usr/include/stdio.h
+    missing_command golang-go go
+    missing_file golang-github-gorilla-websocket-dev /usr/share/gocode/src/github.com/gorilla/websocket
+    missing_file libnginx-mod-nchan /usr/lib/nginx/modules/ngx_nchan_module.so
+    missing_command valgrind valgrind
 }
 
 missing_command() {
@@ -52,12 +62,15 @@ if [ "${1:-}" = install ]; then
     exit
 fi
 
-missing=$(missing_packages | tr '\n' ' ')
+missing=$({
+    missing_packages
+    [ "${1:-}" != bench ] || missing_for_bench
+} | tr '\n' ' ')
 if [ -z "$missing" ]; then
     exit
 fi
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "system: the tests need more than is here. On Debian, as root: apt-get install $missing" >&2
+    echo "system: this needs more than is here. On Debian, as root: apt-get install $missing" >&2
     exit 1
 fi
 echo "system: installing $missing"
