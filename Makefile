@@ -18,7 +18,7 @@ setup: .venv/ready ## Make .venv and install what the lock names (PYTHON=python3
 system: ## Install the Debian packages that tests need: nginx, Redis, Chromium, Node
 	@tools/system.sh
 
-system-bench: ## The same, and what benchmarks need: gcc, Go, Nchan, valgrind
+system-bench: ## The same, and what benchmarks need: Go, Nchan, valgrind
 	@tools/system.sh bench
 
 run: setup ## Run the service; it says where to look

@@ -15,6 +15,8 @@ missing_packages() {
     missing_command npm npm
     missing_command shellcheck shellcheck
     missing_command openssl openssl
+    missing_command gcc gcc
+    missing_file libc6-dev /usr/include/stdio.h
     missing_command njs njs
     missing_file libnginx-mod-http-js /usr/lib/nginx/modules/ngx_http_js_module.so
     missing_file libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
@@ -26,8 +28,6 @@ missing_packages() {
 }
 
 missing_for_bench() {
-    missing_command gcc gcc
-    missing_file libc6-dev /usr/include/stdio.h
     missing_command golang-go go
     missing_file golang-github-gorilla-websocket-dev /usr/share/gocode/src/github.com/gorilla/websocket
     missing_file libnginx-mod-nchan /usr/lib/nginx/modules/ngx_nchan_module.so
