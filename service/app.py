@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -262,14 +263,14 @@ class App:
         return grant
 
     def _observe_call(self, outcome: str, seconds: float) -> None:
-        self.metrics.call_seconds.labels(outcome).observe(seconds)
+        self.metrics.call_seconds[outcome,].observe(seconds)
 
     def _observe_writes(self) -> None:
         """The turn has been written: how long its messages had been journalled."""
         if self._written_ms:
             now_ms = time.time() * 1000
-            for time_ms in self._written_ms:
-                self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000)
+            for time_ms, times in Counter(self._written_ms).items():
+                self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000, times)
             self._written_ms.clear()
 
     def _register_gauges(self) -> None:
