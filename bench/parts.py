@@ -54,12 +54,12 @@ class Size:
 FULL = Size(
     rounds=5,
     warm_up=True,
-    handshakes=1000,
+    handshakes=2000,
     storm=1000,
     idle=1000,
     window_s=2,
-    questions=1000,
-    calls=300,
+    questions=3000,
+    calls=900,
     members=1000,
     closed=30,
     open_s=1.0,
@@ -138,15 +138,15 @@ def handshake(size: Size) -> Plan:
         "connect to welcome.",
         [P50, P99, rate("handshakes"), *cpu("handshake", "nginx", "service")],
         [
-            Work("one", "one after the other", measure(few, 1), 0.4),
-            Work("many", f"{MANY} at a time", measure(size.handshakes, MANY), 0.8),
+            Work("one", "one after the other", measure(few, 1), 0.6),
+            Work("many", f"{MANY} at a time", measure(size.handshakes, MANY), 1.2),
         ],
         LATENCY,
     )
 
 
 def heartbeat(size: Size) -> Plan:
-    clients = 40  # so that none of them uses up its njs budget
+    clients = 100  # so that none of them uses up its njs budget
 
     def begin(stand: Stand, number: int) -> None:
         stand.enter("heartbeat", clients)
@@ -177,13 +177,16 @@ def heartbeat(size: Size) -> Plan:
 
 
 def call(size: Size) -> Plan:
-    def measure(bytes_: int, in_flight: int, times: int, clients: int, spent: int = 0) -> Measured:
+    def measure(bytes_: int, in_flight: int, times: int, each: int, spent: int = 0) -> Measured:
+        count = times * size.calls
+        clients = max(1, count // each)
+
         def ask(stand: Stand, turn: Turn) -> Cell:
             stand.enter("call", clients)
             order = {"name": "call", "kind": "call", "in_flight": in_flight, "size": bytes_}
             if spent:
                 stand.measure("ask", **order, total=spent * clients)
-            before, count = stand.mode.calls(), times * size.calls
+            before = stand.mode.calls()
             answer = stand.measure("ask", **order, total=count)
             after = stand.mode.calls()
             stand.ask("leave", name="call")
@@ -193,7 +196,7 @@ def call(size: Size) -> Plan:
 
         return ask
 
-    # Clients enough for none to make 100 calls, or to cost 1 MiB, after which njs leaves the rest to the service.
+    # Each client makes so few that it stays below 100 calls and 1 MiB, after which njs leaves the rest to the service.
     return Plan(
         "call",
         "Calls: from WebSocket to REST and back",
@@ -202,15 +205,15 @@ def call(size: Size) -> Plan:
         "of the mode's own caller for at least 99 % of them.",
         [P50, P99, rate("calls"), *cpu("call", "nginx", "service", "app")],
         [
-            Work("100-1", "100 B, 1 in flight", measure(100, 1, 1, 10), 0.7),
-            Work("100-10", "100 B, 10 in flight", measure(100, 10, 2, 15), 0.8),
-            Work("100-100", "100 B, 100 in flight", measure(100, 100, 4, 50), 1.2),
-            Work("10k-10", "10 KB, 10 in flight", measure(10_240, 10, 1, 25), 0.8),
+            Work("100-1", "100 B, 1 in flight", measure(100, 1, 1, each=30), 1.5),
+            Work("100-10", "100 B, 10 in flight", measure(100, 10, 2, each=40), 2),
+            Work("100-100", "100 B, 100 in flight", measure(100, 100, 4, each=24), 3),
+            Work("10k-10", "10 KB, 10 in flight", measure(10_240, 10, 1, each=12), 2),
             Work(
                 "beyond",
                 "100 B, 10 in flight, beyond the budget of njs",
-                measure(100, 10, 2, 10, spent=110),
-                1.5,
+                measure(100, 10, 2, each=60, spent=110),
+                4,
                 ("direct", "njs"),
             ),
         ],
