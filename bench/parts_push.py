@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.comparison import Cell
+from bench.figures import number
 from bench.parts import LATENCY, P50, P99, P999, Measured, Plan, Size, Turn, Work, cpu, rate
 from bench.publisher import LoadError
 from bench.stand import Stand, cell
@@ -79,7 +80,7 @@ class Pushes:
             if of not in self._per_s:
                 raise LoadError("no mode has shown what it can do in closed loop")
             per_s = self._fixed.setdefault(turn.case.name, self._per_s[of] / part)
-            turn.case.title = f"{title} to {audience}, {per_s:.3g} pushes/s"
+            turn.case.title = f"{title} to {audience}, {number(per_s)} pushes/s"
             least = SINGLES if of.startswith("one") else LEAST
             count = max(least, round(per_s * seconds))
             if of.startswith("one"):
