@@ -112,7 +112,12 @@ def test_no_message_does_more_than_be_refused(payload: bytes) -> None:
         payload.decode()
     except UnicodeDecodeError:
         return  # the wire has refused it
-    assert refusal(payload)[1] in (BadRequest, UnknownCommand, TooDeep)
+    error: Refused | None = None
+    try:
+        decoded(payload)  # understood now and then: Hypothesis takes constants from the code, and some are commands
+    except NotUnderstood as exc:
+        error = exc.error
+    assert error is None or type(error) in (BadRequest, UnknownCommand, TooDeep)
 
 
 def test_the_id_of_what_is_no_command_is_given_back_where_it_can_be_read() -> None:
