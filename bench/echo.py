@@ -60,10 +60,10 @@ class Echo:
         self._loop = loop
 
     def on_text(self, payload: bytes) -> None:
-        self._wire.outbox.put(frames.text(payload))
+        self._wire.put(frames.text(payload))
 
     def on_binary(self, payload: bytes) -> None:
-        self._wire.outbox.put(frames.header(frames.BINARY, len(payload)) + payload)
+        self._wire.put(frames.header(frames.BINARY, len(payload)) + payload)
 
     def on_pong(self, payload: bytes) -> None:
         pass

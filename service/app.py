@@ -12,7 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -39,7 +39,7 @@ from service.recovery import Recovery
 from service.session import Rights, Session
 from service.settings import Config
 from service.tasks import Tasks
-from service.wire import Turn
+from service.wire import Turn, fan_out
 
 PROBE_S = 2.0
 SWEEP_S = 0.25
@@ -114,13 +114,15 @@ class App:
 
     async def start(self) -> None:
         config, loop = self.config, asyncio.get_running_loop()
+        self.turn = Turn(loop)
+        self.turn.before, self.turn.after = self.hub.deliver, self._observe_writes
+        self.hub.on_heard = self.turn.begin
+        self.hub.write = cast(Any, fan_out)  # every session's wire is one of wire.py
+        self._written_ms: list[int] = []
+        self.gateway.on_delivered = lambda message: self._written_ms.append(message.time_ms)
         await self._caller.start()
         await self.broker.start(self.gateway, self.info())
         await self.gateway.probe()
-        self.turn = Turn(loop)
-        self.turn.after = self._observe_writes
-        self._written_ms: list[int] = []
-        self.gateway.on_delivered = lambda message: self._written_ms.append(message.time_ms)
         self._bind()
         settings: dict[str, Any] = {
             "websocket_ping_interval": config.heartbeat.websocket_ping_interval,
@@ -280,7 +282,7 @@ class App:
         metrics.gauge(
             "tidegate_outbox_bytes",
             "Unsent bytes of all connections.",
-            lambda: sum(session.outbox.size for session in hub.sessions()),
+            lambda: sum(session.wire.size for session in hub.sessions()),
         )
         metrics.gauge(
             "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)

@@ -149,7 +149,7 @@ class Connection(WebSocketHandler):
         protocol = self.get_websocket_protocol()
         connection = f"{door.gateway.node}-{next(door.numbers)}"
         wire = protocol.wire
-        protocol.session = await door.gateway.admit(asked, grant, connection, wire, wire.outbox)
+        protocol.session = await door.gateway.admit(asked, grant, connection, wire)
         try:
             await protocol.accept_connection(self)
         except BaseException:
@@ -228,7 +228,7 @@ class Handover(WebSocketProtocol):
         key = handler.request.headers["Sec-WebSocket-Key"]
         answer = handshake.answer(key, self.subprotocol, session.client, session.connection)
         early = _take_over(self._connection.detach())
-        self.wire.outbox.put(answer)  # it leaves together with the welcome, in one write
+        self.wire.put(answer)  # it leaves together with the welcome, in one write
         door.metrics.opened()
         log.info("connection.opened", conn=session.connection, client=session.client)
         peer = Peer(door.peers, session, self.wire)

@@ -43,7 +43,6 @@ from service.model import (
     group_of,
     group_stream,
 )
-from service.outbox import Outbox
 from service.protocol import Command
 from service.recovery import Recovery
 from service.session import Confirmations, Rights, Session, Wire
@@ -100,6 +99,7 @@ class Gateway:
         self._hub.on_gap(gap, position)
 
     def on_order(self, order: Order) -> None:
+        self._hub.deliver()  # what was said before it
         match order:
             case Close():
                 for session in self._hub.of_client(order.client):
@@ -111,9 +111,9 @@ class Gateway:
 
     # A connection's life
 
-    async def admit(self, asked: Asked, rights: Rights, connection: str, wire: Wire, outbox: Outbox) -> Session:
+    async def admit(self, asked: Asked, rights: Rights, connection: str, wire: Wire) -> Session:
         """A session with all its streams attached, to be welcomed or dropped. Raises Refused."""
-        session = Session(asked.client, connection, rights, wire, outbox, int(self._wall() * 1000))
+        session = Session(asked.client, connection, rights, wire, int(self._wall() * 1000))
         self._make_room(asked)
         self._hub.add(session)
         try:
@@ -293,8 +293,8 @@ class Gateway:
         self._recovery.detach_all(session)
         session.confirmations = confirmations
         self._hub.remove(session)
-        if session.outbox.on_room is not None:
-            session.outbox.on_room()
+        if session.wire.on_room is not None:
+            session.wire.on_room()
 
     async def _depart(self, session: Session) -> None:
         with contextlib.suppress(BrokerDown):  # its lease ends
@@ -324,7 +324,7 @@ class Gateway:
                 continue
             self._recovery.fall_back(session, stream)
             fell_back = True
-        return fell_back or (bool(session.tracks) and session.outbox.size <= 2 * session.outbox.limit)
+        return fell_back or (bool(session.tracks) and session.wire.size <= 2 * session.wire.limit)
 
     def _save(self, session: Session) -> None:
         """The record follows the confirmed positions; one save at a time, the newest wins."""

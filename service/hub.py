@@ -1,19 +1,30 @@
 """Who on this node follows which stream, how far each stream was heard here, and the fan-out.
 
-Theory of operation. An ``Audience`` has the position of its stream as heard on this node. A *live* session has been
-queued exactly what the audience has heard, so the audience's position is the session's own: repeats and holes are
-checked once per message, and a delivery is one ``put``. A session that is *joining* has a ``Track`` (session.py) that
-holds messages until history has been read. Both hear every message in the same turn of the loop, so a session
-changes from joining to live between two messages, never in the middle of one.
+Theory of operation. What the broker says is kept until the loop's turn ends; until then it is as if it were still under
+way. Then it is delivered, stream by stream (``deliver``): messages that came together go out together, joined once
+for all who follow them.
+
+An ``Audience`` has the position of its stream as heard on this node. A *live* session has been queued exactly what the
+audience has heard, so the audience's position is the session's own: repeats and holes are checked once per message, and
+a delivery is one write. A session that is *joining* has a ``Track`` (session.py) that holds messages until history
+has been read. Both hear every message in the same turn of the loop, so a session changes from joining to live between
+two messages, never in the middle of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from service import frames, protocol
 from service.model import Gap, Message, Position
-from service.session import Session
+from service.session import Session, Wire
+
+
+def put_all(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
+    """Each is written when the turn's deliveries are done, with whatever else waits there."""
+    for wire in wires:
+        for frame in waiting:
+            wire.put(frame)
 
 
 class Audience:
@@ -24,7 +35,7 @@ class Audience:
     def __init__(self, stream: str, position: Position) -> None:
         self.stream = stream
         self.position = position
-        self.live: set[Session] = set()
+        self.live: dict[Session, Wire] = {}
         self.joining: set[Session] = set()
 
     @property
@@ -39,6 +50,9 @@ class Hub:
         self.audiences: dict[str, Audience] = {}
         self.clients: dict[str, dict[str, Session]] = {}  # client -> connection -> session
         self.on_stalled: Callable[[Session, str], None] = lambda session, stream: None  # a track needs its next page
+        self.on_heard: Callable[[], None] = lambda: None  # call ``deliver`` when this turn of the loop ends
+        self.write: Callable[[Iterable[Wire], Sequence[bytes]], None] = put_all  # now, where nothing waits
+        self._heard: list[Message] = []
         self.connections = 0
         self.deliveries = 0
         self.delivered_bytes = 0
@@ -69,6 +83,7 @@ class Hub:
 
     def open(self, stream: str, position: Position) -> Audience:
         """The broker has confirmed a subscription: the stream is heard from ``position`` on."""
+        self.deliver()  # what was heard before is of an earlier subscription
         audience = self.audiences[stream] = Audience(stream, position)
         return audience
 
@@ -78,41 +93,73 @@ class Hub:
     # What the broker says
 
     def on_message(self, message: Message) -> None:
-        """Queues one message for everybody who follows its stream."""
-        audience = self.audiences.get(message.stream)
-        if audience is None:
-            return  # the last one left while the message was under way
-        heard, offset = audience.position, message.offset
-        if message.epoch == heard.epoch:
-            if offset <= heard.offset:
-                return  # a repeat
-            if offset != heard.offset + 1:  # the broker broke its promise: better a gap than a silent hole
-                gap = Gap(message.stream, message.epoch, heard.offset + 1, offset - 1, "expired")
-                self.on_gap(gap, Position(message.epoch, offset - 1))
-        else:
-            gap = Gap(message.stream, message.epoch, None, offset - 1, "reset")
-            self.on_gap(gap, Position(message.epoch, offset - 1))
-        audience.position = Position(message.epoch, offset)
-        frame = frames.text(protocol.encode_message(message))
-        live = audience.live
-        for session in live:
-            session.outbox.put(frame)
-        self.deliveries += len(live)
-        self.delivered_bytes += len(frame) * len(live)
-        if audience.joining:
-            for session in list(audience.joining):
-                if session.hold(message):
-                    self.settle(session, audience)
+        """It goes to everybody who follows its stream when the turn ends, or what must come after it does."""
+        if not self._heard:
+            self.on_heard()
+        self._heard.append(message)
 
     def on_gap(self, gap: Gap, position: Position) -> None:
         """Tells everybody live; who is joining reads history again and finds the gap there."""
+        self.deliver()
         audience = self.audiences.get(gap.stream)
-        if audience is None:
-            return
+        if audience is not None:
+            self._tell(audience, gap, position)
+
+    def deliver(self) -> None:
+        """What was heard in this turn."""
+        heard, self._heard = self._heard, []
+        streams: dict[str, list[Message]] = {}
+        for message in heard:
+            streams.setdefault(message.stream, []).append(message)
+        for stream, messages in streams.items():
+            audience = self.audiences.get(stream)
+            if audience is None:
+                continue  # the last one left while the messages were under way
+            # Who follows several streams, or joins amid these messages, would be written to several times.
+            together = len(streams) > 1 or audience.joining
+            self._deliver(audience, messages, put_all if together else self.write)
+
+    def _deliver(
+        self,
+        audience: Audience,
+        messages: list[Message],
+        write: Callable[[Iterable[Wire], Sequence[bytes]], None],
+    ) -> None:
+        waiting: list[bytes] = []
+        for message in messages:
+            heard, offset = audience.position, message.offset
+            if message.epoch == heard.epoch and offset <= heard.offset:
+                continue  # a repeat
+            gap = _gap_before(message, heard)
+            if gap is not None:
+                self._queue(audience, waiting, write)
+                waiting = []
+                self._tell(audience, gap, Position(gap.epoch, gap.last))
+            audience.position = Position(message.epoch, offset)
+            waiting.append(frames.text(protocol.encode_message(message)))
+            if audience.joining:
+                self._queue(audience, waiting, write)
+                waiting = []
+                for session in list(audience.joining):
+                    if session.hold(message):
+                        self.settle(session, audience)
+        self._queue(audience, waiting, write)
+
+    def _queue(
+        self,
+        audience: Audience,
+        waiting: list[bytes],
+        write: Callable[[Iterable[Wire], Sequence[bytes]], None],
+    ) -> None:
+        live = audience.live
+        if waiting and live:
+            write(live.values(), waiting)
+            self.deliveries += len(live) * len(waiting)
+            self.delivered_bytes += len(live) * sum(map(len, waiting))
+
+    def _tell(self, audience: Audience, gap: Gap, position: Position) -> None:
         audience.position = position
-        frame = frames.text(protocol.encode_gap(gap))
-        for session in audience.live:
-            session.outbox.put(frame)
+        put_all(audience.live.values(), [frames.text(protocol.encode_gap(gap))])
         for session in audience.joining:
             if session.interrupt(gap.stream):
                 self.on_stalled(session, gap.stream)
@@ -122,5 +169,14 @@ class Hub:
         if not session.catch_up(audience.stream, audience.position):
             return False
         audience.joining.discard(session)
-        audience.live.add(session)
+        audience.live[session] = session.wire
         return True
+
+
+def _gap_before(message: Message, heard: Position) -> Gap | None:
+    """The broker broke its promise: better a gap than a silent hole."""
+    if message.epoch != heard.epoch:
+        return Gap(message.stream, message.epoch, None, message.offset - 1, "reset")
+    if message.offset != heard.offset + 1:
+        return Gap(message.stream, message.epoch, heard.offset + 1, message.offset - 1, "expired")
+    return None

@@ -8,30 +8,28 @@ three).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
-
-
-class Writer(Protocol):
-    def wake(self) -> None:
-        """The outbox has something new, or holds more than its limit; look at it before this turn ends."""
 
 
 class Outbox:
-    """``frames`` wait to be written; ``size`` is their bytes; above ``limit`` the peer is too slow."""
+    """``frames`` wait to be written; ``size`` is their bytes; above ``limit`` the peer is too slow. The writer is a
+    subclass: one object less that a delivery must touch."""
 
-    __slots__ = ("frames", "limit", "on_room", "size", "writer")
+    __slots__ = ("frames", "limit", "on_room", "size")
 
-    def __init__(self, writer: Writer, limit: int) -> None:
-        self.writer = writer
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self.frames: list[bytes] = []
         self.size = 0
         self.on_room: Callable[[], None] | None = None  # called once by the writer when there is room again
 
+    def wake(self) -> None:
+        """There is something new, or more than the limit: look at it before this turn ends."""
+        raise NotImplementedError
+
     def put(self, frame: bytes) -> None:
         self.size += len(frame)
         if not self.frames or self.size > self.limit:
-            self.writer.wake()
+            self.wake()
         self.frames.append(frame)
 
     def clear(self) -> None:

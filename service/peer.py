@@ -60,7 +60,7 @@ class Peer:
         if len(payload) == 4:
             pong = _PONGS.get(payload)
             if pong is not None:
-                self.session.outbox.put(pong)
+                self.session.wire.put(pong)
                 return
             if payload in _SIGNS_OF_LIFE:
                 return
@@ -125,7 +125,7 @@ class Peer:
             late = (now_s - self._next_ping_s) // heartbeat.interval_s
             self._next_ping_s += heartbeat.interval_s * (late + 1)
             self._shared.gateway.ping_queued(self.session, heartbeat.mark)
-            wire.outbox.put(heartbeat.ping_frame)
+            wire.put(heartbeat.ping_frame)
         rights = self.session.rights
         if rights.expires is not None:
             left_s = rights.expires - time.time()

@@ -99,20 +99,20 @@ class Recovery:
 
     async def _room(self, session: Session) -> None:
         """Returns when the outbox is nearly empty, or the session has ended."""
-        outbox = session.outbox
-        if session.ended or outbox.has_room:
+        wire = session.wire
+        if session.ended or wire.has_room:
             return
         room = asyncio.Event()
-        outbox.on_room = room.set
+        wire.on_room = room.set
         try:
             await room.wait()
         finally:
-            outbox.on_room = None
+            wire.on_room = None
 
     def fall_back(self, session: Session, stream: str) -> None:
         """From live back to reading the journal, as fast as the peer takes it."""
         audience = self._hub.audiences[stream]
-        audience.live.discard(session)
+        audience.live.pop(session, None)
         audience.joining.add(session)
         session.fall_back(stream)
         self._read_on(session, stream)
@@ -122,7 +122,7 @@ class Recovery:
         session.unfollow(stream)
         audience = self._hub.audiences.get(stream)
         if audience is not None:
-            audience.live.discard(session)
+            audience.live.pop(session, None)
             audience.joining.discard(session)
             self._close_if_empty(audience)
 

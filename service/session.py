@@ -20,13 +20,12 @@ Nothing here knows a clock, a socket or a broker; the gateway moves it, the hub 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Protocol
 
 from service import frames, protocol
 from service.model import ALL, Cursor, Gap, History, Message, Position, client_stream, encode_cursor, group_of
-from service.outbox import Outbox, Writer
 
 PAGE_BYTES = 256 * 1024  # of data in one page of replay, and the most that a track holds
 PAGE_MESSAGES = 500
@@ -39,8 +38,17 @@ class Heard(Protocol):
     position: Position
 
 
-class Wire(Writer, Protocol):
-    """The socket's side, as the core sees it."""
+class Wire(Protocol):
+    """The socket's side, as the core sees it: an outbox (outbox.py) and what is done to its connection."""
+
+    limit: int
+    size: int
+    on_room: Callable[[], None] | None
+
+    @property
+    def has_room(self) -> bool: ...
+
+    def put(self, frame: bytes) -> None: ...
 
     def close(self, code: int, reason: str = "") -> None:
         """Sends what waits and a close frame; nothing may be queued afterwards."""
@@ -152,7 +160,6 @@ class Session:
         "inbox",
         "lasting",
         "not_understood",
-        "outbox",
         "paging",
         "refused",
         "rights",
@@ -164,12 +171,11 @@ class Session:
         "working",
     )
 
-    def __init__(self, client: str, connection: str, rights: Rights, wire: Wire, outbox: Outbox, since_ms: int) -> None:
+    def __init__(self, client: str, connection: str, rights: Rights, wire: Wire, since_ms: int) -> None:
         self.client = client
         self.connection = connection
         self.rights = rights
         self.wire = wire
-        self.outbox = outbox
         self.since_ms = since_ms
         self.device: str | None = None  # set where the session owns a record
         self.confirmations: Confirmations | None = None
@@ -352,4 +358,4 @@ class Session:
     def send(self, event: bytes) -> None:
         """Queues one event."""
         if not self.ended:
-            self.outbox.put(frames.text(event))
+            self.wire.put(frames.text(event))

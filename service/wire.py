@@ -6,9 +6,10 @@ Reading. All wires read into one shared buffer. Whole, unfragmented frames are t
 goes to a ``Reader`` (reader.py), which lives only while something is pending: an idle connection has no buffer of its
 own.
 
-Writing. ``outbox.put`` wakes the wire, the ``Turn`` writes each woken wire once when the loop's turn ends, and what
-the socket does not take waits for it to become writable. Too much waiting is the peer's ``on_slow``; no progress at
-all is for the heartbeat to see (``stalled_since``).
+Writing. ``put`` wakes the wire, the ``Turn`` writes each woken wire once when the loop's turn ends, and what the socket
+does not take waits for it to become writable. A message to many is written by ``fan_out``, past all that, wherever
+nothing waits. Too much waiting is the peer's ``on_slow``; no progress at all is for the heartbeat to see
+(``stalled_since``).
 
 Closing.   OPEN ---- close(): we start ----> CLOSING, the close frame goes out after what waits; parse only for the
 answer
@@ -25,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from time import monotonic
 from typing import Protocol
@@ -76,21 +77,31 @@ OPEN, CLOSING, ANSWERING, DEAF, CLOSED = State  # an attribute of an enum costs 
 
 
 class Turn:
-    """Writes every wire that was woken, once, at the end of the loop's turn."""
+    """The end of the loop's turn, in which everything is written: what was heard, then each wire that was woken, once.
+    It calls ``before`` and ``after``."""
 
-    __slots__ = ("_loop", "after", "blocked", "woken")
+    __slots__ = ("_begun", "_loop", "after", "before", "blocked", "woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._begun = False
         self.woken: list[Wire] = []
         self.blocked: set[Wire] = set()  # sockets that take nothing at the moment
-        self.after: Callable[[], None] = lambda: None  # called when a turn's writes are done
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
-        """The first wire is about to be woken."""
-        self._loop.call_soon(self._flush)
+        """There is something to write."""
+        if not self._begun:
+            self._begun = True
+            self._loop.call_soon(self._end)
 
-    def _flush(self) -> None:
+    def _end(self) -> None:
+        try:
+            self.before()
+        except Exception as exc:  # a fault of ours; what was not delivered is announced as a gap
+            log.error("delivery.failed", error=exc)
+        self._begun = False
         woken, self.woken = self.woken, []
         for wire in woken:
             try:
@@ -101,7 +112,33 @@ class Turn:
         self.after()
 
 
-class Wire:
+def fan_out(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
+    """Writes these frames to each, at once where nothing waits. Calls nobody: a peer that is lost or slow hears of it
+    when the turn ends.
+
+    A group of thousands is more memory than a cache holds, so that what counts is how many objects a delivery touches:
+    here two, the wire and its socket."""
+    data = b"".join(waiting)
+    size = len(data)
+    if size > WRITE_BYTES:
+        late = [(wire, 0) for wire in wires]
+    else:
+        late = []
+        for wire in wires:
+            if wire.size:
+                late.append((wire, 0))
+                continue
+            try:
+                sent = wire._sock.send(data)
+            except OSError:  # blocked or lost, as the next write will find
+                sent = 0
+            if sent != size:
+                late.append((wire, sent))
+    for wire, sent in late:
+        wire.put_rest(waiting, sent)
+
+
+class Wire(Outbox):
     """One WebSocket. ``seen`` is when something last arrived, ``stalled_since`` when a write that still waits last made
     progress, 0.0 if none waits (both monotonic seconds). While ``paused`` nothing is read: silence says nothing."""
 
@@ -116,7 +153,6 @@ class Wire:
         "_reader",
         "_sock",
         "_turn",
-        "outbox",
         "paused",
         "peer",
         "seen",
@@ -134,6 +170,7 @@ class Wire:
         outbox_bytes: int,
         binary: bool = False,
     ) -> None:
+        super().__init__(outbox_bytes)
         self._sock = sock
         self._fd = sock.fileno()
         self._loop = loop
@@ -144,7 +181,6 @@ class Wire:
         self._awake = False
         self._cut = False  # the first frame of the outbox has been sent in part
         self._code: int = CloseCode.ABNORMAL
-        self.outbox = Outbox(self, outbox_bytes)
         self.paused = False
         self.peer: Peer | None = None
         self.state = OPEN
@@ -156,7 +192,7 @@ class Wire:
         self.peer = peer
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(self._fd, self._on_readable)
-        if self.outbox.frames:
+        if self.frames:
             self.wake()
         if early:
             self._receive(early)
@@ -257,10 +293,10 @@ class Wire:
 
     def _pong(self, payload: bytes) -> None:
         if self.state is OPEN:
-            self.outbox.put(frames.pong(payload))
+            self.put(frames.pong(payload))
 
     def _on_close(self, code: int) -> None:
-        if self.state is CLOSING and self.outbox.frames:
+        if self.state is CLOSING and self.frames:
             self.state = ANSWERING  # they crossed, and ours is still here: now it is the answer
             self.flush()
             return
@@ -270,7 +306,7 @@ class Wire:
             return
         self._code = code
         self._enter(ANSWERING)
-        self.outbox.put(frames.close(CloseCode.DONE if code == CloseCode.NO_STATUS else code))
+        self.put(frames.close(CloseCode.DONE if code == CloseCode.NO_STATUS else code))
         self.flush()
 
     def _fail(self, code: CloseCode, reason: str = "") -> None:
@@ -278,7 +314,7 @@ class Wire:
         self._reader = None
         if self.state is OPEN:
             self._code = code
-            self.outbox.put(frames.close(code, reason or code.reason))
+            self.put(frames.close(code, reason or code.reason))
         self._enter(DEAF)
         self.flush()
 
@@ -306,17 +342,23 @@ class Wire:
                 turn.begin()
             turn.woken.append(self)
 
+    def put_rest(self, waiting: Sequence[bytes], sent: int) -> None:
+        """Queues these frames, of which the first ``sent`` bytes have gone."""
+        for frame in waiting:
+            self.put(frame)
+        if sent:
+            self._forget(sent)
+
     def flush(self) -> None:
         """Writes what the socket takes. Before ``start`` the socket is Tornado's, and everything waits."""
         self._awake = False
         if self.peer is None:
             return
-        outbox = self.outbox
-        waiting = outbox.frames
+        waiting = self.frames
         while waiting and not self.stalled_since:
             if len(waiting) == 1:  # by far the most common: nothing below costs more than it must
                 data = waiting[0]
-            elif outbox.size <= WRITE_BYTES:
+            elif self.size <= WRITE_BYTES:
                 data = b"".join(waiting)
             else:
                 data = b"".join(_first(waiting, WRITE_BYTES))
@@ -327,9 +369,9 @@ class Wire:
             except OSError:
                 self._lost()
                 return
-            if sent == outbox.size:
+            if sent == self.size:
                 waiting.clear()
-                outbox.size = 0
+                self.size = 0
                 self._cut = False
             else:
                 self._forget(sent)
@@ -337,18 +379,18 @@ class Wire:
                     self.stalled_since = monotonic()
                     self._turn.blocked.add(self)
                     self._loop.add_writer(self._fd, self._on_writable)
-        if outbox.on_room is not None and outbox.has_room:
-            outbox.on_room()
+        if self.on_room is not None and self.has_room:
+            self.on_room()
         if self.state is not OPEN:
             if not waiting and self.state >= ANSWERING:
                 self._said_all()
-        elif waiting and outbox.overflowing:
+        elif waiting and self.overflowing:
             self.peer.on_slow()
 
     def _forget(self, sent: int) -> None:
         """The first ``sent`` bytes are gone; keeps the frames' boundaries."""
-        waiting = self.outbox.frames
-        self.outbox.size -= sent
+        waiting = self.frames
+        self.size -= sent
         whole = 0
         while whole < len(waiting) and sent >= len(waiting[whole]):
             sent -= len(waiting[whole])
@@ -379,13 +421,12 @@ class Wire:
             return
         self._enter(CLOSING)
         self._code = code
-        outbox = self.outbox
         if code == CloseCode.SLOW_CONSUMER:
-            kept = outbox.frames[:1] if self._cut else []
-            outbox.clear()
-            outbox.frames += kept
-            outbox.size = sum(map(len, kept))
-        outbox.put(frames.close(code, reason))
+            kept = self.frames[:1] if self._cut else []
+            self.clear()
+            self.frames += kept
+            self.size = sum(map(len, kept))
+        self.put(frames.close(code, reason))
         if self.paused:
             self.resume_reading()
 
@@ -415,7 +456,7 @@ class Wire:
         self._unblock()
         self._loop.remove_reader(self._fd)
         self._reader = None
-        self.outbox.clear()
+        self.clear()
         self._sock.close()
         peer, self.peer = self.peer, None
         if peer is not None:

@@ -126,16 +126,16 @@ class HandWire:
         return frames_of(data)
 
 
-class HandSocket:
+class HandSocket(Outbox):
     """What a peer and the heartbeat see of a wire."""
 
     def __init__(self, loop: HandLoop) -> None:
+        super().__init__(2**20)
         self.loop = loop
         self.seen = loop.now_s
         self.stalled_since = 0.0
         self.paused = False
         self.state = State.OPEN
-        self.outbox = Outbox(self, 2**20)
         self.peer: Peer | None = None
         self.ended: tuple[float, int] | None = None  # (when, code)
 
@@ -157,8 +157,8 @@ class HandSocket:
 
     def pings(self) -> int:
         """How many have been queued since this was last asked."""
-        found = [raw for raw in self.outbox.frames if raw[0] == frames.FIN | frames.PING]
-        self.outbox.clear()
+        found = [raw for raw in self.frames if raw[0] == frames.FIN | frames.PING]
+        self.clear()
         return len(found)
 
 
@@ -181,7 +181,6 @@ class HandGateway:
 class HandSession:
     client = connection = "hand"
     since_ms = 0
-    outbox: Outbox
 
     class Rights:
         expires: float | None = None
@@ -190,7 +189,6 @@ class HandSession:
 
     def __init__(self, wire: HandSocket) -> None:
         self.wire = wire
-        self.outbox = wire.outbox
 
 
 class HandNode:

@@ -148,7 +148,7 @@ async def test_nothing_of_a_stream_comes_after_the_answer_to_its_leave_even_in_a
             alice.reading.clear()
             alice.send(type="join", id=1, group="long", epoch=epoch, offset=0)
             session = app.hub.of_client("alice")[0]
-            await eventually(lambda: session.outbox.size)
+            await eventually(lambda: session.wire.size)
             alice.send(type="leave", id=2, group="long")
             await eventually(lambda: "group:long" not in session.streams)
             alice.reading.set()

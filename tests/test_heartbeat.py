@@ -225,7 +225,7 @@ def test_one_peer_whose_turn_fails_does_not_stop_the_clock(expected_logs: Logs) 
     expected_logs.expect("heartbeat.failed")
     node = HandNode()
     sockets = node.join(20)
-    sockets[7].outbox = cast(Any, None)
+    sockets[7].put = cast(Any, None)  # type: ignore[method-assign]
     node.loop.run(30)
     assert [sock.pings() for sock in sockets if sock is not sockets[7]] == [1] * 19
     node.loop.run(31)

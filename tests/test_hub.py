@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from service.hub import Audience, Hub
-from service.model import Gap, History, Position
-from service.session import Session
-from tests.transcript import NEWS, message, new_session, told
+from service.model import Gap, History, Message, Position
+from service.session import Session, Wire
+from tests.transcript import NEWS, line, message, new_session, told
+
+
+def hear(hub: Hub, *messages: Message) -> None:
+    """A turn in which the broker says these."""
+    for each in messages:
+        hub.on_message(each)
+    hub.deliver()
 
 
 def live(hub: Hub, audience: Audience, session: Session) -> Session:
@@ -53,10 +62,10 @@ def test_a_message_is_one_frame_for_everybody_who_follows_its_stream() -> None:
     news, chat = hub.open(NEWS, Position("e1", 4)), hub.open("group:chat", Position("e1", 0))
     alice, bob, carol = new_session(), live(hub, news, new_session("bob")), live(hub, chat, new_session("carol"))
     live(hub, news, alice)
-    hub.on_message(message(5))
-    assert alice.outbox.frames[0] is bob.outbox.frames[0]
+    hear(hub, message(5))
+    assert (frame := line(alice).frames[0]) is line(bob).frames[0]
     assert hub.deliveries == 2
-    assert hub.delivered_bytes == 2 * len(alice.outbox.frames[0])
+    assert hub.delivered_bytes == 2 * len(frame)
     assert told(alice) == told(bob) == [5]
     assert told(carol) == []
     assert news.position == Position("e1", 5)
@@ -64,7 +73,7 @@ def test_a_message_is_one_frame_for_everybody_who_follows_its_stream() -> None:
 
 def test_nobody_hears_a_stream_that_nobody_follows() -> None:
     hub = Hub()
-    hub.on_message(message(1))
+    hear(hub, message(1))
     hub.on_gap(Gap(NEWS, "e1", 1, 2, "expired"), Position("e1", 2))
     assert hub.audiences == {}
 
@@ -73,23 +82,21 @@ def test_a_repeat_is_dropped() -> None:
     hub = Hub()
     audience = hub.open(NEWS, Position("e1", 4))
     alice = live(hub, audience, new_session())
-    for offset in (5, 5, 4, 6, 1):
-        hub.on_message(message(offset))
+    hear(hub, *map(message, (5, 5, 4, 6, 1)))
     assert told(alice) == [5, 6]
 
 
 def test_a_hole_is_announced_even_where_the_broker_did_not() -> None:
     hub = Hub()
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
-    hub.on_message(message(8))
-    hub.on_message(message(9))
+    hear(hub, message(8), message(9))
     assert told(alice) == [(5, 7, "expired"), 8, 9]
 
 
 def test_another_epoch_is_announced_even_where_the_broker_did_not() -> None:
     hub = Hub()
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
-    hub.on_message(message(2, epoch="e2"))
+    hear(hub, message(2, epoch="e2"))
     assert told(alice) == [(None, 1, "reset"), 2]
     assert alice.position(NEWS) == Position("e2", 2)
 
@@ -99,9 +106,69 @@ def test_a_gap_moves_everybody_who_is_live() -> None:
     audience = hub.open(NEWS, Position("e1", 4))
     alice = live(hub, audience, new_session())
     hub.on_gap(Gap(NEWS, "e1", 5, 7, "expired"), Position("e1", 7))
-    hub.on_message(message(8))
+    hear(hub, message(8))
     assert told(alice) == [(5, 7, "expired"), 8]
     assert audience.position == Position("e1", 8)
+
+
+# Turns
+
+
+def test_what_the_broker_says_is_delivered_when_the_turn_ends() -> None:
+    hub = Hub()
+    ends: list[None] = []
+    hub.on_heard = lambda: ends.append(None)
+    audience = hub.open(NEWS, Position("e1", 4))
+    alice = live(hub, audience, new_session())
+    hub.on_message(message(5))
+    hub.on_message(message(6))
+    assert len(ends) == 1
+    assert told(alice) == []
+    assert alice.positions() == {NEWS: Position("e1", 4)}, "as if it were still under way"
+    hub.deliver()
+    assert told(alice) == [5, 6]
+    assert alice.positions() == {NEWS: Position("e1", 6)}
+    hub.on_message(message(7))
+    assert len(ends) == 2
+
+
+def test_a_gap_comes_after_what_was_said_before_it() -> None:
+    hub = Hub()
+    alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
+    hub.on_message(message(5))
+    hub.on_gap(Gap(NEWS, "e2", None, 0, "reset"), Position("e2", 0))
+    hub.on_message(message(1, epoch="e2"))
+    hub.deliver()
+    assert told(alice) == [5, (None, 0, "reset"), 1]
+
+
+def test_what_was_said_in_an_earlier_subscription_is_not_heard_in_a_later_one() -> None:
+    hub = Hub()
+    hub.open(NEWS, Position("e1", 4))
+    hub.on_message(message(5))
+    hub.close(NEWS)
+    alice = live(hub, hub.open(NEWS, Position("e2", 0)), new_session())
+    hear(hub, message(1, epoch="e2"))
+    assert told(alice) == [1]
+
+
+def test_messages_that_came_together_are_written_together() -> None:
+    hub = Hub()
+    written: list[tuple[list[Wire], int]] = []
+    hub.write = lambda wires, waiting: written.append((list(wires), len(waiting)))
+    alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
+    hear(hub, message(5), message(6), message(7))
+    assert written == [([alice.wire], 3)]
+    assert hub.deliveries == 3
+
+
+def test_who_follows_several_streams_of_a_turn_is_written_to_once() -> None:
+    hub = Hub()
+    hub.write = lambda wires, waiting: pytest.fail("now, and again for the next stream")
+    news, chat = hub.open(NEWS, Position("e1", 4)), hub.open("group:chat", Position("e1", 0))
+    alice = live(hub, chat, live(hub, news, new_session()))
+    hear(hub, message(5), Message("group:chat", "e1", 1, 0, b"null"), message(6))
+    assert told(alice) == [5, 6, 1], "in the order of each stream"
 
 
 # Joining
@@ -114,15 +181,15 @@ def test_who_joins_holds_messages_and_goes_live_between_two_of_them() -> None:
     track = alice.follow(audience, Position("e1", 4))
     audience.joining.add(alice)
     track.page = History(Position("e1", 4), 4, [])
-    hub.on_message(message(5))
+    hear(hub, message(5))
     assert told(alice) == []
     alice.answer(NEWS)
     alice.begin(NEWS)
     assert not audience.live
     assert not audience.empty
     assert hub.settle(alice, audience)
-    assert (audience.live, audience.joining) == ({alice}, set())
-    hub.on_message(message(6))
+    assert (audience.live, audience.joining) == ({alice: alice.wire}, set())
+    hear(hub, message(6))
     assert told(alice) == [5, 6]
 
 
@@ -134,10 +201,22 @@ def test_who_read_ahead_goes_live_when_the_hub_catches_up() -> None:
     audience.joining.add(alice)
     track.answered = True
     assert not hub.settle(alice, audience)
-    for offset in (5, 6, 7):
-        hub.on_message(message(offset))
+    hear(hub, *map(message, (5, 6, 7)))
     assert told(alice) == [7]
-    assert audience.live == {alice}
+    assert audience.live == {alice: alice.wire}
+
+
+def test_who_goes_live_amid_a_turn_hears_what_follows() -> None:
+    hub = Hub()
+    audience = hub.open(NEWS, Position("e1", 4))
+    bob, alice = live(hub, audience, new_session("bob")), new_session()
+    alice.follow(audience, Position("e1", 5)).answered = True
+    audience.joining.add(alice)
+    assert not hub.settle(alice, audience)
+    hear(hub, message(5), message(6), message(7))
+    assert told(alice) == [6, 7]
+    assert told(bob) == [5, 6, 7]
+    assert hub.deliveries == 5
 
 
 def test_a_gap_stalls_who_read_ahead_and_somebody_is_told_to_read_on() -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 from service.outbox import Outbox
 
 
-class CountingWriter:
-    def __init__(self) -> None:
+class CountingOutbox(Outbox):
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
         self.woken = 0
 
     def wake(self) -> None:
@@ -12,39 +13,37 @@ class CountingWriter:
 
 
 def test_the_writer_is_woken_for_the_first_frame_only() -> None:
-    writer = CountingWriter()
-    outbox = Outbox(writer, 100)
+    outbox = CountingOutbox(100)
     for frame in (b"one", b"two", b"three"):
         outbox.put(frame)
     assert outbox.frames == [b"one", b"two", b"three"]
     assert outbox.size == 11
-    assert writer.woken == 1
+    assert outbox.woken == 1
     outbox.clear()
     assert (outbox.frames, outbox.size) == ([], 0)
     outbox.put(b"four")
-    assert writer.woken == 2
+    assert outbox.woken == 2
 
 
 def test_frames_are_shared_not_copied() -> None:
     frame = b"a frame for many"
-    first, second = Outbox(CountingWriter(), 100), Outbox(CountingWriter(), 100)
+    first, second = CountingOutbox(100), CountingOutbox(100)
     first.put(frame)
     second.put(frame)
     assert first.frames[0] is second.frames[0] is frame
 
 
 def test_above_its_limit_the_writer_hears_of_every_frame() -> None:
-    writer = CountingWriter()
-    outbox = Outbox(writer, 10)
+    outbox = CountingOutbox(10)
     seen = []
     for size in (9, 1, 1, 1):
         outbox.put(b"*" * size)
-        seen.append((outbox.overflowing, writer.woken))
+        seen.append((outbox.overflowing, outbox.woken))
     assert seen == [(False, 1), (False, 1), (True, 2), (True, 3)]
 
 
 def test_there_is_room_for_a_page_only_when_the_last_one_is_nearly_gone() -> None:
-    outbox = Outbox(CountingWriter(), 1600)
+    outbox = CountingOutbox(1600)
     seen = [outbox.has_room]
     for size in (100, 1):
         outbox.put(b"*" * size)

@@ -8,7 +8,7 @@ import pytest
 
 from service.model import Gap, History, Position
 from service.session import PAGE_BYTES, Confirmations, Session, State
-from tests.transcript import NEWS, message, new_session, told
+from tests.transcript import NEWS, line, message, new_session, told
 
 
 class Heard:
@@ -224,7 +224,7 @@ def test_nothing_is_queued_after_the_end() -> None:
     session = new_session()
     session.ended = True
     session.send(b"{}")
-    assert session.outbox.frames == []
+    assert line(session).frames == []
 
 
 # What is known to have arrived

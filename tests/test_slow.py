@@ -51,7 +51,7 @@ async def test_a_thousand_messages_of_64_kib_reach_a_slow_honest_reader_page_by_
                     await asyncio.sleep(0.002)  # the reader's own pace
                 event = await alice.event(20)
                 assert event["offset"] == number
-                most = max(most, session(app, "alice").outbox.size)
+                most = max(most, session(app, "alice").wire.size)
             assert alice.close_code is None
             # A page of data, its envelopes, and what the outbox may still hold when the next page is asked for.
             assert most <= PAGE_BYTES + 64 * KIB + 64 * KIB
@@ -110,7 +110,7 @@ async def test_a_group_with_the_replay_policy_takes_a_slow_reader_back_to_its_jo
             alice.reading.clear()
             await flood(app, "group:bulk", 300, 64 * KIB)
             assert session(app, "alice").tracks, "it fell back"
-            assert session(app, "alice").outbox.size < 3 * 1024 * KIB
+            assert session(app, "alice").wire.size < 3 * 1024 * KIB
             alice.reading.set()
             for offset in range(1, 301):
                 assert (await alice.event(20))["offset"] == offset

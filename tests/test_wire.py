@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from service import frames
 from service.errors import CloseCode
 from service.reader import Reader
-from service.wire import WRITE_BYTES, State, Turn
+from service.wire import WRITE_BYTES, State, Turn, fan_out
 from tests.hand import HandWire
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.support import Logs, eventually
@@ -83,7 +84,7 @@ async def test_partial_writes_keep_the_boundaries_of_frames(lines: Callable[...,
     assert await line.frames(30) == [("text", payload) for payload in payloads]
     assert not line.wire.stalled_since
     assert not line.turn.blocked
-    assert line.wire.outbox.size == 0
+    assert line.wire.size == 0
 
 
 async def test_what_is_put_before_the_start_waits_for_it(lines: Callable[..., Line]) -> None:
@@ -106,15 +107,98 @@ async def test_room_is_announced_when_the_peer_has_taken_nearly_all(lines: Calla
     sizes: list[int] = []
 
     def on_room() -> None:
-        sizes.append(line.wire.outbox.size)
-        line.wire.outbox.on_room = None
+        sizes.append(line.wire.size)
+        line.wire.on_room = None
 
     line.put(*[b"*" * 10_000] * 50)
     await line.stalled()
-    line.wire.outbox.on_room = on_room
+    line.wire.on_room = on_room
     await line.frames(50)
     assert len(sizes) == 1
     assert sizes[0] <= 2**16
+
+
+# One message to many
+
+
+async def test_a_message_to_many_is_written_at_once(lines: Callable[..., Line]) -> None:
+    few = [lines() for _ in range(3)]
+    fan_out([line.wire for line in few], [frames.text(b"one"), frames.text(b"two")])
+    assert [line.ours.sent for line in few] == [[10], [10], [10]]
+    for line in few:
+        assert await line.frames(2) == [("text", b"one"), ("text", b"two")]
+
+
+async def test_it_waits_behind_what_waits(lines: Callable[..., Line]) -> None:
+    line = lines()
+    line.put(b"first")
+    fan_out([line.wire], [frames.text(b"then")])
+    line.put(b"last")
+    assert line.ours.sent == []
+    assert await line.frames(3) == [("text", b"first"), ("text", b"then"), ("text", b"last")]
+
+
+async def test_what_a_socket_does_not_take_of_it_follows(lines: Callable[..., Line]) -> None:
+    slow, quick = lines(buffers=SMALL), lines()
+    payloads = [bytes([65 + number]) * 10_000 for number in range(20)]
+    for half in (payloads[:10], payloads[10:]):
+        fan_out([slow.wire, quick.wire], [frames.text(payload) for payload in half])
+    await slow.stalled()
+    assert 0 < slow.wire.size < 200_000
+    assert await quick.frames(20) == await slow.frames(20) == [("text", payload) for payload in payloads]
+    assert slow.wire.size == 0
+
+
+@pytest.mark.parametrize("most", [0, 1, 8, 9, 17])
+def test_a_slow_consumer_gets_the_frame_that_was_cut_and_no_other(most: int) -> None:
+    hand = HandWire(message_bytes=1024, binary=False)
+    hand.ours.most = most
+    payloads = [b"a" * 6, b"b" * 6, b"c" * 6]
+    fan_out([hand.wire], [frames.text(payload) for payload in payloads])
+    hand.ours.most = 0
+    hand.loop.turn()
+    hand.wire.close(CloseCode.SLOW_CONSUMER)
+    hand.write()
+    whole = -(-most // 8)
+    assert hand.said() == [*(("text", payload) for payload in payloads[:whole]), ("close", b"\x0f\xa8")]
+
+
+async def test_who_is_lost_hears_of_it_when_the_turn_ends(lines: Callable[..., Line]) -> None:
+    gone, there = lines(), lines()
+    gone.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.wire.pause_reading()  # or its end of file would tell first
+    gone.theirs.close()
+    fan_out([gone.wire, there.wire], [frames.text(b"news")])
+    assert gone.heard.closed is None
+    assert await gone.closed() == (1006, False)
+    assert await there.frames(1) == [("text", b"news")]
+
+
+async def test_very_much_is_not_joined(lines: Callable[..., Line]) -> None:
+    line = lines()
+    fan_out([line.wire], [frames.text(b"*" * 9996)] * 60)
+    assert line.ours.sent == []
+    assert len(await line.frames(60)) == 60
+    assert max(line.ours.sent) <= WRITE_BYTES + 10_000
+
+
+async def test_what_was_heard_in_a_turn_leaves_with_what_was_put_in_it(lines: Callable[..., Line]) -> None:
+    turn = Turn(asyncio.get_running_loop())
+    line = lines(turn)
+    turn.before = lambda: fan_out([line.wire], [frames.text(b"heard")])
+    line.put(b"put")
+    assert await line.frames(2) == [("text", b"put"), ("text", b"heard")]
+    assert line.ours.sent == [5 + 7]
+
+
+async def test_a_delivery_that_fails_does_not_keep_what_waits(lines: Callable[..., Line], expected_logs: Logs) -> None:
+    expected_logs.expect("delivery.failed")
+    line = lines()
+    line.turn.before = fail
+    for payload in (b"one", b"two"):
+        line.put(payload)
+        await asyncio.sleep(0.01)
+    assert await line.frames(2) == [("text", b"one"), ("text", b"two")]
 
 
 # Slow consumers
@@ -124,8 +208,8 @@ async def test_only_what_passes_the_limit_is_too_much(lines: Callable[..., Line]
     line = lines(buffers=SMALL, outbox_bytes=2**20)
     line.put(b"*" * 500_000)
     await line.stalled()
-    line.put(b"*" * (2**20 - line.wire.outbox.size - 10))
-    assert line.wire.outbox.size == 2**20
+    line.put(b"*" * (2**20 - line.wire.size - 10))
+    assert line.wire.size == 2**20
     await asyncio.sleep(0)
     assert line.heard.slow == 0
     line.put(b"")
@@ -139,7 +223,7 @@ async def test_a_slow_consumer_reads_its_close_frame_after_the_frame_that_was_cu
     await line.stalled()
     line.put(b"b" * 5_000, b"c" * 200_000)
     await eventually(lambda: line.heard.slow)
-    assert line.wire.outbox.size < 200_000
+    assert line.wire.size < 200_000
     assert await line.frames(2) == [("text", b"a" * 190_000), ("close", b"\x0f\xa8slow consumer")]
     await line.send(frame(CLOSE, b"\x0f\xa8"))
     assert await line.closed() == (4008, True)
@@ -149,7 +233,7 @@ def test_a_slow_consumer_that_has_whole_frames_reads_its_close_frame_next() -> N
     hand = HandWire(message_bytes=1024, binary=False)
     payloads = [bytes([letter]) * 8 for letter in b"abcd"]
     for payload in payloads:
-        hand.wire.outbox.put(frames.text(payload))
+        hand.wire.put(frames.text(payload))
     hand.write(15)  # the first, and half of the second
     hand.write(5)
     hand.wire.close(CloseCode.SLOW_CONSUMER)
@@ -159,10 +243,10 @@ def test_a_slow_consumer_that_has_whole_frames_reads_its_close_frame_next() -> N
 
 def test_a_frame_that_was_cut_once_is_forgotten_when_it_has_gone() -> None:
     hand = HandWire(message_bytes=1024, binary=False)
-    hand.wire.outbox.put(frames.text(b"first"))
+    hand.wire.put(frames.text(b"first"))
     hand.write(4)
     hand.write()
-    hand.wire.outbox.put(frames.text(b"second"))
+    hand.wire.put(frames.text(b"second"))
     hand.wire.close(CloseCode.SLOW_CONSUMER)
     hand.write()
     assert hand.said() == [("text", b"first"), ("close", b"\x0f\xa8")]
@@ -286,7 +370,7 @@ async def test_a_close_with_another_code_may_have_crossed_ours_and_confirms_noth
 
 def test_a_close_that_crosses_ours_before_it_is_written_is_answered_all_the_same() -> None:
     hand = HandWire(message_bytes=1024, binary=False)
-    hand.wire.outbox.put(frames.text(b"before"))
+    hand.wire.put(frames.text(b"before"))
     hand.wire.close(4501)
     hand.feed(frame(CLOSE, b"\x11\x95"))  # even with our code: it can't be an answer
     assert hand.heard.closed == (4501, False)

@@ -13,17 +13,20 @@ NEWS = "group:news"
 
 
 def new_session(client: str = "alice", number: int = 1) -> Session:
-    line = Line()
-    return Session(client, f"n1-{number}", unrestricted(client), line, line.outbox, 0)
+    return Session(client, f"n1-{number}", unrestricted(client), Line(), 0)
 
 
 def message(offset: int, epoch: str = "e1", data: bytes = b"null") -> Message:
     return Message(NEWS, epoch, offset, 0, data)
 
 
+def line(session: Session) -> Line:
+    return cast(Line, session.wire)
+
+
 def told(session: Session) -> list[Any]:
     """Offsets of messages, and gaps as (from, to, reason), queued since the last look."""
     return [
         event["offset"] if event["type"] == "message" else (event["from"], event["to"], event["reason"])
-        for event in cast(Line, session.wire).take()
+        for event in line(session).take()
     ]

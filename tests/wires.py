@@ -130,7 +130,7 @@ class Line:
 
     def put(self, *payloads: bytes) -> None:
         for payload in payloads:
-            self.wire.outbox.put(frames.text(payload))
+            self.wire.put(frames.text(payload))
 
     async def send(self, data: bytes) -> None:
         await asyncio.wait_for(self.loop.sock_sendall(self.theirs, data), scaled(10))

@@ -94,11 +94,11 @@ class LateBroker(MemoryBroker):
             self.on_gap(gap, position)
 
 
-class Line:
+class Line(Outbox):
     """A connection's socket: what is queued reaches the client when the test takes it."""
 
     def __init__(self) -> None:
-        self.outbox = Outbox(self, 1 << 20)
+        super().__init__(1 << 20)
         self.closed: int | None = None
 
     def wake(self) -> None:
@@ -114,10 +114,10 @@ class Line:
         pass
 
     def take(self) -> list[dict[str, Any]]:
-        events = [json.loads(frame[2 if frame[1] < 126 else 4 :]) for frame in self.outbox.frames]
-        self.outbox.clear()
-        if self.outbox.on_room is not None:
-            self.outbox.on_room()
+        events = [json.loads(frame[2 if frame[1] < 126 else 4 :]) for frame in self.frames]
+        self.clear()
+        if self.on_room is not None:
+            self.on_room()
         return events
 
 
@@ -151,9 +151,7 @@ class Client:
         asked = Asked(self.name, groups, cursor)
         gateway, rights = self.world.gateway, unrestricted(self.name)
         self.world.numbers += 1
-        self.admission = self.world.loop.create_task(
-            gateway.admit(asked, rights, f"n-{self.world.numbers}", self.line, self.line.outbox)
-        )
+        self.admission = self.world.loop.create_task(gateway.admit(asked, rights, f"n-{self.world.numbers}", self.line))
 
     def open(self) -> None:
         """The 101 answer arrives."""
@@ -252,7 +250,7 @@ class Client:
 
 
 def _is_busy(client: Client) -> bool:
-    return client.admission is not None or (client.line is not None and bool(client.line.outbox.frames))
+    return client.admission is not None or (client.line is not None and bool(client.line.frames))
 
 
 async def _turns(count: int) -> None:
@@ -278,6 +276,7 @@ class World:
             clock=lambda: self.now_s,
         )
         self.tasks, metrics, self.hub = Tasks(), Metrics(), Hub()
+        self.hub.on_heard = self._when_the_turn_ends
         recovery = Recovery(self.hub, self.broker, self.tasks, metrics)
 
         async def no_calls(*args: Any) -> tuple[int, bytes]:
@@ -298,6 +297,9 @@ class World:
         node = NodeInfo("n", "0", 0, 0, False, None)
         self.loop.run_until_complete(self.broker.start(self.gateway, node))
         self.clients = {name: Client(self, name) for name in ("alice", "bob")}
+
+    def _when_the_turn_ends(self) -> None:
+        self.loop.call_soon(self.hub.deliver)
 
     def push(self, stream: str, data: Any) -> None:
         raw = json.dumps(data).encode()
