@@ -14,10 +14,13 @@ two messages, never in the middle of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from service import frames, protocol
 from service.model import Gap, Message, Position
 from service.session import Session, Wire
+
+Write: TypeAlias = Callable[[Iterable[Wire], Sequence[bytes]], None]  # these frames to each of these
 
 
 def put_all(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
@@ -51,7 +54,7 @@ class Hub:
         self.clients: dict[str, dict[str, Session]] = {}  # client -> connection -> session
         self.on_stalled: Callable[[Session, str], None] = lambda session, stream: None  # a track needs its next page
         self.on_heard: Callable[[], None] = lambda: None  # call ``deliver`` when this turn of the loop ends
-        self.write: Callable[[Iterable[Wire], Sequence[bytes]], None] = put_all  # now, where nothing waits
+        self.write: Write = put_all  # now, where nothing waits
         self._heard: list[Message] = []
         self.connections = 0
         self.deliveries = 0
@@ -111,29 +114,23 @@ class Hub:
         streams: dict[str, list[Message]] = {}
         for message in heard:
             streams.setdefault(message.stream, []).append(message)
+        # Nobody is written to several times: neither who follows several streams nor who joins amid these messages.
+        apart = len(streams) == 1 or all(stream.startswith("client:") for stream in streams)
         for stream, messages in streams.items():
             audience = self.audiences.get(stream)
-            if audience is None:
-                continue  # the last one left while the messages were under way
-            # Who follows several streams, or joins amid these messages, would be written to several times.
-            together = len(streams) > 1 or audience.joining
-            self._deliver(audience, messages, put_all if together else self.write)
+            if audience is not None:  # else the last one left while the messages were under way
+                self._deliver(audience, messages, self.write if apart and not audience.joining else put_all)
 
-    def _deliver(
-        self,
-        audience: Audience,
-        messages: list[Message],
-        write: Callable[[Iterable[Wire], Sequence[bytes]], None],
-    ) -> None:
+    def _deliver(self, audience: Audience, messages: list[Message], write: Write) -> None:
         waiting: list[bytes] = []
         for message in messages:
             heard, offset = audience.position, message.offset
-            if message.epoch == heard.epoch and offset <= heard.offset:
-                continue  # a repeat
-            gap = _gap_before(message, heard)
-            if gap is not None:
+            if offset != heard.offset + 1 or message.epoch != heard.epoch:
+                if offset <= heard.offset and message.epoch == heard.epoch:
+                    continue  # a repeat
                 self._queue(audience, waiting, write)
                 waiting = []
+                gap = _gap_before(message, heard)
                 self._tell(audience, gap, Position(gap.epoch, gap.last))
             audience.position = Position(message.epoch, offset)
             waiting.append(frames.text(protocol.encode_message(message)))
@@ -145,12 +142,7 @@ class Hub:
                         self.settle(session, audience)
         self._queue(audience, waiting, write)
 
-    def _queue(
-        self,
-        audience: Audience,
-        waiting: list[bytes],
-        write: Callable[[Iterable[Wire], Sequence[bytes]], None],
-    ) -> None:
+    def _queue(self, audience: Audience, waiting: list[bytes], write: Write) -> None:
         live = audience.live
         if waiting and live:
             write(live.values(), waiting)
@@ -173,10 +165,8 @@ class Hub:
         return True
 
 
-def _gap_before(message: Message, heard: Position) -> Gap | None:
+def _gap_before(message: Message, heard: Position) -> Gap:
     """The broker broke its promise: better a gap than a silent hole."""
     if message.epoch != heard.epoch:
         return Gap(message.stream, message.epoch, None, message.offset - 1, "reset")
-    if message.offset != heard.offset + 1:
-        return Gap(message.stream, message.epoch, heard.offset + 1, message.offset - 1, "expired")
-    return None
+    return Gap(message.stream, message.epoch, heard.offset + 1, message.offset - 1, "expired")

@@ -171,6 +171,16 @@ def test_who_follows_several_streams_of_a_turn_is_written_to_once() -> None:
     assert told(alice) == [5, 6, 1], "in the order of each stream"
 
 
+def test_clients_own_streams_are_written_at_once_since_nobody_follows_two() -> None:
+    hub = Hub()
+    written: list[list[Wire]] = []
+    hub.write = lambda wires, waiting: written.append(list(wires))
+    streams = [f"client:{name}" for name in ("alice", "bob")]
+    alice, bob = (live(hub, hub.open(stream, Position("e1", 0)), new_session()) for stream in streams)
+    hear(hub, *(Message(stream, "e1", offset, 0, b"null") for offset in (1, 2) for stream in streams))
+    assert written == [[alice.wire], [bob.wire]]
+
+
 # Joining
 
 
