@@ -288,3 +288,13 @@ async def test_who_is_disconnected_before_it_is_let_in_may_come_back() -> None:
         assert await app.gateway.connections("alice") == []
         async with connected(app):
             pass
+
+
+async def test_what_was_pushed_before_a_disconnection_of_the_same_turn_arrives_before_the_end() -> None:
+    async with running() as app, connected(app) as alice:
+        await app.gateway.push([Publication("client:alice", b"1"), Publication("all", b"2")])
+        await app.gateway.disconnect("alice", None)
+        await app.gateway.push([Publication("client:alice", b"3")])
+        assert [event["data"] for event in await alice.events(2)] == [1, 2]
+        assert await alice.ended() == 4501
+        assert not alice.pending()
