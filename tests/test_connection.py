@@ -297,4 +297,3 @@ async def test_what_was_pushed_before_a_disconnection_of_the_same_turn_arrives_b
         await app.gateway.push([Publication("client:alice", b"3")])
         assert [event["data"] for event in await alice.events(2)] == [1, 2]
         assert await alice.ended() == 4501
-        assert not alice.pending()
