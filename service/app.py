@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -33,7 +33,7 @@ from service.heartbeat import Heartbeat
 from service.http_server import Server
 from service.hub import Hub
 from service.metrics import Metrics
-from service.model import NodeInfo, is_id
+from service.model import Message, NodeInfo, is_id
 from service.peer import CLOSE_S, Shared
 from service.recovery import Recovery
 from service.session import Rights, Session
@@ -118,8 +118,8 @@ class App:
         self.turn.before, self.turn.after = self.hub.deliver, self._observe_writes
         self.hub.on_heard = self.turn.begin
         self.hub.write = cast(Any, fan_out)  # every session's wire is one of wire.py
-        self._written_ms: list[int] = []
-        self.gateway.on_delivered = lambda message: self._written_ms.append(message.time_ms)
+        self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
+        self.gateway.on_delivered = self._note_age
         await self._caller.start()
         await self.broker.start(self.gateway, self.info())
         await self.gateway.probe()
@@ -267,13 +267,16 @@ class App:
     def _observe_call(self, outcome: str, seconds: float) -> None:
         self.metrics.call_seconds[outcome,].observe(seconds)
 
+    def _note_age(self, message: Message) -> None:
+        self._journalled_ms[message.time_ms] += 1
+
     def _observe_writes(self) -> None:
         """The turn has been written: how long its messages had been journalled."""
-        if self._written_ms:
+        if self._journalled_ms:
             now_ms = time.time() * 1000
-            for time_ms, times in Counter(self._written_ms).items():
-                self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000, times)
-            self._written_ms.clear()
+            for time_ms, messages in self._journalled_ms.items():
+                self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000, messages)
+            self._journalled_ms.clear()
 
     def _register_gauges(self) -> None:
         metrics, hub = self.metrics, self.hub

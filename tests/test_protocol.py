@@ -203,6 +203,7 @@ def test_events_have_their_keys_in_the_documented_order() -> None:
         protocol.encode_call_reply(1, 201, b"[1e400]"),
         protocol.encode_error(None, TooDeep("too deep")),
         protocol.encode_pong(1, None),
+        protocol.encode_pong('"\\ é', "eyJhbGwiOlsiZTEiLDdd-_"),
     ]
     assert [event.decode() for event in encoded] == [
         '{"type":"message","stream":"all","epoch":"e1","offset":7,"time":1792612345678,"data":{ "n":1 }}',
@@ -218,6 +219,7 @@ def test_events_have_their_keys_in_the_documented_order() -> None:
         '{"type":"reply","id":1,"status":201,"data":[1e400]}',
         '{"type":"error","id":null,"code":"too_deep","message":"too deep"}',
         '{"type":"pong","id":1,"cursor":null}',
+        '{"type":"pong","id":"\\"\\\\ é","cursor":"eyJhbGwiOlsiZTEiLDdd-_"}',
     ]
 
 
