@@ -22,7 +22,7 @@ import picows
 import uvloop
 
 from bench.crowd import Crowd
-from bench.processes import cpu_s
+from bench.processes import cpu_s, kernel_s
 from bench.publisher import Http, LoadError, Publisher, post
 from bench.storm import AT_ONCE, WAIT_S, make_tokens, request_of, shake_hands, socket_factory, split
 
@@ -131,14 +131,18 @@ class Window:
     def __init__(self, pids: list[int]) -> None:
         self._pids = pids
         come_to_rest(pids)
-        self._began = (cpu_s(pids), time.process_time(), time.monotonic())
+        self._began = self._clocks()
+
+    def _clocks(self) -> dict[str, float]:
+        return {
+            "server_cpu_s": cpu_s(self._pids),
+            "server_kernel_s": kernel_s(self._pids),
+            "client_cpu_s": time.process_time(),
+            "wall_s": time.monotonic(),
+        }
 
     def close(self) -> dict[str, float]:
-        server_s, client_s, wall_s = (
-            now - then
-            for now, then in zip((cpu_s(self._pids), time.process_time(), time.monotonic()), self._began, strict=True)
-        )
-        return {"server_cpu_s": server_s, "client_cpu_s": client_s, "wall_s": wall_s}
+        return {name: now - self._began[name] for name, now in self._clocks().items()}
 
 
 def come_to_rest(pids: list[int]) -> None:

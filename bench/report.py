@@ -125,7 +125,8 @@ def number(value: float) -> str:
 
 def _table(part: Part) -> list[str]:
     to = f"to {part.baseline}" if part.baseline else ""
-    lines = [f"| | median (min .. max) | {to} | rounds | server busy | client busy |", "|---|---|---|---|---|---|"]
+    titles = ["", "median (min .. max)", to, "in the kernel", "own", "rounds", "server busy", "client busy"]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     base = part.series.get(part.baseline, [])
     for name, samples in part.series.items():
         found = summary(values(samples))
@@ -138,12 +139,25 @@ def _table(part: Part) -> list[str]:
             name,
             f"no figures: {faults[0]}" if faults else _numbers(found) if found else "",
             _numbers(ratio) if ratio and not faults and name != part.baseline else "",
+            *(_split(samples) if not faults else ("", "")),
             str(len(samples)),
             f"{server.middle:.0%}" if server and server.middle else "",
             f"{client.middle:.0%}{limit}" if client and client.middle else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _split(samples: Sequence[Sample]) -> tuple[str, str]:
+    """Of a figure of CPU time, the kernel's part and the rest. The kernel counts its part in steps of 10 ms, so that
+    all rounds together tell it, if they are long enough."""
+    cpu_s = sum(each.more.get("server_cpu_s", 0.0) for each in samples)
+    kernel_s = sum(each.more.get("server_kernel_s", 0.0) for each in samples)
+    found = summary(values(samples))
+    if found is None or cpu_s < 1:
+        return "", ""
+    kernel = found.middle * min(kernel_s / cpu_s, 1)
+    return number(kernel), number(found.middle - kernel)
 
 
 def machine() -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from bench import guard
 from bench.loader import Loader
 from bench.operations import OPERATIONS
-from bench.processes import BenchError, cpu_s
+from bench.processes import BenchError, cpu_s, kernel_s
 from bench.publisher import message
 from bench.report import Part, Run
 from bench.stats import Sample, Target, judge, ratios, summary
@@ -118,6 +118,25 @@ def test_the_report_shows_no_figures_of_a_wrong_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "raw.json").read_text())["verdicts"][0]["result"] == "no conclusion"
 
 
+def test_the_report_tells_the_kernels_part_where_the_rounds_are_long_enough(tmp_path: Path) -> None:
+    def sample(value: float, cpu_s: float, kernel_s: float) -> Sample:
+        return Sample(value, more={"server_cpu_s": cpu_s, "server_kernel_s": kernel_s})
+
+    series = {
+        "floor": [sample(5.0, 0.6, 0.5), sample(6.0, 0.6, 0.7)],
+        "tidegate": [sample(8.0, 0.5, 0.38), sample(8.0, 0.5, 0.37), sample(9.0, 0.5, 0.375)],
+        "short": [sample(2.0, 0.1, 0.1)],
+    }
+    run = Run("python -m bench peers", {}, [RATIO], 1, [Part("fan-out", "Fan-out", "µs", "to all", "floor", series)])
+    run.write(tmp_path)
+    rows = (line.split(" | ") for line in (tmp_path / "report.md").read_text().splitlines())
+    assert {row[0][2:]: row[3:5] for row in rows if row[0][2:] in series} == {
+        "floor": ["5.5", "0"],
+        "tidegate": ["6", "2"],
+        "short": ["", ""],
+    }
+
+
 # What is found wrong
 
 
@@ -200,6 +219,16 @@ async def test_cpu_time_is_that_of_the_process(start_process: Callable[..., Proc
     process = start_process(sys.executable, "-c", code)
     await eventually(lambda: "done" in process.stdout, 20)
     assert 0.2 <= cpu_s([process.pid]) < 0.4
+
+
+@pytest.mark.parametrize(("work", "least", "most"), [("sum(range(10**6))", 0, 0.1), ("os.urandom(1 << 20)", 0.2, 0.9)])
+async def test_the_kernels_part_is_told_apart(
+    start_process: Callable[..., Process], work: str, least: float, most: float
+) -> None:
+    code = f"import os, time\nwhile time.process_time() < 0.3: {work}\nprint('done', flush=True)\ntime.sleep(60)"
+    process = start_process(sys.executable, "-c", code)
+    await eventually(lambda: "done" in process.stdout, 20)
+    assert least <= kernel_s([process.pid]) <= most
 
 
 @pytest.mark.slow
