@@ -123,31 +123,35 @@ class Hub:
 
     def _deliver(self, audience: Audience, messages: list[Message], write: Write) -> None:
         waiting: list[bytes] = []
+        heard = audience.position
         for message in messages:
-            heard, offset = audience.position, message.offset
+            offset = message.offset
             if offset != heard.offset + 1 or message.epoch != heard.epoch:
                 if offset <= heard.offset and message.epoch == heard.epoch:
                     continue  # a repeat
-                self._queue(audience, waiting, write)
+                self._queue(audience, waiting, heard, write)
                 waiting = []
                 gap = _gap_before(message, heard)
                 self._tell(audience, gap, Position(gap.epoch, gap.last))
-            audience.position = Position(message.epoch, offset)
             waiting.append(frames.text(protocol.encode_message(message)))
+            heard = Position(message.epoch, offset)
             if audience.joining:
-                self._queue(audience, waiting, write)
+                self._queue(audience, waiting, heard, write)
                 waiting = []
                 for session in list(audience.joining):
                     if session.hold(message):
                         self.settle(session, audience)
-        self._queue(audience, waiting, write)
+        self._queue(audience, waiting, heard, write)
 
-    def _queue(self, audience: Audience, waiting: list[bytes], write: Write) -> None:
+    def _queue(self, audience: Audience, waiting: list[bytes], heard: Position, write: Write) -> None:
+        """These frames to everybody live; they are the stream up to ``heard``."""
+        if not waiting:
+            return
         live = audience.live
-        if waiting and live:
-            write(live.values(), waiting)
-            self.deliveries += len(live) * len(waiting)
-            self.delivered_bytes += len(live) * sum(map(len, waiting))
+        write(live.values(), waiting)
+        audience.position = heard
+        self.deliveries += len(live) * len(waiting)
+        self.delivered_bytes += len(live) * sum(map(len, waiting))
 
     def _tell(self, audience: Audience, gap: Gap, position: Position) -> None:
         audience.position = position

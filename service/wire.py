@@ -113,29 +113,26 @@ class Turn:
 
 
 def fan_out(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
-    """Writes these frames to each, at once where nothing waits. Calls nobody: a peer that is lost or slow hears of it
-    when the turn ends.
+    """Writes these frames to each, at once where nothing waits. Calls no peer: who is lost or slow hears of it when the
+    turn ends.
 
     A group of thousands is more memory than a cache holds, so that what counts is how many objects a delivery touches:
     here two, the wire and its socket."""
     data = b"".join(waiting)
     size = len(data)
     if size > WRITE_BYTES:
-        late = [(wire, 0) for wire in wires]
-    else:
-        late = []
         for wire in wires:
-            if wire.size:
-                late.append((wire, 0))
-                continue
+            wire.put_rest(waiting, 0)
+        return
+    for wire in wires:
+        sent = 0
+        if not wire.size:
             try:
                 sent = wire._sock.send(data)
             except OSError:  # blocked or lost, as the next write will find
                 sent = 0
-            if sent != size:
-                late.append((wire, sent))
-    for wire, sent in late:
-        wire.put_rest(waiting, sent)
+        if sent < size:
+            wire.put_rest(waiting, sent)
 
 
 class Wire(Outbox):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from service import protocol
 from service.hub import Audience, Hub
 from service.model import Gap, History, Message, Position
 from service.session import Session, Wire
@@ -150,6 +151,17 @@ def test_what_was_said_in_an_earlier_subscription_is_not_heard_in_a_later_one() 
     alice = live(hub, hub.open(NEWS, Position("e2", 0)), new_session())
     hear(hub, message(1, epoch="e2"))
     assert told(alice) == [1]
+
+
+def test_what_was_not_delivered_by_a_fault_is_no_silent_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub()
+    alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
+    with monkeypatch.context() as broken:
+        broken.setattr(protocol, "encode_message", lambda message: b"{}" if message.offset < 6 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            hear(hub, message(5), message(6))
+    hear(hub, message(7))
+    assert told(alice) == [(5, 6, "expired"), 7]
 
 
 def test_messages_that_came_together_are_written_together() -> None:
