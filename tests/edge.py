@@ -273,7 +273,7 @@ async def stand(variant: str, **options: Any) -> AsyncIterator[Stand]:
     try:
         await it.begin()
         yield it
-        assert it.complaints() == []
+        assert not (found := it.complaints()), found
     finally:
         it.stop()
 
