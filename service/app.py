@@ -121,9 +121,14 @@ class App:
         self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
         self.gateway.on_delivered = self._note_age
         await self._caller.start()
-        await self.broker.start(self.gateway, self.info())
-        await self.gateway.probe()
-        self._bind()
+        try:
+            await self.broker.start(self.gateway, self.info())
+            await self.gateway.probe()
+            self._bind()
+        except BaseException:
+            await self._caller.stop()
+            await self.broker.stop()
+            raise
         settings: dict[str, Any] = {
             "websocket_ping_interval": config.heartbeat.websocket_ping_interval,
             "websocket_ping_timeout": config.heartbeat.websocket_ping_timeout,

@@ -142,6 +142,7 @@ async def test_a_taken_port_is_said_in_words(start_process: Start) -> None:
     assert await second.process.ended() == 1
     assert "cannot start" in second.process.stderr
     assert "Traceback" not in second.process.stderr
+    assert "Unclosed" not in second.process.stderr
 
 
 async def test_the_metrics_tell_what_happened(start_process: Start) -> None:
