@@ -177,7 +177,7 @@ async def test_a_failover_to_a_replica_that_has_everything_changes_no_epoch():
             with RedisServer(replicaof=f"127.0.0.1 {master.port}") as replica:
                 await eventually(lambda: replica.client.info("replication")["master_link_status"] == "up", 10)
                 (position,) = await push(two.broker, "group:a", b"1")
-                master.command("WAIT", "1", "5000")
+                await eventually(lambda: replica.command("XLEN", one.broker.life.keys.journal("group:a")) == 1, 10)
                 master.kill()
                 replica.command("CONFIG", "SET", "port", str(master.port))
                 replica.command("REPLICAOF", "NO", "ONE")
