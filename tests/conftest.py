@@ -16,6 +16,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.support import Logs, Process, scaled
+from tests.wires import Line
 
 # A busy machine makes single examples slow: the limit of the whole test has to do.
 hypothesis.settings.register_profile("tidegate", deadline=None)
@@ -125,3 +126,18 @@ def _limited(item: pytest.Item, phase: str) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[..., Line]]:
+    """Makes lines that are ended with the test."""
+    made: list[Line] = []
+
+    def make(*args: Any, **options: Any) -> Line:
+        made.append(Line(*args, **options))
+        return made[-1]
+
+    yield make
+    for line in made:
+        line.wire.abort()
+        line.theirs.close()

@@ -16,6 +16,10 @@ from tests.schema import faults
 from tests.support import scaled
 
 JSON = "application/json"
+KEY = "a-key-for-the-api-made-for-this-test"
+KEYED = {"INTERNAL__API_KEYS": json.dumps([KEY])}
+BEARER = {"Authorization": f"Bearer {KEY}"}
+PAGE = "https://app.example.org"  # whose pages may call the API
 
 
 class Answer(NamedTuple):
