@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -124,16 +125,6 @@ def _refused(exc: BaseException) -> bool:
     return isinstance(cause, ConnectionRefusedError) or numbers == {str(errno.ECONNREFUSED)}
 
 
-def encode(args: tuple[Argument, ...]) -> bytes:
-    """One command as RESP."""
-    parts = [b"*%d\r\n" % len(args)]
-    for arg in args:
-        if not isinstance(arg, bytes):
-            arg = str(arg).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
-    return b"".join(parts)
-
-
 def close(connection: AbstractConnection) -> None:
     """At once; ``disconnect`` needs a task, and this may be the end of all tasks."""
     connection._close()  # type: ignore[no-untyped-call]
@@ -153,7 +144,7 @@ class Line:
         self._running = [tasks.spawn(self._write(), "redis write"), tasks.spawn(self._read(), "redis read")]
 
     def send(self, *args: Argument) -> None:
-        self._out.append(encode(args))
+        self._out.append(pack_command(args))  # type: ignore[arg-type]  # its type says: a tuple of one
         self._some.set()
 
     async def _write(self) -> None:
