@@ -107,7 +107,7 @@ class Suite:
     how: str
 
     def rounds(self, size: Size) -> int:
-        return size.idle_rounds if self.name == "idle" else size.rounds
+        return size.idle_rounds if self.name in ("idle", "memory") else size.rounds  # long ones, which vary little
 
 
 def _crowd(context: Context, started: list[System], connect: str = "gather") -> list[tuple[System, Loader]]:

@@ -30,6 +30,7 @@ from service.connection import Door, Doorway
 from service.errors import CloseCode, Unauthorized
 from service.gateway import Gateway
 from service.heartbeat import Heartbeat
+from service.http_handler import Reception
 from service.http_server import Server
 from service.hub import Hub
 from service.metrics import Metrics
@@ -143,7 +144,8 @@ class App:
         )
         self.heartbeat.start()
         public = Doorway(self._door(), **settings)
-        internal = Application(http_api.routes(self._api()), log_function=lambda handler: None)
+        api = self._api()
+        internal = Reception(api, http_api.routes(api))
         header_s = config.server.header_timeout_s
         self._serve(public, self._public_sockets, 4096, idle_s=header_s, body_s=header_s)
         self._serve(internal, self._internal_sockets, 16 * 1024, idle_s=INTERNAL_IDLE_S)

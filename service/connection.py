@@ -37,6 +37,7 @@ from service.errors import (
     UpgradeRequired,
 )
 from service.gateway import Gateway
+from service.http_server import Request
 from service.metrics import Metrics
 from service.peer import Peer, Shared
 from service.session import Session
@@ -81,10 +82,7 @@ class _Knock(httputil.HTTPMessageDelegate):
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Awaitable[None]:
-        line = cast(httputil.RequestStartLine, start_line)
-        path, _, query = line.path.partition("?")
-        request = _Request(self._connection, line.method, path, headers)
-        self._handler = Connection(self._doorway, request, query=query)
+        self._handler = Connection(self._doorway, Request(self._connection, start_line, headers))
         return self._handler.get()
 
     def data_received(self, chunk: bytes) -> None:
@@ -98,26 +96,12 @@ class _Knock(httputil.HTTPMessageDelegate):
         self._handler = None
 
 
-class _Request(httputil.HTTPServerRequest):
-    """What a handshake is asked by. Tornado's own would check the host and parse the query for arguments, and the
-    handshake does both itself, by stricter rules."""
-
-    def __init__(
-        self, connection: httputil.HTTPConnection, method: str, path: str, headers: httputil.HTTPHeaders
-    ) -> None:
-        self.connection = connection
-        self.method = method
-        self.path = path
-        self.headers = headers
-
-
 class Connection(WebSocketHandler):
     """One handshake. ``refusal``: why it is none, to be told when the request has been read."""
 
     application: Doorway
 
-    def initialize(self, query: str) -> None:
-        self.query = query
+    def initialize(self) -> None:
         self.refusal: Refused | None = None
 
     def clear(self) -> None:
@@ -143,7 +127,7 @@ class Connection(WebSocketHandler):
         handshake.check_upgrade(headers)
         if "Origin" in headers:
             door.origins.check(headers["Origin"], headers["Host"])
-        query = handshake.read_query(self.query)
+        query = handshake.read_query(self.request.query)
         grant = self._authenticate(query)
         asked = handshake.asked(grant.client, query)
         protocol = self.get_websocket_protocol()

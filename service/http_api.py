@@ -14,11 +14,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
-from tornado.web import RequestHandler
 
 from service import __version__, openapi
 from service.errors import BadRequest, Refused, TooLarge
-from service.http_handler import Answer, Api, Handler, Use, decode
+from service.http_handler import Answer, Api, Handler, Route, Use, decode
 from service.model import ALL, Position, Publication, client_stream, group_stream, is_id
 from service.protocol import check_depth, check_size, history_fields, position_of
 from service.settings import Config
@@ -26,7 +25,6 @@ from service.settings import Config
 __all__ = ["Api", "routes"]
 
 Run: TypeAlias = Callable[..., Awaitable[Answer]]
-Route: TypeAlias = tuple[str, type[RequestHandler], dict[str, Any]]
 
 _FRESH = {"Cache-Control": "no-store"}
 _ENVELOPE_BYTES = 1024  # of a history's answer, beside its messages
@@ -50,11 +48,11 @@ def routes(api: Api) -> list[Route]:
     for uses in by_path.values():
         if "GET" in uses:
             uses["HEAD"] = uses["GET"]  # Tornado leaves the body out
-    found: list[Route] = [
-        (re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path)), Handler, {"api": api, "uses": uses})
+    found = [
+        Route(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), uses)
         for path, uses in by_path.items()
     ]
-    return [*found, (".*", Handler, {"api": api, "uses": {}})]
+    return [*found, Route(re.compile(r".*", re.DOTALL), {})]
 
 
 # Pushes
