@@ -64,12 +64,6 @@ class Server(HTTPServer):
         self._waiting[server_conn] = self._loop.time() + self._idle_s
         if self._watch is None:
             self._watch = self._loop.call_later(self._idle_s, self._end_the_idle)
-        stream = connection.stream
-        if stream.set_nodelay is not _leave_it:
-            # An answer is one write, so that Nagle's algorithm has nothing to wait for; Tornado would switch it on and
-            # off for each.
-            stream.set_nodelay(True)
-            stream.set_nodelay = _leave_it  # type: ignore[method-assign]
         # There is no public seam for either (Tornado 6.6).
         connection._parse_headers = partial(self._read, server_conn)  # type: ignore[method-assign]
         return super().start_request(server_conn, request_conn)
@@ -108,7 +102,3 @@ def parse(data: bytes) -> tuple[str, HTTPHeaders]:
         else:
             headers[name] = value
     return request[1], headers
-
-
-def _leave_it(value: bool) -> None:
-    """In place of a stream's ``set_nodelay``."""
