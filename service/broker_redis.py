@@ -57,9 +57,7 @@ class RedisBroker:
         self.orders = Orders(self.life)
         self.presence = Presence(self.life, events)
         self.records = Records(self.life, meta_age_s)
-        self.ingress = Ingress(
-            self.life, self.streams, address, self._tasks, data_bytes=data_bytes, json_depth=json_depth
-        )
+        self.ingress = Ingress(self.life, self.streams, address, data_bytes=data_bytes, json_depth=json_depth)
         self.ingress.observe = observe
         self._receiver: Receiver | None = None
         self._canary_heard: Callable[[Message], None] = lambda message: None

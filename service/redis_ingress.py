@@ -22,7 +22,6 @@ from service.protocol import check_depth
 from service.redis_life import Life
 from service.redis_link import TROUBLE, Address, Argument, Link
 from service.redis_streams import KEY_MS, Streams
-from service.tasks import Tasks
 
 ENTRIES = 200
 FAILURES = 5
@@ -45,14 +44,11 @@ class Entry(msgspec.Struct):
 class Ingress:
     """``observe(stream, outcome)`` is told of every entry that was settled."""
 
-    def __init__(
-        self, life: Life, streams: Streams, address: Address, tasks: Tasks, *, data_bytes: int, json_depth: int
-    ) -> None:
+    def __init__(self, life: Life, streams: Streams, address: Address, *, data_bytes: int, json_depth: int) -> None:
         self.observe: Callable[[str, str], None] = lambda stream, outcome: None
         self._life = life
         self._streams = streams
         self._address = address
-        self._tasks = tasks
         self._data_bytes = data_bytes
         self._json_depth = json_depth
         self._token = ""
@@ -173,7 +169,7 @@ class Ingress:
         try:
             if self._bell is None or self._bell.error is not None:
                 connection = await self._address.connect(self._life.timing.operation_s)
-                self._bell = Link(connection, self._tasks, self._life.timing.operation_s + BELL_MS / 1000)
+                self._bell = Link(connection, self._life.timing.operation_s + BELL_MS / 1000)
             wait_ms = min(BELL_MS, int(self._life.timing.lease_s * 200))
             await self._bell.call("XREAD", "COUNT", 1, "BLOCK", wait_ms, "STREAMS", self._life.keys.push, self._last)
         except (BrokerDown, ResponseError, *TROUBLE):

@@ -138,8 +138,6 @@ class Life:
 
     def _judge(self, exc: ResponseError, link: Link) -> BrokerDown | Internal:
         text = str(exc)
-        if type(exc) is not ResponseError:  # redis-py cuts the code off where it has a class for it
-            text = f"{_CODES.get(type(exc).__name__, '')}{text}"
         if text.startswith(_ANOTHER_SERVER):
             link.end(text)
         if text.startswith(_TRANSIENT):
@@ -209,7 +207,7 @@ class Life:
 
     async def _session(self, first: asyncio.Future[None]) -> None:
         """From connect until the link ends, which raises BrokerDown."""
-        link = Link(await self._address.connect(self.timing.operation_s), self._tasks, self.timing.operation_s)
+        link = Link(await self._address.connect(self.timing.operation_s), self.timing.operation_s)
         link.on_end = self._poke.set
         try:
             server = await self.inspect(link)
@@ -233,8 +231,8 @@ class Life:
 
     async def inspect(self, link: Link) -> Server:
         """Which server this is. Raises BrokerDown if it is not a master that may be asked."""
-        info = _fields(await link.call("INFO", "server")) | _fields(await link.call("INFO", "replication"))
-        info |= _fields(await link.call("INFO", "memory"))
+        answers = await asyncio.gather(*(link.call("INFO", section) for section in ("server", "replication", "memory")))
+        info = _fields(b"".join(answers))
         server = Server(
             incarnation=f"{info.get('run_id')}.{info.get('master_replid')}",
             version=info.get("redis_version", "0"),
@@ -388,9 +386,6 @@ class Life:
 
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
-
-
-_CODES = {"OutOfMemoryError": "OOM ", "ReadOnlyError": "READONLY ", "MasterDownError": "MASTERDOWN "}
 
 
 def _fields(info: bytes) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Connections to Redis: where it is, one line to it, and a link on which commands queue.
 
-redis-py connects, signs in, encrypts and parses. Its clients and pools are not used: they retry by themselves, and a
-publish whose answer was lost would be stored twice. Here nothing is repeated; a line that fails fails whatever waits.
+redis-py connects, encrypts and signs in; then the transport is the line's, and hiredis packs and parses. Clients and
+pools of redis-py are not used: they retry by themselves, and a publish whose answer was lost would be stored twice.
+Here nothing is repeated; a line that fails fails whatever waits.
 """
 
 from __future__ import annotations
@@ -14,18 +15,16 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hiredis import pack_command
+from hiredis import ProtocolError, Reader, pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from service.errors import BrokerDown
 from service.redis_scripts import Script
-from service.tasks import Tasks
 
 Argument: TypeAlias = bytes | str | int
 COMMANDS_WAITING = 20_000  # on one link; beyond that Redis is too slow to be asked more
-LOOK_S = 0.25
 TROUBLE = (RedisError, OSError, EOFError, TimeoutError)
 
 
@@ -130,71 +129,67 @@ def close(connection: AbstractConnection) -> None:
     connection._close()  # type: ignore[no-untyped-call]
 
 
-class Line:
-    """A connection that is written to in whole turns of the loop and read by ``on_reply``. ``error`` is None while it
-    lives; ``on_end`` is called once."""
+class Line(asyncio.Protocol):
+    """A connection that is written to in whole turns of the loop. ``on_reply`` is told what comes, errors that Redis
+    answers included (ResponseError). ``error`` is None while it lives; ``on_end`` is called once."""
 
-    def __init__(self, connection: AbstractConnection, tasks: Tasks) -> None:
+    def __init__(self, connection: AbstractConnection) -> None:
+        assert connection._writer is not None
         self._connection = connection
+        self._transport = connection._writer.transport
+        self._transport.set_protocol(self)
+        self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
-        self._some = asyncio.Event()
+        self._reader = Reader(replyError=ResponseError, notEnoughData=_NOTHING)
         self.error: str | None = None
         self.on_reply: Callable[[Any], None] = lambda reply: None
         self.on_end: Callable[[str], None] = lambda error: None
-        self._running = [tasks.spawn(self._write(), "redis write"), tasks.spawn(self._read(), "redis read")]
 
     def send(self, *args: Argument) -> None:
+        if not self._out:
+            self._loop.call_soon(self._write)
         self._out.append(pack_command(args))  # type: ignore[arg-type]  # its type says: a tuple of one
-        self._some.set()
 
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._some.wait()
-                self._some.clear()
-                data = b"".join(self._out)
-                self._out.clear()
-                await self._connection.send_packed_command(data, check_health=False)
-        except TROUBLE as exc:
-            self.end(_text(exc))
+    def _write(self) -> None:
+        if self.error is None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
 
-    async def _read(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
         try:
-            while True:
-                try:
-                    reply = await self._connection.read_response(disconnect_on_error=False)
-                except ResponseError as exc:
-                    reply = exc
+            while self.error is None and (reply := self._reader.gets()) is not _NOTHING:
                 self.on_reply(reply)
-        except TROUBLE as exc:
-            self.end(_text(exc))
+        except ProtocolError as exc:
+            self.end(f"this is no Redis: {exc}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(_text(exc) if exc is not None else "Redis has closed the connection")
 
     def end(self, error: str) -> None:
         """Closes; idempotent."""
-        if self.error is not None:
-            return
-        self.error = error
-        current = asyncio.current_task()
-        for task in self._running:
-            if task is not current:
-                task.cancel()
-        close(self._connection)
-        self.on_end(error)
+        if self.error is None:
+            self.error = error
+            close(self._connection)
+            self.on_end(error)
+
+
+_NOTHING = object()
 
 
 class Link:
     """Commands and their answers, in order. What waits longer than ``timeout_s`` ends the link: the answers behind it
     would be late too."""
 
-    def __init__(self, connection: AbstractConnection, tasks: Tasks, timeout_s: float) -> None:
+    def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self.on_end: Callable[[], None] = lambda: None
-        self._line = Line(connection, tasks)
+        self._line = Line(connection)
         self._line.on_reply = self._answered
         self._line.on_end = self._ended
-        self._timer = self._loop.call_later(LOOK_S, self._look)
+        self._timer: asyncio.TimerHandle | None = None  # while something waits, or did lately
 
     @property
     def error(self) -> str | None:
@@ -208,6 +203,8 @@ class Link:
             raise BrokerDown("Redis is too slow")
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((self._loop.time(), answer))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout_s, self._look)
         self._line.send(*args)
         return answer
 
@@ -215,7 +212,9 @@ class Link:
         """Runs a script, which Redis may have forgotten."""
         try:
             return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:
+        except ResponseError as exc:
+            if not str(exc).startswith("NOSCRIPT "):
+                raise
             return await self.call("EVAL", script.text, len(keys), *keys, *args)
 
     def _answered(self, reply: Any) -> None:
@@ -231,15 +230,20 @@ class Link:
             answer.set_result(reply)
 
     def _look(self) -> None:
-        self._timer = self._loop.call_later(LOOK_S, self._look)
-        if self._waiting and self._loop.time() - self._waiting[0][0] > self._timeout_s:
-            self.end(f"no answer from Redis within {self._timeout_s:g} s")
+        self._timer = None
+        if self._waiting:
+            left_s = self._waiting[0][0] + self._timeout_s - self._loop.time()
+            if left_s > 0:
+                self._timer = self._loop.call_later(left_s, self._look)
+            else:
+                self.end(f"no answer from Redis within {self._timeout_s:g} s")
 
     def end(self, error: str) -> None:
         self._line.end(error)
 
     def _ended(self, error: str) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         while self._waiting:
             _, answer = self._waiting.popleft()
             if not answer.done():

@@ -84,7 +84,7 @@ class Wakeups:
         """From connect until there is doubt, which raises BrokerDown."""
         timing = self._life.timing
         incarnation = self._life.incarnation
-        line = Line(await self._address.connect(timing.operation_s), self._tasks)
+        line = Line(await self._address.connect(timing.operation_s))
         self._line = line
         self._confirmed.clear()
         self.made += 1
