@@ -29,12 +29,13 @@ BEGIN = Script("begin")
 BEAT = Script("beat")
 PUBLISH = Script("publish")
 READ = Script("read")
+TOPS = Script("tops")
 ORDER = Script("order")
 INGRESS = Script("ingress")
 CLAIM = Script("claim")
 SAVE = Script("save")
 MEMBER = Script("member")
-ALL = (BEGIN, BEAT, PUBLISH, READ, ORDER, INGRESS, CLAIM, SAVE, MEMBER)
+ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, CLAIM, SAVE, MEMBER)
 
 
 class Keys:

@@ -29,7 +29,7 @@ BYTES_AT_ONCE = 1024 * 1024
 PAGE_MESSAGES = 500
 PAGE_BYTES = 512 * 1024
 HELD_MESSAGES = 1000
-TOPS_AT_ONCE = 200
+TOPS_AT_ONCE = 100
 REPAIRS_AT_ONCE = 16
 NODE_META_MS = 60_000
 
@@ -358,13 +358,21 @@ class Streams:
                 await self._look(some)
 
     async def _look(self, streams: Iterable[Followed]) -> None:
-        """Repairs those whose top is not what was heard. One that could not be asked is asked the next time."""
-        looked = [followed for followed in streams if followed.held is None]
-        tops = await asyncio.gather(*(self.top(followed.stream) for followed in looked), return_exceptions=True)
-        for followed, top in zip(looked, tops, strict=True):
-            if not isinstance(top, Position) or self._followed.get(followed.stream) is not followed:
-                continue
-            if top.epoch != followed.epoch or top.offset > followed.offset:
+        """Repairs those that are not where they were heard; next time, if Redis cannot be asked now."""
+        keys = self._life.keys
+        looked = [(followed, followed.position) for followed in streams if followed.held is None]
+        args: list[Argument] = []
+        for followed, heard in looked:
+            args += (self._meta_ms(followed.stream), heard.epoch, heard.offset)
+        names = [keys.meta(followed.stream) for followed, _ in looked]
+        try:
+            differ = await self._life.run(redis_scripts.TOPS, names, *args)
+        except Refused:
+            return
+        for number in differ:
+            followed, heard = looked[number - 1]
+            # One that has moved meanwhile is heard, and a hole in what is heard is seen.
+            if self._followed.get(followed.stream) is followed and followed.position == heard:
                 self._repair(followed)
 
 

@@ -157,6 +157,29 @@ async def test_what_no_wake_up_announces_is_found_by_looking_at_the_tops():
                 await _heard(one, f"group:{i}", 2)
 
 
+async def test_one_script_asks_for_the_tops_of_many_streams_and_keeps_them():
+    with RedisServer() as server:
+        async with Node(server, "n1", timing=slow_beats()) as one, Node(server, "n2", timing=slow_beats()) as two:
+            for i in range(90):
+                await one.broker.subscribe(f"group:{i}")
+            keys, streams = one.broker.life.keys, one.broker.streams
+            deaf = _deafen(one, lambda number: True)
+            await push(two.broker, "group:7", b"1")
+            await push(two.broker, "group:8", b"1")
+            await eventually(lambda: len(deaf) == 2)
+            server.command("DEL", keys.meta("group:9"))
+            server.command("PEXPIRE", keys.meta("group:10"), 60_000)
+            _, calls = reads_and_calls(server)
+            streams.look_at_all()
+            await _heard(one, "group:7", 1)
+            await _heard(one, "group:8", 1)
+            await eventually(lambda: one.heard.of("group:9"))
+            assert [type(event) for event in one.heard.of("group:9")] == [Gap]
+            _, calls_then = reads_and_calls(server)
+            assert calls_then - calls == 4, "one for all, and one for each that had to be read"
+            assert server.command("PTTL", keys.meta("group:10")) > 60_000
+
+
 async def test_a_connection_that_has_gone_silent_is_made_anew():
     with RedisServer() as server:
         async with Node(server, "n1", timing=slow_beats(beat_s=0.1, pulse_s=0.5)) as one, Node(server, "n2") as two:
