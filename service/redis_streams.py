@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from service import redis_scripts
+from service import log, redis_scripts
 from service.broker import Retention, RetentionOf
 from service.errors import BrokerDown, Internal, KeyReused, NotTried, Refused
 from service.model import Gap, GapReason, History, Message, Position, Publication
@@ -268,10 +268,15 @@ class Streams:
         if followed is None:
             return False
         head, _, data = payload.partition(b"\n")
-        epoch, offset, time_ms, writes, client = head.decode().split(" ")
+        try:
+            epoch, offset, time_ms, writes, client = head.decode().split(" ")
+            message = Message(followed.stream, epoch, int(offset), int(time_ms), data, client or None)
+            count = int(writes)
+        except ValueError:  # said by somebody else, who may say anything
+            log.warning("wakeup.not_understood", stream=followed.stream)
+            return True
         if epoch.startswith(self._life.generation):
-            self._life.note(int(writes))
-        message = Message(followed.stream, epoch, int(offset), int(time_ms), data, client or None)
+            self._life.note(count)
         if followed.held is None:
             if not self._pass(followed, message):
                 self._repair(followed)

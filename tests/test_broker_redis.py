@@ -455,6 +455,34 @@ async def test_a_stream_whose_keys_were_spoilt_fails_alone(expected_logs: Logs):
             assert [type(answer) for answer in answers] == [Internal, Internal, Position]
 
 
+async def test_a_stream_that_was_spoilt_while_it_was_followed_hides_no_other(expected_logs: Logs):
+    expected_logs.expect("redis.refused")
+    with RedisServer() as server:
+        async with Node(server, "n1") as one, Node(server, "n2") as two:
+            await one.broker.subscribe("group:a")
+            await one.broker.subscribe("group:b")
+            deaf = _deafen(one, lambda number: True)
+            await push(two.broker, "group:b", b"1")
+            await eventually(lambda: deaf)
+            server.command("SET", one.broker.life.keys.meta("group:a"), "spoilt")
+            await _heard(one, "group:b", 1)
+            await eventually(lambda: expected_logs.seen("redis.refused"))
+
+
+async def test_what_is_no_wake_up_is_passed_over(expected_logs: Logs):
+    expected_logs.expect("wakeup.not_understood")
+    with RedisServer() as server:
+        async with Node(server, "n1", timing=slow_beats()) as node:
+            await node.broker.subscribe("group:a")
+            made = node.broker.wakeups.made
+            for payload in ("nonsense", "e 1 2 3", "e one 2 3 c\n{}", b"\xff 1 2 3 c\n{}"):
+                server.command("PUBLISH", node.broker.life.keys.channel("group:a"), payload)
+            await push(node.broker, "group:a", b"1")
+            await _heard(node, "group:a", 1)
+            assert node.broker.wakeups.made == made
+            assert len(expected_logs.seen("wakeup.not_understood")) == 4
+
+
 async def test_a_stream_whose_meta_was_lost_begins_a_new_epoch():
     with RedisServer() as server:
         async with Node(server, "n1") as node:
