@@ -69,17 +69,20 @@ def post(path: str, body: bytes) -> bytes:
 
 
 class Publisher:
-    """Makes a server send to all: a control port of a peer, Nchan's publisher, or the service's HTTP API. Waits for
-    nothing but the answer."""
+    """Makes servers send to all: a control port of a peer, Nchan's publisher, or the HTTP API of the service.
+    Each of several is told. Waits for nothing but the answer."""
 
     def __init__(self, how: dict[str, Any]) -> None:
         self._how = how
-        self._sock = socket.create_connection(("127.0.0.1", how["port"]))
-        self._sock.settimeout(CONFIRM_S)
+        self._socks = [socket.create_connection(("127.0.0.1", port)) for port in how["ports"]]
+        for sock in self._socks:
+            sock.settimeout(CONFIRM_S)
 
     def publish(self, offset: int, batch: int) -> None:
         """``batch`` messages, of which ``offset`` is the first one's. ``confirm`` comes next."""
-        self._sock.sendall(self._request(offset, batch))
+        request = self._request(offset, batch)
+        for sock in self._socks:
+            sock.sendall(request)
 
     def _request(self, offset: int, batch: int) -> bytes:
         match self._how["kind"]:
@@ -99,14 +102,15 @@ class Publisher:
         """Raises LoadError unless the server took it."""
         if self._how["kind"] == "control":
             return
-        answer = b""
-        while not _is_whole(answer):
-            part = self._sock.recv(65536)
-            if not part:
-                raise LoadError("the server closed the publisher's connection")
-            answer += part
-        if not answer.startswith((b"HTTP/1.1 20", b"HTTP/1.0 20")) or b'"error"' in answer:
-            raise LoadError(f"publishing: {answer[:300]!r}")
+        for sock in self._socks:
+            answer = b""
+            while not _is_whole(answer):
+                part = sock.recv(65536)
+                if not part:
+                    raise LoadError("the server closed the publisher's connection")
+                answer += part
+            if not answer.startswith((b"HTTP/1.1 20", b"HTTP/1.0 20")) or b'"error"' in answer:
+                raise LoadError(f"publishing: {answer[:300]!r}")
 
 
 def _is_whole(answer: bytes) -> bool:

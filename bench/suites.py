@@ -277,8 +277,9 @@ def _redis(context: Context) -> dict[str, Measure]:
     _, url = enter(systems.redis(folder, LOAD_CORE))
     nodes = enter(systems.tidegate(folder, name="three nodes with Redis", nodes=3, redis_url=url))
     one = enter(systems.tidegate(folder, name="one node in memory"))
+    three = enter(systems.tidegate(folder, name="three nodes in memory", nodes=3))
     measures: dict[str, Measure] = {}
-    for system in (one, nodes):
+    for system in (one, nodes, three):
         loader = enter(Loader(folder, system.name))
         loader.ask("gather", **system.connect(size.redis_group))
         order = {"publish": system.publish, "messages": size.redis_messages, "batch": 1}
@@ -324,7 +325,8 @@ SUITES = (
         "Fan-out with Redis and three nodes",
         "µs of CPU per delivery",
         _redis,
-        "all nodes on one core, CPU of all of them, without Redis' own",
+        "all nodes on one core, CPU of all of them, without Redis' own; three in memory, each told by itself, show what"
+        " three processes on one core cost",
     ),
 )
 

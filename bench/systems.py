@@ -54,8 +54,8 @@ class System:
 def tidegate(
     folder: Path, *, name: str = "tidegate", nodes: int = 1, redis_url: str | None = None, turns: Path | None = None
 ) -> Iterator[System]:
-    """The service as it is shipped, with tokens and metrics. ``turns``: where its longest turn is written
-    (peers/turns.c)."""
+    """The service as it is shipped, with tokens and metrics. Without Redis nodes know nothing of each other, and each
+    is told what to send. ``turns``: where its longest turn is written (peers/turns.c)."""
     ports = free_ports(2 * nodes)
     with contextlib.ExitStack() as stack:
         programs = []
@@ -78,7 +78,8 @@ def tidegate(
             program.listens(ports[2 * number])
             program.listens(ports[2 * number + 1])
         urls = [f"ws://127.0.0.1:{port}/ws-notifications/?groups={GROUP}" for port in ports[::2]]
-        publish = {"kind": "tidegate", "port": ports[1], "group": GROUP}
+        told = ports[1::2] if redis_url is None else ports[1:2]
+        publish = {"kind": "tidegate", "ports": told, "group": GROUP}
         yield System(name, programs, urls, publish, ports[1], jwt=True, tidegate=True)
 
 
@@ -97,7 +98,7 @@ def peer(folder: Path, name: str) -> Iterator[System]:
     with Program(name, [*args, str(port), str(control_port)], folder) as program:
         program.listens(port)
         program.listens(control_port)
-        publish = {"kind": "control", "port": control_port}
+        publish = {"kind": "control", "ports": [control_port]}
         yield System(name, [program], [f"ws://127.0.0.1:{port}/"], publish, port)
 
 
@@ -119,7 +120,7 @@ def nchan(folder: Path) -> Iterator[System]:
     args = [nginx(), "-e", str(folder / "error.log"), "-c", str(config)]
     with Program("nchan", args, folder) as program:
         program.listens(port)
-        publish = {"kind": "post", "port": port, "path": "/publish"}
+        publish = {"kind": "post", "ports": [port], "path": "/publish"}
         yield System("nchan", [program], [f"ws://127.0.0.1:{port}/subscribe"], publish)
 
 

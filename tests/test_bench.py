@@ -154,7 +154,7 @@ class Liar:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._control = socket.create_server(("127.0.0.1", 0))
         port, control_port = (each.getsockname()[1] for each in (self._listener, self._control))
-        publish = {"kind": "control", "port": control_port}
+        publish = {"kind": "control", "ports": [control_port]}
         self.system = System("liar", [], [f"ws://127.0.0.1:{port}/"], publish)
         self._thread = Thread(target=self._serve, daemon=True)
         self._thread.start()
