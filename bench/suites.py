@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,7 +41,7 @@ class Size:
     batch_pushes: int
     idle_connections: int
     idle_s: float
-    idle_rounds: int
+    idle_rounds: int  # long ones, which vary little
     redis_group: int  # of three nodes
     redis_messages: int
 
@@ -101,22 +102,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Suite:
-    """``prepare`` starts the servers; its keys are the series."""
+    """``prepare`` starts the servers; its keys are the series. ``rounds``: how many of a size it makes."""
 
     name: str
     title: str
     unit: str
     prepare: Callable[[Context], dict[str, Measure]]
     how: str
-
-    def rounds(self, size: Size) -> int:
-        match self.name:
-            case "fan-out" | "redis":
-                return size.fan_out_rounds
-            case "idle" | "memory":
-                return size.idle_rounds  # long ones, which vary little
-            case _:
-                return size.rounds
+    rounds: Callable[[Size], int] = attrgetter("rounds")
 
 
 def _crowd(context: Context, started: list[System], connect: str = "gather") -> list[tuple[System, Loader]]:
@@ -294,6 +287,7 @@ SUITES = (
         "µs of CPU per delivery",
         _fan_out,
         "each message to all clients; the next when all have it",
+        attrgetter("fan_out_rounds"),
     ),
     Suite(
         "round-trip",
@@ -303,7 +297,12 @@ SUITES = (
         "the service parses and answers a JSON ping; the others send it back",
     ),
     Suite(
-        "memory", "Memory per idle connection", "KiB", _memory, "PSS of a fresh process, before and after all connected"
+        "memory",
+        "Memory per idle connection",
+        "KiB",
+        _memory,
+        "PSS of a fresh process, before and after all connected",
+        attrgetter("idle_rounds"),
     ),
     Suite(
         "handshake",
@@ -319,7 +318,14 @@ SUITES = (
         _push,
         "clients in turn, four kept HTTP connections, delivery included; beside it an empty Tornado JSON POST",
     ),
-    Suite("idle", "Idle connections", "see the series", _idle, "clients answer pings and do nothing else"),
+    Suite(
+        "idle",
+        "Idle connections",
+        "see the series",
+        _idle,
+        "clients answer pings and do nothing else",
+        attrgetter("idle_rounds"),
+    ),
     Suite(
         "redis",
         "Fan-out with Redis and three nodes",
@@ -327,6 +333,7 @@ SUITES = (
         _redis,
         "all nodes on one core, CPU of all of them, without Redis' own; three in memory, each told by itself, show what"
         " three processes on one core cost",
+        attrgetter("fan_out_rounds"),
     ),
 )
 

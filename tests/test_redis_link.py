@@ -34,11 +34,10 @@ async def line_to(say: Say, *, asked: bool = True) -> AsyncIterator[tuple[Line, 
         if asked:
             await reader.readuntil(b"PING\r\n")
         await say(writer)
-        await reader.read()
+        rest.set_result(await reader.read())
         writer.close()
-        gone.set()
 
-    gone = asyncio.Event()
+    rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         line = Line(await Address(f"redis://127.0.0.1:{port}/0").connect(2.0))
@@ -49,7 +48,7 @@ async def line_to(say: Say, *, asked: bool = True) -> AsyncIterator[tuple[Line, 
         yield line, replies, ends
         line.end("the test's")
         assert ends == [line.error]
-        await asyncio.wait_for(gone.wait(), 5)
+        assert await asyncio.wait_for(rest, 5) == b"" or not asked
 
 
 async def test_replies_are_whole_however_they_are_cut():
@@ -121,8 +120,7 @@ async def test_a_link_whose_oldest_answer_is_late_ends_and_fails_all_that_wait()
 
 async def test_a_redis_behind_tls_is_used():
     certificate, key, port = f"{certificates()}/fullchain.pem", f"{certificates()}/privkey.pem", free_port()
-    files = {"tls_cert_file": certificate, "tls_key_file": key}
-    with RedisServer(port=None, tls_port=str(port), tls_auth_clients="no", **files):
+    with RedisServer(tls_port=str(port), tls_cert_file=certificate, tls_key_file=key, tls_auth_clients="no"):
         url = f"rediss://localhost:{port}/0"
         async with Node(f"{url}?ssl_ca_certs={certificate}", "n1") as node:
             await node.broker.subscribe("group:a")
