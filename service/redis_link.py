@@ -146,6 +146,7 @@ class Line(asyncio.Protocol):
         self.on_end: Callable[[str], None] = lambda error: None
 
     def send(self, *args: Argument) -> None:
+        """After the end it does nothing."""
         if not self._out:
             self._loop.call_soon(self._write)
         self._out.append(pack_command(args))  # type: ignore[arg-type]  # its type says: a tuple of one

@@ -262,11 +262,11 @@ class Streams:
             self._tails.forget(followed.tail)
             self._wakeups.remove(followed.channel)
 
-    def heard(self, channel: bytes, payload: bytes) -> bool:
-        """A wake-up came; False if no followed stream has this channel."""
+    def heard(self, channel: bytes, payload: bytes) -> None:
+        """A wake-up came, of a stream that may be followed no longer."""
         followed = self._by_channel.get(channel)
         if followed is None:
-            return False
+            return
         head, _, data = payload.partition(b"\n")
         try:
             epoch, offset, time_ms, writes, client = head.decode().split(" ")
@@ -274,7 +274,7 @@ class Streams:
             count = int(writes)
         except ValueError:  # said by somebody else, who may say anything
             log.warning("wakeup.not_understood", stream=followed.stream)
-            return True
+            return
         if epoch.startswith(self._life.generation):
             self._life.note(count)
         if followed.held is None:
@@ -284,7 +284,6 @@ class Streams:
             followed.held.append(message)
         else:
             followed.overrun = True
-        return True
 
     def _pass(self, followed: Followed, message: Message) -> bool:
         """False where a hole, or another epoch, is before it."""
@@ -296,19 +295,18 @@ class Streams:
             followed.on_message(message)
         return True
 
-    def _pass_held(self, followed: Followed) -> bool:
-        """Passes on what was held. False where it does not follow: a repair has begun."""
+    def _pass_held(self, followed: Followed) -> None:
+        """Passes on what was held. Where it does not follow, a repair begins."""
         held, followed.held = followed.held or [], None
         overrun, followed.overrun = followed.overrun, False
         for message in held:
             if self._followed.get(followed.stream) is not followed:
-                return True
+                return
             if not self._pass(followed, message):
                 overrun = True
                 break
         if overrun:
             self._repair(followed)
-        return not overrun
 
     def _repair(self, followed: Followed) -> None:
         if followed.held is None:

@@ -49,7 +49,7 @@ class Wakeups:
         """Returns once Redis has confirmed. Raises BrokerDown. One caller at a time for each channel."""
         self._channels.add(channel)
         waiting = self._waiting[channel] = asyncio.get_running_loop().create_future()
-        if self._line is not None and self._line.error is None:
+        if self._line is not None:
             self._line.send("SUBSCRIBE", channel)
         try:
             async with asyncio.timeout(self._life.timing.operation_s):
@@ -62,7 +62,7 @@ class Wakeups:
     def remove(self, channel: bytes) -> None:
         self._channels.discard(channel)
         self._confirmed.discard(channel)
-        if self._line is not None and self._line.error is None:
+        if self._line is not None:
             self._line.send("UNSUBSCRIBE", channel)
 
     async def _listen_on(self) -> None:

@@ -203,11 +203,11 @@ def _deafen(node: Node, lost: Any) -> list[bytes]:
     numbers = itertools.count()
     hear = node.broker.streams.heard
 
-    def heard(channel: bytes, payload: bytes) -> bool:
+    def heard(channel: bytes, payload: bytes) -> None:
         if lost(next(numbers)):
             gone.append(payload)
-            return True
-        return hear(channel, payload)
+        else:
+            hear(channel, payload)
 
     node.broker.streams.heard = heard  # type: ignore[method-assign]
     return gone
