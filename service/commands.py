@@ -96,25 +96,23 @@ class Commands:
     async def _join(self, session: Session, command: protocol.Join) -> bool:
         stream = group_stream(check_group(command.group))
         since = position_of(command.epoch, command.offset)
-        if stream in session.streams:
-            position = session.position(stream)
-            heard = session.streams[stream].position
-            fields = {"epoch": position.epoch, "offset": position.offset, "top": max(heard.offset, position.offset)}
-            if since is not None:
-                fields |= {"recovered": True, "missed": 0}
-            session.send(protocol.encode_reply(command.id, {"stream": stream, **fields}))
-            return False
-        if not self.may_join(session, command.group):
+        new = stream not in session.streams
+        if new and not self.may_join(session, command.group):
             raise NotAllowed(f"not allowed to join {command.group}")
-        if session.group_count >= self._config.limits.groups_per_connection:
+        if new and session.group_count >= self._config.limits.groups_per_connection:
             raise TooManyGroups(f"a connection may be in {self._config.limits.groups_per_connection} groups")
-        await self._recovery.attach(session, stream, since)
+        if since is not None:
+            await self._recovery.join(session, stream, since)
+        elif new:
+            await self._recovery.attach(session, stream, None)
+        else:
+            session.send(protocol.encode_reply(command.id, {"stream": stream, **session.standing(stream)}))
+            return False
         if session.ended:
             return False
-        fields = {"stream": stream, **session.answer(stream)}
-        session.send(protocol.encode_reply(command.id, fields))
+        session.send(protocol.encode_reply(command.id, {"stream": stream, **session.answer(stream)}))
         self._recovery.begin(session, stream)
-        return True
+        return new
 
     def _leave(self, session: Session, command: protocol.Leave) -> bool:
         stream = group_stream(check_group(command.group))

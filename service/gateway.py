@@ -245,7 +245,7 @@ class Gateway:
                     changed = await self._commands.answer(session, work)
                 if changed and not session.ended:
                     await self._attend(session)
-                    self._save(session)
+                self._save(session)
                 if paused and len(session.inbox) < limit:
                     session.wire.resume_reading()
         except BrokerDown:
@@ -329,10 +329,7 @@ class Gateway:
     def _save(self, session: Session) -> None:
         """The record follows the confirmed positions; one save at a time, the newest wins."""
         confirmations = session.confirmations
-        if confirmations is None:
-            return
-        confirmations.unsaved = True
-        if not confirmations.saving:
+        if confirmations is not None and confirmations.unsaved and not confirmations.saving:
             confirmations.saving = True
             self._tasks.spawn(self._save_record(session, confirmations), "save record")
 
@@ -347,7 +344,8 @@ class Gateway:
                 ):
                     return  # another connection owns it now; the order to close is on its way
         except BrokerDown as exc:
-            log.info("record.save_failed", conn=session.connection, error=str(exc))  # the next pong tries again
+            confirmations.unsaved = True  # the next pong tries again
+            log.info("record.save_failed", conn=session.connection, error=str(exc))
         finally:
             confirmations.saving = False
 

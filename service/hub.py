@@ -52,7 +52,7 @@ class Hub:
     def __init__(self) -> None:
         self.audiences: dict[str, Audience] = {}
         self.clients: dict[str, dict[str, Session]] = {}  # client -> connection -> session
-        self.on_stalled: Callable[[Session, str], None] = lambda session, stream: None  # a track needs its next page
+        self.on_stalled: Callable[[Session, str], None] = lambda session, stream: None  # a track may need a page
         self.on_heard: Callable[[], None] = lambda: None  # call ``deliver`` when this turn of the loop ends
         self.write: Write = put_all  # now, where nothing waits
         self._heard: list[Message] = []
@@ -139,8 +139,8 @@ class Hub:
                 self._queue(audience, waiting, heard, write)
                 waiting = []
                 for session in list(audience.joining):
-                    if session.hold(message):
-                        self.settle(session, audience)
+                    if session.hold(message) and not self.settle(session, audience):
+                        self.on_stalled(session, audience.stream)
         self._queue(audience, waiting, heard, write)
 
     def _queue(self, audience: Audience, waiting: list[bytes], heard: Position, write: Write) -> None:

@@ -15,7 +15,7 @@ from service.errors import BrokerDown, Refused
 from service.hub import Audience, Hub
 from service.locks import Locks
 from service.metrics import Metrics
-from service.model import Position
+from service.model import History, Position
 from service.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session
 from service.tasks import Tasks
 
@@ -33,7 +33,7 @@ class Recovery:
 
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
         """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
-        next. Raises BrokerDown or Internal, with the session as it was."""
+        next, in this turn of the loop. Raises BrokerDown or Internal, with the session as it was."""
         audience = self._hub.audiences.get(stream) or await self._open(stream)
         if session.ended:
             self._close_if_empty(audience)
@@ -43,11 +43,37 @@ class Recovery:
         if since is None:
             return
         try:
-            page = await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
+            track.page = await self._page(stream, since)
         except Refused:
             self.detach(session, stream)
             raise
-        track.page = page
+
+    async def join(self, session: Session, stream: str, since: Position) -> None:
+        """``attach``, once the peer has taken what waits for it; where the session has the stream, it starts anew.
+        A peer that joins faster than it reads would else be sent a page for each command."""
+        async with _paging(session):
+            await self._room(session)
+            if session.ended:
+                return
+            if stream in session.streams:
+                await self._start_anew(session, stream, since)
+            else:
+                await self.attach(session, stream, since)
+
+    async def _start_anew(self, session: Session, stream: str, since: Position) -> None:
+        """As ``attach``. If the page can't be read the stream goes on where it was, from the journal."""
+        self._catch_up(session, stream)
+        track = session.start_anew(stream, since)
+        try:
+            track.page = await self._page(stream, since)
+        except Refused:
+            if not session.ended:
+                track.state = WAITING
+                self._read_on(session, stream)
+            raise
+
+    async def _page(self, stream: str, since: Position) -> History:
+        return await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
 
     async def _open(self, stream: str) -> Audience:
         """The stream's audience, once the broker has confirmed that it is heard here. An open audience needs no lock:
@@ -75,27 +101,22 @@ class Recovery:
     async def _replay(self, session: Session, stream: str) -> None:
         """Page after page, as the peer takes them, until the stream is live."""
         track = session.tracks.get(stream)
-        if session.paging is None:
-            session.paging = asyncio.Lock()
         while track is not None and track.state is WAITING:
-            async with session.paging:
-                await self._room(session)
-                if session.ended or session.tracks.get(stream) is not track:
-                    return
-                try:
-                    page = await self._broker.history(
-                        stream, session.start_reading(stream), messages=PAGE_MESSAGES, size=PAGE_BYTES
-                    )
-                except Refused:
-                    track.state = WAITING
-                    await asyncio.sleep(RETRY_S)
-                    continue
-                if session.ended or session.tracks.get(stream) is not track:
-                    return
-                if page.gap is not None:
-                    self._metrics.gaps += 1
-                session.queue_page(stream, page)
-                self._hub.settle(session, self._hub.audiences[stream])
+            try:
+                async with _paging(session):
+                    await self._room(session)
+                    if session.ended or session.tracks.get(stream) is not track:
+                        return
+                    page = await self._page(stream, session.start_reading(stream))
+                    if session.ended or session.tracks.get(stream) is not track:
+                        return
+                    if page.gap is not None:
+                        self._metrics.gaps += 1
+                    session.queue_page(stream, page)
+                    self._hub.settle(session, self._hub.audiences[stream])
+            except Refused:
+                track.state = WAITING
+                await asyncio.sleep(RETRY_S)  # others may read meanwhile, a command for instance
 
     async def _room(self, session: Session) -> None:
         """Returns when the outbox is nearly empty, or the session has ended."""
@@ -111,11 +132,15 @@ class Recovery:
 
     def fall_back(self, session: Session, stream: str) -> None:
         """From live back to reading the journal, as fast as the peer takes it."""
+        self._catch_up(session, stream)
+        session.fall_back(stream)
+        self._read_on(session, stream)
+
+    def _catch_up(self, session: Session, stream: str) -> None:
+        """It hears the stream through a track from here on."""
         audience = self._hub.audiences[stream]
         audience.live.pop(session, None)
         audience.joining.add(session)
-        session.fall_back(stream)
-        self._read_on(session, stream)
 
     def detach(self, session: Session, stream: str) -> None:
         """Nothing more of this stream, from now on."""
@@ -142,3 +167,11 @@ class Recovery:
             self._hub.close(stream)
             with contextlib.suppress(BrokerDown):  # it lost the subscription with the connection
                 await self._broker.unsubscribe(stream)
+
+
+def _paging(session: Session) -> asyncio.Lock:
+    """One page of a connection at a time."""
+    paging: asyncio.Lock | None = session.paging
+    if paging is None:
+        paging = session.paging = asyncio.Lock()
+    return paging

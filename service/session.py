@@ -12,7 +12,12 @@ has a ``Track``, whose state says what the hub's messages mean to it:
     STARTING -> live                       when the answer is queued
     READING  -> live | WAITING | AHEAD     when the page is queued (``catch_up``)
     WAITING  -> READING                    when the peer has taken the page (``start_reading``)
-    AHEAD    -> live | WAITING             when the hub catches up; or when a gap interrupts
+    AHEAD    -> live | WAITING             when the hub catches up; or when a gap, or another epoch, interrupts
+
+A join with a position starts a stream anew that the session has: whatever its state, it gets another track, READING,
+that stands where the stream was (``start_anew``). What is said of its position meanwhile is still true, and if the
+page can't be read that track is WAITING and goes on from there: the stream is neither lost nor silent. With the answer
+it jumps to the position that was asked for. Whoever read for the track before finds another in its place, and ends.
 
 Nothing here knows a clock, a socket or a broker; the gateway moves it, the hub feeds it.
 """
@@ -82,9 +87,10 @@ STARTING, READING, WAITING, AHEAD = State  # an attribute of an enum costs sever
 class Track:
     """How far one session has been told of one stream that is not live yet."""
 
-    __slots__ = ("answered", "epoch", "held", "held_bytes", "interrupted", "offset", "page", "reset", "state")
+    __slots__ = ("answered", "epoch", "held", "held_bytes", "interrupted", "offset", "page", "reset", "since", "state")
 
     def __init__(self, since: Position | None) -> None:
+        self.since = since  # the position that was asked for; the first page follows it
         self.state = STARTING if since is None else READING
         self.epoch = since.epoch if since else ""
         self.offset = since.offset if since else 0
@@ -112,7 +118,7 @@ class Confirmations:
         self.confirmed = confirmed
         self.closing: Cursor | None = None  # what was queued when we closed
         self.saving = False  # the gateway is storing ``confirmed``
-        self.unsaved = False  # and it has changed since
+        self.unsaved = False  # ``confirmed`` is to be stored, for the first time or again
         # A peer that lives but never answers pings must not make this grow; losing the oldest only repeats more.
         self._pings: deque[tuple[bytes, Cursor]] = deque(maxlen=8)
 
@@ -131,15 +137,18 @@ class Confirmations:
                 return True
 
     def confirm(self, positions: Cursor) -> None:
+        self.unsaved = True  # though it may be the same: a record that is used must not grow old
         for stream, position in positions.items():
             if stream in self.confirmed:
                 self.confirmed[stream] = position
 
     def start(self, stream: str, position: Position) -> None:
+        """The stream starts, or starts anew: pings under way say nothing of it any more."""
+        self.forget(stream)
         self.confirmed[stream] = position
 
     def forget(self, stream: str) -> None:
-        """Also in the pings under way: a later join of the stream starts anew."""
+        self.unsaved = True
         self.confirmed.pop(stream, None)
         for _, positions in self._pings:
             positions.pop(stream, None)
@@ -249,6 +258,8 @@ class Session:
         """A live message for a stream that is not live here. True: ask ``catch_up`` again."""
         track = self.tracks[message.stream]
         if track.state is AHEAD:
+            if message.epoch != track.epoch:  # the hub goes on elsewhere: was the page older than what it has heard?
+                track.interrupted = True
             return True
         if track.state is READING and not track.interrupted:
             track.held.append(message)
@@ -315,9 +326,15 @@ class Session:
 
     def fall_back(self, stream: str) -> None:
         """A live stream goes back to reading the journal: the peer is slow and its group's policy allows it."""
-        position = self.streams[stream].position
-        track = self.tracks[stream] = Track(position)
+        track = self.tracks[stream] = Track(self.position(stream))
         track.state, track.answered = WAITING, True
+
+    def start_anew(self, stream: str, since: Position) -> Track:
+        """A join gave a position of a stream that was answered: hold from now on, read the page after ``since``. Then
+        ``answer`` and ``begin``; or WAITING, if it can't be read, and the stream goes on where it was."""
+        track = self.tracks[stream] = Track(self.position(stream))
+        track.since, track.answered = since, True
+        return track
 
     # Answers
 
@@ -326,7 +343,7 @@ class Session:
         same turn in which the answer is queued; then ``begin``."""
         track, heard = self.tracks[stream], self.streams[stream].position
         track.answered = True
-        page = track.page
+        page, start = track.page, heard
         if page is None:
             track.epoch, track.offset = heard.epoch, heard.offset
             fields: dict[str, Any] = {"epoch": heard.epoch, "offset": heard.offset, "top": heard.offset}
@@ -342,9 +359,16 @@ class Session:
                 "recovered": gap is None,
                 "missed": page.top - page.start.offset,
             }
+            start = _known_to_have(track.since, page)
         if self.confirmations is not None:
-            self.confirmations.start(stream, Position(fields["epoch"], fields["offset"]))
+            self.confirmations.start(stream, start)
         return fields
+
+    def standing(self, stream: str) -> dict[str, Any]:
+        """What a reply says of a stream that was answered before, and goes on."""
+        position, heard = self.position(stream), self.streams[stream].position
+        top = max(position.offset, heard.offset) if position.epoch == heard.epoch else position.offset
+        return {"epoch": position.epoch, "offset": position.offset, "top": top}
 
     def begin(self, stream: str) -> None:
         """After the answer is queued: its gap and first page. ``catch_up`` comes next."""
@@ -359,3 +383,11 @@ class Session:
         """Queues one event."""
         if not self.ended:
             self.wire.put(frames.text(event))
+
+
+def _known_to_have(since: Position | None, page: History) -> Position:
+    """Where a record starts with this answer: where the peer was, so that a gap which never reaches it is told again.
+    Not above the top: such a position would come to stand for messages that are still to come."""
+    if since is None or (since.epoch == page.start.epoch and since.offset > page.top):
+        return page.start
+    return since

@@ -7,7 +7,7 @@ import pytest
 from service import protocol
 from service.hub import Audience, Hub
 from service.model import Gap, History, Message, Position
-from service.session import Session, Wire
+from service.session import Session, State, Wire
 from tests.transcript import NEWS, line, message, new_session, told
 
 
@@ -254,3 +254,17 @@ def test_a_gap_stalls_who_read_ahead_and_somebody_is_told_to_read_on() -> None:
     hub.on_gap(Gap(NEWS, "e2", None, 0, "reset"), Position("e2", 0))
     assert stalled == [(ahead, NEWS)]
     assert told(ahead) == told(reading) == [], "they find the gap in the journal"
+
+
+def test_who_is_in_an_epoch_that_the_hub_has_left_is_told_to_read_on_by_the_next_message() -> None:
+    hub = Hub()
+    stalled: list[tuple[Session, str]] = []
+    hub.on_stalled = lambda session, stream: stalled.append((session, stream))
+    audience = hub.open(NEWS, Position("e2", 4))
+    alice = new_session()
+    alice.follow(audience, Position("e1", 6))
+    audience.joining.add(alice)
+    assert not hub.settle(alice, audience)
+    hear(hub, message(5, "e2"))
+    assert stalled == [(alice, NEWS)]
+    assert alice.tracks[NEWS].state is State.WAITING

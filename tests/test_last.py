@@ -184,6 +184,23 @@ async def test_a_lasting_membership_made_while_the_client_is_away_starts_where_i
             assert await numbers(back, 3) == [3, 4, 5]
 
 
+async def test_a_stream_that_starts_anew_does_so_in_the_record_and_pings_under_way_do_not_move_it() -> None:
+    async with running(**_FAST) as app:
+        await push(app, 1, 4, "group:news")
+        async with last(app, groups="news", pong=False) as alice:
+            welcome = await alice.event()
+            epoch = welcome["streams"]["group:news"]["epoch"]
+            await eventually(lambda: alice.pings)
+            answer = await alice.ask(type="join", id=1, group="news", epoch=epoch, offset=1)
+            assert (answer["offset"], answer["missed"]) == (1, 3)
+            for ping in alice.pings[:1]:
+                alice.send_raw(_pong(ping))
+            await alice.ask(type="ping", id=2)
+        async with last(app) as back:
+            fields = (await back.event())["streams"]["group:news"]
+            assert (fields["offset"], fields["recovered"], fields["missed"]) == (1, True, 3)
+
+
 async def test_unsolicited_pongs_confirm_nothing() -> None:
     async with running() as app:
         async with last(app) as alice:

@@ -1,6 +1,6 @@
-"""Promises 2 and 3: every stream in offset order without a silent hole; whoever comes back with a cursor gets exactly
-what it missed, once and in order, then live messages. For any order of push, connect, drop, join, leave, expiry and
-late answers."""
+"""Promises 2 to 4: every stream in offset order without a silent hole; whoever comes back with a cursor, or joins with
+a position, gets exactly what it missed, once and in order, then live messages; who leaves its cursor to the gateway
+skips nothing. For any order of push, connect, drop, join, leave, membership, expiry and late or failed answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from service import hub as hub_module
 from service import journal as journal_module
 from service import protocol
+from service import recovery as recovery_module
+from service.commands import Commands
 from service.model import History, Message, Position
+from service.recovery import Recovery
 from service.session import Session
 from tests.world import Client, World
 
 GROUPS = ("news", "chat")
 STREAMS = ("client:alice", "all", "group:news", "group:chat")
 
-names = st.sampled_from(("alice", "bob"))
+names = st.sampled_from(("alice", "bob", "carol"))
 groups = st.sampled_from(GROUPS)
 streams = st.sampled_from(STREAMS)
 
@@ -61,12 +64,46 @@ class Promises(RuleBasedStateMachine):
             client.open()
             self.world.run()
 
-    @rule(name=names, group=groups, with_position=st.booleans())
-    def join(self, name: str, group: str, with_position: bool) -> None:
+    @rule(name=names, group=groups, first=st.booleans())
+    def join(self, name: str, group: str, first: bool) -> None:
         client = self.client(name)
         if client.session is not None:
+            if first:
+                client.take()
+            client.join(group, None)
+            self.world.run()
+
+    @rule(name=names, group=groups, back=st.integers(0, 8), beyond=st.sampled_from((0, 0, 0, 0, 20)))
+    def join_with_a_position(self, name: str, group: str, back: int, beyond: int) -> None:
+        """One that it has had, or one above the top; also where it has the group, by itself or by a membership."""
+        client = self.client(name)
+        known = client.known.get(f"group:{group}", ())[-1 - back :]
+        if client.session is not None and known:
+            epoch, offset = known[0]
+            client.join(group, (epoch, offset + beyond))
+            self.world.run()
+
+    @rule(name=names, group=groups, is_member=st.booleans())
+    def member(self, name: str, group: str, is_member: bool) -> None:
+        if is_member or not self.client(name).last:  # else a record may lack what its client has not heard to be over
+            self.world.member(group, name, is_member)
+            self.world.run()
+
+    @rule(name=names, taken=st.booleans(), answered=st.booleans())
+    def heartbeat(self, name: str, taken: bool, answered: bool) -> None:
+        client = self.client(name)
+        client.ping()
+        if taken:
             client.take()
-            client.join(group, with_position=with_position)
+        if answered:
+            client.pong()
+        self.world.run()
+
+    @rule(name=names)
+    def is_closed(self, name: str) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            client.is_closed()
             self.world.run()
 
     @rule(name=names, group=groups)
@@ -88,23 +125,67 @@ class Promises(RuleBasedStateMachine):
             client.cut()
             self.world.run()
 
-    @rule(name=names, missed=st.integers(0, 6), stream=streams, answers=st.integers(0, 12))
-    def come_back(self, name: str, missed: int, stream: str, answers: int) -> None:
-        """A cut, messages meanwhile, and a new connection that may be answered in part only."""
+    @rule(
+        name=names,
+        taken=st.booleans(),
+        flushed=st.booleans(),
+        missed=st.integers(0, 6),
+        stream=streams,
+        answers=st.integers(0, 12),
+        named=st.booleans(),
+    )
+    def come_back(
+        self, name: str, taken: bool, flushed: bool, missed: int, stream: str, answers: int, named: bool
+    ) -> None:
+        """A cut, messages or worse meanwhile, and a new connection that may be answered in part only."""
         client = self.client(name)
-        if client.session is not None:
+        if client.admission is not None:
+            return
+        if taken:
             client.take()
-            self.cut(name)
-            self.push(stream, missed)
-            self.connect(name, list(GROUPS), with_cursor=True)
-            self.release(0, answers)
-            self.open(name)
+        client.cut()
+        if flushed:
+            self.flush(stream)
+        self.push(stream, missed)
+        client.connect(list(GROUPS), with_cursor=True, without="" if named else stream)
+        self.world.run()
+        self.release(0, answers)
+        self.open(name)
+
+    @rule(
+        name=names,
+        group=groups,
+        back=st.integers(0, 8),
+        answers=st.integers(0, 4),
+        fails=st.booleans(),
+        count=st.integers(0, 4),
+        broken=st.booleans(),
+    )
+    def start_anew(self, name: str, group: str, back: int, answers: int, fails: bool, count: int, broken: bool) -> None:
+        """Amid a ping and its pong, by a join whose answer may fail, and arrive in part only before a cut."""
+        client = self.client(name)
+        client.ping()
+        client.take()
+        self.join_with_a_position(name, group, back, 0)
+        if fails and self.world.broker.reads:
+            self.fail()
+        self.release(0, answers)
+        client.take(count)
+        client.pong()
+        self.world.run()
+        if broken:
+            self.come_back(name, False, False, 0, f"group:{group}", 20, True)
 
     @precondition(lambda self: self.world.broker.waiting)
     @rule(which=st.integers(0, 3), count=st.integers(1, 8))
     def release(self, which: int, count: int) -> None:
         for _ in range(count):
             self.world.release(which)
+
+    @precondition(lambda self: self.world.broker.reads)
+    @rule()
+    def fail(self) -> None:
+        self.world.broker.failing = 1
 
     @precondition(lambda self: self.world.broker.unheard)
     @rule(count=st.integers(1, 4))
@@ -123,6 +204,7 @@ class Promises(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            self.world.broker.failing = 0
             self.world.calm()
             for client in self.world.clients.values():
                 if client.session is None:
@@ -134,6 +216,11 @@ class Promises(RuleBasedStateMachine):
                     assert told == (heard.epoch, heard.offset), f"{stream}: messages are missing"
         finally:
             self.world.end()
+
+
+@pytest.fixture(autouse=True)
+def tries_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery_module, "RETRY_S", 0)
 
 
 def test_no_order_of_events_makes_a_silent_hole_a_repeat_or_a_stream_that_never_goes_live() -> None:
@@ -174,8 +261,24 @@ def expired_called_complete(
     return History(page.start, page.top, page.messages, None)
 
 
+async def joined_already(self: Commands, session: Session, command: protocol.Join) -> bool:
+    """Where it has the stream, a position is called recovered and nothing is read."""
+    stream = f"group:{command.group}"
+    if command.epoch is None or stream not in session.streams:
+        return await join(self, session, command)
+    fields = {"stream": stream, **session.standing(stream), "recovered": True, "missed": 0}
+    session.send(protocol.encode_reply(command.id, fields))
+    return False
+
+
+def stays_live(self: Recovery, session: Session, stream: str) -> None:
+    """What the hub hears is still queued while the page is read."""
+    self._hub.audiences[stream].joining.add(session)
+
+
 since = journal_module.Journal.since
 catch_up = Session.catch_up
+join = Commands._join
 
 
 @pytest.mark.parametrize(
@@ -186,9 +289,11 @@ catch_up = Session.catch_up
         ("an expired journal called complete", [(journal_module.Journal, "since", expired_called_complete)]),
         ("a gap not announced", [(hub_module.Hub, "on_gap", lambda self, gap, position: None)]),
         ("live before the hub is there", [(Session, "catch_up", live_after_the_page)]),
+        ("a join of a joined group called recovered", [(Commands, "_join", joined_already)]),
+        ("a stream that starts anew and stays live", [(Recovery, "_catch_up", stays_live)]),
     ],
 )
-def test_the_machine_finds_a_planted_fault(fault: str, plant: list[tuple[type, str, object]]) -> None:
+def test_the_machine_finds_a_planted_fault(fault: str, plant: list[tuple[object, str, object]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for owner, name, planted in plant:
             patch.setattr(owner, name, planted)

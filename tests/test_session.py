@@ -194,6 +194,56 @@ def test_a_live_stream_may_fall_back_to_its_journal() -> None:
     assert told(session) == [6]
 
 
+# Anew
+
+
+def live(heard: Heard) -> Session:
+    session = joining(None, heard)
+    answered(session)
+    assert session.catch_up(NEWS, heard.position)
+    return session
+
+
+def test_a_live_stream_starts_anew_where_a_join_says() -> None:
+    heard = Heard(6)
+    session = live(heard)
+    track = session.start_anew(NEWS, Position("e1", 3))
+    session.hold(message(7))
+    heard.position = Position("e1", 7)
+    assert session.positions() == {NEWS: Position("e1", 6)}, "until it is answered"
+    track.page = page(3, 4, 5, 6, top=6)
+    assert answered(session) == {"epoch": "e1", "offset": 3, "top": 6, "recovered": True, "missed": 3}
+    assert session.catch_up(NEWS, heard.position)
+    assert told(session) == [4, 5, 6, 7]
+
+
+def test_a_page_that_cannot_be_read_leaves_the_stream_where_it_was() -> None:
+    heard = Heard(6)
+    session = live(heard)
+    session.start_anew(NEWS, Position("e1", 3)).state = State.WAITING
+    session.hold(message(7))
+    heard.position = Position("e1", 7)
+    assert session.start_reading(NEWS) == Position("e1", 6)
+    session.queue_page(NEWS, page(6, 7, top=7))
+    assert session.catch_up(NEWS, heard.position)
+    assert told(session) == [7]
+
+
+def test_a_position_behind_what_was_told_is_where_it_starts_too() -> None:
+    session = live(Heard(6))
+    session.start_anew(NEWS, Position("e1", 9)).page = page(9, 10, top=10)
+    assert answered(session) == {"epoch": "e1", "offset": 9, "top": 10, "recovered": True, "missed": 1}
+    assert told(session) == [10]
+    assert not session.catch_up(NEWS, Position("e1", 6))
+    assert session.tracks[NEWS].state is State.AHEAD, "what the hub is still to hear has been told"
+
+
+def test_a_stream_that_stands_in_another_epoch_has_the_top_of_its_own() -> None:
+    session = joining(3, Heard(9), page(3, 4, top=4, epoch="e2", gap=Gap(NEWS, "e2", None, 3, "reset")))
+    answered(session)
+    assert session.standing(NEWS) == {"epoch": "e2", "offset": 4, "top": 4}
+
+
 # What it follows
 
 
@@ -281,3 +331,35 @@ def test_an_answer_sets_the_record_before_anything_was_confirmed() -> None:
     assert session.confirmations.confirmed == {NEWS: Position("e1", 3)}
     session.unfollow(NEWS)
     assert session.confirmations.confirmed == {}
+
+
+def test_pings_under_way_say_nothing_of_a_stream_that_started_anew() -> None:
+    session = live(Heard(6))
+    confirmations = session.confirmations = Confirmations({NEWS: Position("e1", 5)})
+    confirmations.sent(b"1", session.positions())
+    session.start_anew(NEWS, Position("e1", 2)).page = page(2, 3, 4, 5, 6, top=6)
+    answered(session)
+    assert confirmations.pong(b"1")
+    assert confirmations.confirmed == {NEWS: Position("e1", 2)}
+    confirmations.sent(b"2", session.positions())
+    assert confirmations.pong(b"2")
+    assert confirmations.confirmed == {NEWS: Position("e1", 6)}
+
+
+def test_a_reset_that_may_not_have_arrived_is_told_again() -> None:
+    """The record stays where it was, in an epoch that is gone, until a pong says that the gap is known."""
+    session = joining(3, Heard(2, "e2"), page(0, 1, 2, top=2, epoch="e2", gap=Gap(NEWS, "e2", None, 0, "reset")))
+    confirmations = session.confirmations = Confirmations({NEWS: Position("e1", 3)})
+    answered(session)
+    assert confirmations.confirmed == {NEWS: Position("e1", 3)}
+    confirmations.sent(b"1", session.positions())
+    assert confirmations.pong(b"1")
+    assert confirmations.confirmed == {NEWS: Position("e2", 2)}
+
+
+def test_a_record_never_starts_above_the_top() -> None:
+    """The position would come to stand for messages that were not sent."""
+    session = joining(99, Heard(5), page(2, 3, 4, 5, top=5, gap=Gap(NEWS, "e1", None, 2, "reset")))
+    session.confirmations = Confirmations({})
+    answered(session)
+    assert session.confirmations.confirmed == {NEWS: Position("e1", 2)}

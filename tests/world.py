@@ -1,9 +1,9 @@
 """A whole gateway without sockets, whose broker answers when it is told to: what a property test drives.
 
 ``World`` runs the real gateway, recovery, hub, session and memory broker on a loop of its own. ``LateBroker`` stands
-between them: reads and subscriptions wait until released, and messages reach the node later than they were
+between them: reads and subscriptions wait until released or fail, and messages reach the node later than they were
 journalled, as with a broker on the network. ``Client`` is a client library in its simplest form: it keeps its
-cursor, and checks every event against what was pushed.
+cursor, or leaves that to the gateway, and checks every event against what was pushed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from service import protocol
+from service import frames, protocol
 from service.auth import unrestricted
 from service.broker import Order
 from service.broker_memory import MemoryBroker
 from service.commands import Commands
 from service.config import load
+from service.errors import BrokerDown, CloseCode, Refused
 from service.gateway import Asked, Gateway
 from service.hub import Hub
 from service.metrics import Metrics
@@ -37,6 +38,8 @@ class LateBroker(MemoryBroker):
         super().__init__(**kwargs)
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.unheard: deque[Callable[[], None]] = deque()
+        self.reads = 0  # under way
+        self.failing = 0  # so many of the next pages are not read
         self._terms: dict[str, int] = {}  # what was said in an earlier subscription is not heard in a later one
 
     async def start(self, receiver: Any, node: NodeInfo) -> None:
@@ -77,9 +80,16 @@ class LateBroker(MemoryBroker):
         await super().unsubscribe(stream)
 
     async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
-        await self._late()
-        page = await super().history(stream, since, messages=min(messages, 3), size=size)
-        await self._late()  # journalled meanwhile: not in the page
+        self.reads += 1
+        try:
+            await self._late()
+            page = await super().history(stream, since, messages=min(messages, 3), size=size)
+            await self._late()  # journalled meanwhile: not in the page
+        finally:
+            self.reads -= 1
+        if self.failing:
+            self.failing -= 1
+            raise BrokerDown("no answer")
         return page
 
     def forget(self, stream: str) -> None:
@@ -95,11 +105,13 @@ class LateBroker(MemoryBroker):
 
 
 class Line(Outbox):
-    """A connection's socket: what is queued reaches the client when the test takes it."""
+    """A connection's socket: what is queued reaches the client when the test takes it. ``pings`` are the marks of the
+    control pings that were taken."""
 
-    def __init__(self) -> None:
-        super().__init__(1 << 20)
+    def __init__(self, limit: int = 1 << 20) -> None:
+        super().__init__(limit)
         self.closed: int | None = None
+        self.pings: list[bytes] = []
 
     def wake(self) -> None:
         pass
@@ -113,69 +125,104 @@ class Line(Outbox):
     def resume_reading(self) -> None:
         pass
 
-    def take(self) -> list[dict[str, Any]]:
-        events = [json.loads(frame[2 if frame[1] < 126 else 4 :]) for frame in self.frames]
-        self.clear()
-        if self.on_room is not None:
+    def take(self, count: int | None = None) -> list[dict[str, Any]]:
+        """The next ``count`` frames, or all."""
+        events = []
+        taken = self.frames[:count]
+        for frame in taken:
+            payload = frame[2 if frame[1] < 126 else 4 :]
+            if frame[0] & 0x0F == frames.PING:
+                self.pings.append(payload)
+            else:
+                events.append(json.loads(payload))
+        del self.frames[:count]
+        self.size -= sum(map(len, taken))
+        if self.on_room is not None and self.has_room:
             self.on_room()
         return events
 
 
 class Client:
     """One client with at most one connection. Every event is checked as it comes; a broken promise is an
-    AssertionError."""
+    AssertionError. ``last``: it keeps no cursor, and comes back with ``cursor=last``."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, *, last: bool = False) -> None:
         self.world = world
         self.name = name
+        self.last = last
         self.positions: dict[str, tuple[str, int]] = {}
+        self.known: dict[str, list[tuple[str, int]]] = {}  # positions that it has had
+        self.following: set[str] = set()
+        self.owed: set[str] = set()  # streams that must tell of a gap next
+        self.unsure: set[str] = set()  # streams of which it was not told what was done
         self.line: Line | None = None
         self.session: Session | None = None
         self.admission: asyncio.Task[Session] | None = None
-        self.asked_joins: dict[int, tuple[str, tuple[str, int] | None]] = {}
+        self.asked: dict[int, tuple[str, tuple[str, int] | None]] = {}  # joins and leaves that were not answered
         self.next_id = 1
         self.got = 0
 
     # What it does
 
-    def connect(self, groups: list[str], *, with_cursor: bool) -> None:
+    def connect(self, groups: list[str], *, with_cursor: bool, without: str = "") -> None:
+        """``without``: a stream that its cursor does not name."""
         cursor = None
-        if with_cursor and self.positions:
+        if self.last:
+            self.unsure.update(stream for stream, _ in self.asked.values())
+        elif with_cursor and self.positions:
+            self.positions.pop(without, None)
             token = encode_cursor({stream: Position(*position) for stream, position in self.positions.items()})
             assert token is not None
             cursor = decode_cursor(token)
         else:
             self.positions = {}
-        self.asked_joins = {}
-        self.line = Line()
-        asked = Asked(self.name, groups, cursor)
+        self.asked = {}
+        self.line = Line(1 << 12)  # four messages that were not taken, and there is no room for more
+        asked = Asked(self.name, groups, cursor, self.last)
         gateway, rights = self.world.gateway, unrestricted(self.name)
         self.world.numbers += 1
         self.admission = self.world.loop.create_task(gateway.admit(asked, rights, f"n-{self.world.numbers}", self.line))
 
     def open(self) -> None:
-        """The 101 answer arrives."""
+        """The 101 answer arrives, or a refusal."""
         assert self.admission is not None
-        self.session = self.admission.result()
-        self.admission = None
+        admission, self.admission = self.admission, None
+        if isinstance(admission.exception(), Refused):
+            self.line = None
+            return
+        self.session = admission.result()
         self.world.do(self.world.gateway.welcome, self.session)
 
-    def join(self, group: str, *, with_position: bool) -> None:
+    def join(self, group: str, position: tuple[str, int] | None) -> None:
         assert self.session is not None
-        stream = f"group:{group}"
-        position = self.positions.get(stream) if with_position else None
-        number = self.next_id
-        self.next_id += 1
-        self.asked_joins[number] = (stream, position)
+        number = self._ask(group, position)
         epoch, offset = position or (None, None)
         self.world.do(self.world.gateway.submit, self.session, protocol.Join(number, group, epoch, offset))
 
     def leave(self, group: str) -> None:
         assert self.session is not None
+        self.world.do(self.world.gateway.submit, self.session, protocol.Leave(self._ask(group, None), group))
+
+    def _ask(self, group: str, position: tuple[str, int] | None) -> int:
         number = self.next_id
         self.next_id += 1
-        self.asked_joins[number] = (f"group:{group}", None)
-        self.world.do(self.world.gateway.submit, self.session, protocol.Leave(number, group))
+        self.asked[number] = (f"group:{group}", position)
+        return number
+
+    def ping(self) -> None:
+        """A control ping is queued for it."""
+        if self.session is not None and self.line is not None:
+            mark = b"%d" % self.world.numbers
+            self.world.numbers += 1
+            self.world.do(self.world.gateway.ping_queued, self.session, mark)
+            self.line.put(frames.ping(mark))
+
+    def pong(self) -> None:
+        """Answers the pings that it has taken."""
+        if self.session is not None and self.line is not None:
+            for mark in self.line.pings:
+                self.world.do(self.world.gateway.pong, self.session, mark)
+            self.line.pings.clear()
 
     def cut(self) -> None:
         """What was not taken is lost."""
@@ -183,9 +230,18 @@ class Client:
             self.world.do(lambda session: self.world.gateway.drop(session, confirmed=False), self.session)
         self.session = self.line = None
 
-    def take(self) -> None:
+    def is_closed(self) -> None:
+        """The node stops: everything up to its close frame arrives, and is answered."""
+        session = self.session
+        assert session is not None
+        self.world.do(self.world.gateway.end, session, CloseCode.RESTART)
+        self.take()
+        self.world.do(lambda: self.world.gateway.drop(session, confirmed=True))
+        self.session = self.line = None
+
+    def take(self, count: int | None = None) -> None:
         if self.line is not None and self.session is not None:
-            for event in self.line.take():
+            for event in self.line.take(count):
                 self.apply(event)
 
     # What it hears
@@ -193,51 +249,85 @@ class Client:
     def apply(self, event: dict[str, Any]) -> None:
         match event["type"]:
             case "welcome":
-                self.following = set(event["streams"])
-                for stream, fields in event["streams"].items():
-                    self.start(stream, fields, self.positions.get(stream))
+                self.welcome(event["streams"])
+            case "joined":
+                self.start(event["stream"], event, None)
+            case "left":
+                self.end(event["stream"])
             case "reply" if "epoch" in event:
-                stream, position = self.asked_joins.pop(event["id"])
-                if stream in self.following:
+                stream, position = self.asked.pop(event["id"])
+                if position is None and stream in self.following:
                     assert self.positions[stream] == (event["epoch"], event["offset"])
-                    return
-                self.following.add(stream)
-                self.start(stream, event, position)
+                else:
+                    self.start(stream, event, position)
             case "reply":
-                stream, _ = self.asked_joins.pop(event["id"])
-                self.following.discard(stream)
+                self.end(self.asked.pop(event["id"])[0])
             case "message":
                 self.message(event)
             case "gap":
                 self.gap(event)
             case "error":
-                assert event["message"].startswith("not in ")
+                del self.asked[event["id"]]
+                assert event["code"] == "broker_down" or event["message"].startswith("not in ")
             case other:
                 raise AssertionError(f"unexpected {other}")
 
+    def welcome(self, streams: dict[str, Any]) -> None:
+        before, followed, unsure = self.positions, self.following, self.unsure
+        self.positions, self.following, self.owed, self.unsure = {}, set(), set(), set()
+        for stream, fields in streams.items():
+            if not self.last:
+                self.start(stream, fields, before.get(stream))
+                continue
+            given = (fields["epoch"], fields["offset"]) if fields.get("recovered") else None
+            if stream in followed and stream not in unsure:
+                assert "recovered" in fields, f"{stream}: was followed, and starts without a word"
+                reached = before[stream]
+                assert given is None or (given[0] == reached[0] and given[1] <= reached[1]), (
+                    f"{stream}: reached {reached} and continues from {given}"
+                )
+            self.start(stream, fields, given if "recovered" not in fields or given else ("", 0))
+
     def start(self, stream: str, fields: dict[str, Any], given: tuple[str, int] | None) -> None:
         position = (fields["epoch"], fields["offset"])
+        self.owed.discard(stream)
         if given is None:
             assert "recovered" not in fields
         elif fields["recovered"]:
             assert position == given, f"{stream}: continued from {position} instead of {given}"
+            assert fields["missed"] == fields["top"] - fields["offset"]
+        else:
+            self.owed.add(stream)
+        self.following.add(stream)
+        self.unsure.discard(stream)
+        self.stands(stream, position)
+
+    def end(self, stream: str) -> None:
+        self.following.discard(stream)
+        self.unsure.discard(stream)
+        self.positions.pop(stream, None)
+
+    def stands(self, stream: str, position: tuple[str, int]) -> None:
         self.positions[stream] = position
+        self.known.setdefault(stream, []).append(position)
 
     def message(self, event: dict[str, Any]) -> None:
         stream = event["stream"]
         assert stream in self.following, f"{stream}: a message of a stream that it does not follow"
+        assert stream not in self.owed, f"{stream}: not recovered, and no gap"
         epoch, offset = self.positions[stream]
         assert event["epoch"] == epoch, f"{stream}: epoch changed without a gap"
         assert event["offset"] == offset + 1, f"{stream}: {event['offset']} follows {offset}"
         assert event["data"] == self.world.pushed.get((stream, epoch, offset + 1)), (
             "another message stands at this offset"
         )
-        self.positions[stream] = (epoch, offset + 1)
+        self.stands(stream, (epoch, offset + 1))
         self.got += 1
 
     def gap(self, event: dict[str, Any]) -> None:
         stream = event["stream"]
         assert stream in self.following
+        self.owed.discard(stream)
         epoch, offset = self.positions[stream]
         if event["reason"] == "expired":
             assert event["epoch"] == epoch
@@ -246,7 +336,7 @@ class Client:
             assert event["to"] <= self.world.expired(stream, epoch), f"{stream}: said to be lost, but it is there"
         else:
             assert event["reason"] == "reset"
-        self.positions[stream] = (event["epoch"], event["to"])
+        self.stands(stream, (event["epoch"], event["to"]))
 
 
 def _is_busy(client: Client) -> bool:
@@ -259,9 +349,10 @@ async def _turns(count: int) -> None:
 
 
 class World:
-    """One node. ``kept`` messages of each stream are journalled, each for ``age_s`` of the world's own clock."""
+    """One node. ``kept`` messages of each stream are journalled, each for ``age_s`` of the world's own clock, all
+    together in ``journal_bytes``."""
 
-    def __init__(self, *, kept: int = 4, age_s: float = 100.0) -> None:
+    def __init__(self, *, kept: int = 4, age_s: float = 100.0, journal_bytes: int = 2000) -> None:
         self.loop = asyncio.new_event_loop()
         self.now_s = 1000.0
         self.numbers = 0
@@ -271,7 +362,7 @@ class World:
             epoch="e0",
             retention=config.retention,
             meta_age_s=1e9,
-            journal_bytes=1 << 20,
+            journal_bytes=journal_bytes,
             wall=lambda: self.now_s,
             clock=lambda: self.now_s,
         )
@@ -296,7 +387,7 @@ class World:
         )
         node = NodeInfo("n", "0", 0, 0, False, None)
         self.loop.run_until_complete(self.broker.start(self.gateway, node))
-        self.clients = {name: Client(self, name) for name in ("alice", "bob")}
+        self.clients = {name: Client(self, name, last=name == "carol") for name in ("alice", "bob", "carol")}
 
     def _when_the_turn_ends(self) -> None:
         self.loop.call_soon(self.hub.deliver)
@@ -313,6 +404,11 @@ class World:
         if journal is None or journal.epoch != epoch:
             return max((offset for known, e, offset in self.pushed if (known, e) == (stream, epoch)), default=0)
         return journal.top - len(journal.messages)
+
+    def member(self, group: str, name: str, is_member: bool) -> None:
+        """The application begins or ends a lasting membership."""
+        change = self.gateway.add_member if is_member else self.gateway.remove_member
+        self.loop.run_until_complete(change(group, name))
 
     def do(self, function: Callable[..., object], *args: object) -> None:
         """Calls it on the loop."""
