@@ -43,7 +43,7 @@ from service.model import (
     group_of,
     group_stream,
 )
-from service.protocol import Command
+from service.protocol import Command, NotUnderstood
 from service.recovery import Recovery
 from service.session import Confirmations, Rights, Session, Wire
 from service.tasks import Tasks
@@ -220,6 +220,14 @@ class Gateway:
         if isinstance(work, protocol.Call):
             self._commands.call(session, work)
             return
+        self._queue(session, work)
+
+    def refuse(self, session: Session, text: NotUnderstood) -> None:
+        """What is no command takes its turn as well: answers come in the order of what they answer."""
+        if not session.ended:
+            self._queue(session, text)
+
+    def _queue(self, session: Session, work: Command | NotUnderstood | Membership) -> None:
         if session.inbox is None:
             session.inbox = deque()
         session.inbox.append(work)
@@ -241,6 +249,11 @@ class Gateway:
                 work = session.inbox.popleft()
                 if isinstance(work, Membership):
                     changed = await self._commands.obey(session, work)
+                elif isinstance(work, NotUnderstood):
+                    changed = False
+                    self._commands.refuse(session, work.id, work.error)
+                    if work.one_too_many:
+                        self.end(session, CloseCode.NOT_UNDERSTOOD)
                 else:
                     changed = await self._commands.answer(session, work)
                 if changed and not session.ended:

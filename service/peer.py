@@ -14,11 +14,13 @@ from service.errors import CloseCode
 from service.gateway import Gateway
 from service.heartbeat import Heartbeat
 from service.metrics import Metrics
-from service.protocol import NotUnderstood, Refresh, decode_command, encode_error, encode_expiring
+from service.protocol import NotUnderstood, Refresh, decode_command, encode_expiring
 from service.session import Rights, Session
 from service.wire import OPEN, Wire
 
 CLOSE_S = 5.0  # how long we wait for the answer to our close frame
+
+_WARNED = -math.inf  # ``_warn_s`` of a token whose end has been announced
 
 _PONGS = {b"ping": frames.text(b"pong"), b"Ping": frames.text(b"Pong")}
 _SIGNS_OF_LIFE = (b"pong", b"Pong")
@@ -41,14 +43,16 @@ class Shared(msgspec.Struct):
 class Peer:
     """``tick`` is the heartbeat's. ``wire`` is None when the connection has ended."""
 
-    __slots__ = ("_end_by_s", "_next_ping_s", "_shared", "_warned", "session", "tick", "wire")
+    __slots__ = ("_end_by_s", "_next_ping_s", "_refreshing", "_rights", "_shared", "_warn_s", "session", "tick", "wire")
 
     def __init__(self, shared: Shared, session: Session, wire: Wire) -> None:
         self._shared = shared
         self.session = session
         self.wire: Wire | None = wire
         self.tick = 0
-        self._warned: Rights | None = None  # the rights whose end was announced
+        self._rights = session.rights  # as they were looked at last
+        self._warn_s = shared.expiring_s  # before its token's end that it hears of it
+        self._refreshing = False  # a new token may be on its way
         self._end_by_s = 0.0  # once a close frame of ours is under way: how long its answer has
         now_s = wire.seen
         self._next_ping_s = shared.heartbeat.first_ping_s(now_s)
@@ -67,10 +71,11 @@ class Peer:
         try:
             command = decode_command(payload, depth=self._shared.json_depth)
         except NotUnderstood as exc:
-            self._not_understood(exc)
+            self._shared.gateway.refuse(self.session, self._counted(exc))
             return
         self._shared.gateway.submit(self.session, command)
         if type(command) is Refresh:  # the new token may end before the next ping: look again with the next tick
+            self._refreshing = True
             self._shared.heartbeat.schedule(self, self._shared.loop.time())
 
     def on_binary(self, payload: bytes) -> None:
@@ -127,13 +132,15 @@ class Peer:
             self._shared.gateway.ping_queued(self.session, heartbeat.mark)
             wire.put(heartbeat.ping_frame)
         rights = self.session.rights
+        if self._refreshing or rights is not self._rights:
+            self._notice_refresh(rights)
         if rights.expires is not None:
             left_s = rights.expires - time.time()
             if left_s + self._shared.leeway_s <= 0:
                 self._end(CloseCode.TOKEN_EXPIRED)
                 return
-            if left_s <= self._shared.expiring_s and self._warned is not rights:
-                self._warned = rights
+            if left_s <= self._warn_s:
+                self._warn_s = _WARNED
                 self.session.send(encode_expiring(max(0, math.ceil(left_s))))
         self._schedule(now_s)
 
@@ -142,27 +149,37 @@ class Peer:
         heartbeat = self._shared.heartbeat
         return max(wire.seen, heartbeat.resumed_s) + heartbeat.timeout_s
 
+    def _notice_refresh(self, rights: Rights) -> None:
+        """Another end is announced anew, but not before half of the time until then is over: a client that answers each
+        announcement with a refresh would else do so in each tick, where its tokens are shorter than ``expiring_s``."""
+        if rights is not self._rights:
+            if rights.expires is not None and rights.expires != self._rights.expires:
+                self._warn_s = min(self._shared.expiring_s, (rights.expires - time.time()) / 2)
+            self._rights = rights
+            self._refreshing = False
+        elif not self.session.working:
+            self._refreshing = False  # it was refused
+
     def _schedule(self, now_s: float) -> None:
         assert self.wire is not None
         due_s = min(self._next_ping_s, self._silent_at_s(self.wire))
-        rights = self.session.rights
-        if rights.expires is not None:
+        rights = self._rights
+        if self._refreshing:
+            due_s = now_s  # the next tick
+        elif rights.expires is not None:
             left_s = rights.expires - time.time()
-            warned = self._warned is rights
-            due_s = min(due_s, now_s + left_s + (self._shared.leeway_s if warned else -self._shared.expiring_s))
+            due_s = min(due_s, now_s + left_s + (self._shared.leeway_s if self._warn_s == _WARNED else -self._warn_s))
         self._shared.heartbeat.schedule(self, due_s)
 
     def _end(self, code: CloseCode) -> None:
         self._shared.gateway.end(self.session, code)
 
-    def _not_understood(self, error: NotUnderstood) -> None:
-        """Ten in a minute end the connection."""
+    def _counted(self, text: NotUnderstood) -> NotUnderstood:
+        """Ten in a minute end the connection, when the last of them is answered."""
         session, now_s = self.session, time.monotonic()
-        self._shared.metrics.refusals[error.error.code,] += 1
-        session.send(encode_error(error.id, error.error))
         if session.not_understood is None:
             session.not_understood = deque(maxlen=self._shared.not_understood_per_minute)
         times = session.not_understood
         times.append(now_s)
-        if len(times) == times.maxlen and now_s - times[0] < 60:
-            self._end(CloseCode.NOT_UNDERSTOOD)
+        text.one_too_many = len(times) == times.maxlen and now_s - times[0] < 60
+        return text

@@ -76,11 +76,12 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 class NotUnderstood(Exception):
     """A message that is no command. ``id`` is the command's, None where it has none that can be given back;
-    ``error`` says what is wrong. Ten of them in a minute end the connection (4500)."""
+    ``error`` says what is wrong. ``one_too_many``: the connection ends with it (4500)."""
 
     def __init__(self, id: str | int | None, error: Refused) -> None:
         self.id = id
         self.error = error
+        self.one_too_many = False
         super().__init__(str(error))
 
 

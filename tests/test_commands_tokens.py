@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from service.model import Publication
 from tests.peer import Peer, Refusal
 from tests.service_fixture import running
 from tests.support import eventually
+from tests.test_commands import Held
 from tests.tokens import SECRET, make_token
 
 JWT = {
@@ -168,4 +170,37 @@ async def test_the_next_token_is_announced_again_and_its_end_counts() -> None:
         assert (await alice.event())["type"] == "expiring"
         assert (await alice.ask(type="refresh", id=1, token=token(lasts_s=1.1)))["type"] == "reply"
         assert (await alice.event())["seconds"] <= 1
+        assert await alice.ended() == 4009
+
+
+QUICK = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": 2, "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 4}  # ticks of 0.1 s
+
+
+async def test_tokens_shorter_than_the_announcement_are_announced_once_each_however_they_are_renewed() -> None:
+    """A client that answers each announcement with a refresh does it at half of each token's time, not in each tick."""
+    async with running(**JWT, **QUICK) as app, connected(app, token(lasts_s=1.2)) as alice:
+        began_s = time.monotonic()
+        renewed: list[float] = []
+        while len(renewed) < 3:
+            assert (await alice.event())["type"] == "expiring"
+            renewed.append(time.monotonic() - began_s)
+            assert (await alice.ask(type="refresh", id=1, token=token(lasts_s=1.2)))["type"] == "reply"
+        assert renewed[0] < 1, "soon, with the one that it came with"
+        between = [later - sooner for sooner, later in itertools.pairwise(renewed)]
+        assert min(between) > 0.4, f"half of what each has left, and not {between}"
+
+
+async def test_a_refresh_that_waits_for_its_turn_is_noticed_all_the_same() -> None:
+    """The heartbeat looks again as long as it may come."""
+    slow = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": 8, "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 16}  # a ping in 3 s
+    async with running(**JWT, **slow) as app, connected(app, token(groups=["*"])) as alice:
+        (session,) = app.hub.of_client("alice")
+        subscribe = Held(app, "subscribe")
+        alice.send(type="join", id=1, group="news")
+        alice.send(type="refresh", id=2, token=token(lasts_s=2, groups=["*"]))
+        until = time.monotonic() + 1.5 * app.heartbeat.tick_s
+        await eventually(lambda: time.monotonic() > until)
+        assert session.inbox
+        subscribe.open.set()
+        assert [event["type"] for event in await alice.events(3)] == ["reply", "reply", "expiring"]
         assert await alice.ended() == 4009
