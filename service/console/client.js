@@ -7,6 +7,10 @@
  *
  * Positions move only with what was handed to `onevent`, after it: who stores them in `onpositions`
  * resumes behind the last event it has handled.
+ *
+ * Where the cursor is too long for a handshake, the rest is joined afterwards, each group with its position. A lasting
+ * membership brings such a group from now on with the handshake already: until its join is answered the position stays
+ * and what comes is passed over, for it comes again.
  */
 
 import { decodeCursor, groupOf, plan, samePositions } from './cursor.js';
@@ -88,6 +92,7 @@ export class Client {
   #nextId = 1;
   #pending = new Map(); // command id -> {command, sent_ms, resolve, reject}
   #later = []; // groups that did not fit the handshake
+  #resuming = new Set(); // streams of those that have a position, until their join is answered
   #missed = new Map(); // stream -> [epoch, top]: up to there, messages are what was missed
   #unchecked = new Set(); // streams whose next offset a reset left open
 
@@ -171,6 +176,7 @@ export class Client {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close(code);
     }
+    this.#resuming.clear();
     const waiting = [...this.#pending.values()];
     this.#pending.clear();
     for (const { reject } of waiting) reject(new Error('the connection ended before the answer'));
@@ -197,11 +203,11 @@ export class Client {
 
   #welcomed(event) {
     const named = new Map(Object.entries(event.streams));
-    const due = new Set(this.#later.map(({ group }) => `group:${group}`));
+    for (const { group, epoch } of this.#later) if (epoch !== undefined) this.#resuming.add(`group:${group}`);
     for (const stream of this.positions.keys()) {
-      if (!named.has(stream) && !due.has(stream)) this.positions.delete(stream);
+      if (!named.has(stream) && !this.#resuming.has(stream)) this.positions.delete(stream);
     }
-    for (const [stream, start] of named) this.#start(stream, start);
+    for (const [stream, start] of named) if (!this.#resuming.has(stream)) this.#start(stream, start);
     this.client = event.client;
     this.welcome = event;
     this.#online_ms = performance.now();
@@ -224,9 +230,16 @@ export class Client {
   }
 
   #end(stream) {
+    this.#resuming.delete(stream);
     this.positions.delete(stream);
     this.tops.delete(stream);
     this.groups.delete(groupOf(stream));
+  }
+
+  /** The position is good as long as the gateway may take it later; nothing may pass it by meanwhile. */
+  #notResumed({ group }, { code, message }) {
+    if (code === 'broker_down') this.#closed(1013, message, true);
+    else this.#end(`group:${group}`);
   }
 
   #live() {
@@ -246,6 +259,7 @@ export class Client {
   #receive(text) {
     this.#heard = true;
     const event = JSON.parse(text);
+    if (['message', 'gap', 'joined'].includes(event.type) && this.#resuming.has(event.stream)) return;
     switch (event.type) {
       case 'welcome':
         this.#welcomed(event);
@@ -308,10 +322,14 @@ export class Client {
     const ms = performance.now() - sent_ms;
     if (event.type === 'error') {
       reject(new CommandError(event.code, event.message));
+      if (command.type === 'join' && this.#resuming.has(`group:${command.group}`)) this.#notResumed(command, event);
       return;
     }
     // Positions move here and not where the promise is awaited: messages follow in the same turn.
-    if (command.type === 'join') this.#start(event.stream, event);
+    if (command.type === 'join') {
+      this.#resuming.delete(event.stream);
+      this.#start(event.stream, event);
+    }
     if (command.type === 'leave') this.#end(`group:${command.group}`);
     if (event.type === 'pong') {
       this.roundTrip_ms = ms;

@@ -55,10 +55,16 @@ class Service:
         await self.process.stop()
 
     async def post(self, path: str, body: Any) -> Any:
+        return await self._call("POST", path, body)
+
+    async def put(self, path: str, body: Any) -> Any:
+        return await self._call("PUT", path, body)
+
+    async def _call(self, method: str, path: str, body: Any) -> Any:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        answer = await AsyncHTTPClient().fetch(self.url + path, method="POST", headers=headers, body=json.dumps(body))
+        answer = await AsyncHTTPClient().fetch(self.url + path, method=method, headers=headers, body=json.dumps(body))
         return json.loads(answer.body)
 
     async def push(self, address: str, *data: Any) -> None:

@@ -287,6 +287,36 @@ async def test_a_cursor_too_long_for_a_handshake_is_resumed_in_parts(new_service
         assert sorted(await console.shown()) == ["first", "last"]
 
 
+async def test_groups_that_do_not_fit_miss_nothing_though_a_lasting_membership_has_them_already(
+    new_service: StartService,
+) -> None:
+    """``welcome`` names all of them, from now on; those that follow by ``join`` bring their positions."""
+    service = new_service()
+    await service.start()
+    groups = [f"{n:02}-{'long' * 20}" for n in range(90)]
+    for group in groups:
+        await service.put(f"api/groups/{group}/members/alice", {})
+
+    async def push(n: int) -> None:
+        answer = await service.post("api/push", {"pushes": [{"group": group, "data": n} for group in groups]})
+        assert all("offset" in result for result in answer["results"])
+
+    async with chromium() as browser:
+        console = await browser.open(service)
+        await console.connect()
+        await push(1)
+        await expect(console.rows).to_have_count(90)
+        await console.cut()
+        await push(2)
+        await push(3)
+        await console.connect("Resume")
+        await expect(console.missed).to_have_count(180)
+        assert sorted(await console.shown()) == [1] * 90 + [2] * 90 + [3] * 90
+        await push(4)
+        await expect(console.rows).to_have_count(360)
+        assert await console.page.locator("#rows > li.fault").count() == 0
+
+
 # Pushing
 
 
