@@ -33,7 +33,7 @@ class Recovery:
 
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
         """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
-        next, in this turn of the loop. Raises BrokerDown or Internal, with the session as it was."""
+        next. Raises BrokerDown or Internal, with the session as it was."""
         audience = self._hub.audiences.get(stream) or await self._open(stream)
         if session.ended:
             self._close_if_empty(audience)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from typing import Any
 
 from service.app import App
 from service.config import load
+from service.errors import BrokerDown
 
 
 @contextlib.asynccontextmanager
@@ -26,3 +28,30 @@ async def running(**settings: Any) -> AsyncIterator[App]:
         yield app
     finally:
         await app.stop()
+
+
+class Down:
+    """Takes the place of a broker's method until it is ``up``."""
+
+    def __init__(self, app: App, name: str) -> None:
+        self._app, self._name, self._real = app, name, getattr(app.broker, name)
+        setattr(app.broker, name, self)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise BrokerDown("no answer")
+
+    def up(self) -> None:
+        setattr(self._app.broker, self._name, self._real)
+
+
+class Held:
+    """Takes the place of a broker's method, and lets nothing through until it is told to."""
+
+    def __init__(self, app: App, name: str) -> None:
+        self._real = getattr(app.broker, name)
+        self.open = asyncio.Event()
+        setattr(app.broker, name, self)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        await self.open.wait()
+        return await self._real(*args, **kwargs)

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from service import recovery
 from service.app import App
-from service.errors import BrokerDown, KeyReused
+from service.errors import KeyReused
 from service.model import Position, Publication, decode_cursor
 from tests.peer import Peer, frame
 from tests.scenarios import VECTORS, Application, Play, settings
-from tests.service_fixture import running
+from tests.service_fixture import Down, running
 from tests.support import eventually
 
 SETTINGS = settings(VECTORS["settings"])
@@ -127,152 +126,6 @@ async def test_what_is_no_text_ends_the_connection(opcode: int, payload: bytes, 
         assert alice.pending() == 1  # the end of file: nothing was answered
 
 
-# Order
-
-
-async def test_answers_to_many_commands_at_once_come_in_order_and_all_of_them() -> None:
-    """More than may wait: reading stops, and goes on."""
-    async with running() as app, undisturbed(app), Peer(app.public_port, client="alice") as alice:
-        await alice.event()
-        kinds = [{"type": "join", "group": "g"}, {"type": "leave", "group": "g"}, {"type": "ping"}]
-        for n in range(200):
-            alice.send(**kinds[n % 3], id=n)
-        assert [(await alice.event())["id"] for _ in range(200)] == list(range(200))
-
-
-class Held:
-    """Takes the place of a broker's method, and lets nothing through until it is told to."""
-
-    def __init__(self, app: App, name: str) -> None:
-        self._real = getattr(app.broker, name)
-        self.open = asyncio.Event()
-        setattr(app.broker, name, self)
-
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        await self.open.wait()
-        return await self._real(*args, **kwargs)
-
-
-NONSENSE = [
-    '{"type":"dance","id":"dance"}',
-    '{"type":"join","id":"join","group":"g","more":1}',
-    '{"type":"call","id":"call","methode":"echo"}',
-    '{"type":"ping","id":"deep","x":' + "[" * 99 + "]" * 99 + "}",
-    "no JSON",
-]
-IDS = ["dance", "join", "call", "deep", None]
-
-
-async def test_what_is_no_command_is_answered_in_its_turn_too() -> None:
-    async with running() as app, undisturbed(app), Peer(app.public_port, client="alice") as alice:
-        await alice.event()
-        subscribe = Held(app, "subscribe")
-        alice.send(type="join", id=1, group="news")
-        for text in NONSENSE:
-            alice.send_text(text)
-        alice.send(type="ping", id=2)
-        alice.send_text("ping")  # a heartbeat is no command
-        assert await alice.raw() == b"pong"
-        subscribe.open.set()
-        assert [(await alice.event())["id"] for _ in range(7)] == [1, *IDS, 2]
-
-
-async def test_ten_texts_that_are_no_commands_end_the_connection_when_the_last_is_answered() -> None:
-    async with running() as app, undisturbed(app), Peer(app.public_port, client="alice") as alice:
-        await alice.event()
-        subscribe = Held(app, "subscribe")
-        alice.send(type="join", id=1, group="news")
-        for text in NONSENSE * 2:
-            alice.send_text(text)
-        alice.send(type="ping", id=2)
-        (session,) = app.hub.of_client("alice")
-        await eventually(lambda: session.inbox and len(session.inbox) == 11)
-        subscribe.open.set()
-        assert [(await alice.event())["id"] for _ in range(11)] == [1, *IDS, *IDS]
-        assert await alice.ended() == 4500
-        assert alice.pending() == 1, "the ping was not carried out any more"
-
-
-async def test_texts_that_are_no_commands_count_among_those_in_flight() -> None:
-    settings = {"LIMITS__COMMANDS_IN_FLIGHT": 4, "LIMITS__NOT_UNDERSTOOD_PER_MINUTE": 100}
-    async with running(**settings) as app, Peer(app.public_port, client="alice") as alice:
-        await alice.event()
-        subscribe = Held(app, "subscribe")
-        alice.send(type="join", id=1, group="news")
-        (session,) = app.hub.of_client("alice")
-        await eventually(lambda: session.working)
-        for n in range(20):
-            alice.send(type="dance", id=n)
-        await eventually(lambda: app.gateway.paused)
-        assert len(session.inbox or ()) == 4
-        subscribe.open.set()
-        assert [(await alice.event())["id"] for _ in range(21)] == [1, *range(20)]
-
-
-async def test_nothing_of_a_stream_comes_after_the_answer_to_its_leave_even_in_a_replay() -> None:
-    page = b'"%b"' % (b"x" * 30_000)
-    async with running(HISTORY__MESSAGES=1000) as app:
-        await push(app, "group:long", *[page] * 300)  # 9 MB, more than all buffers between us
-        async with Peer(app.public_port, client="alice", rcvbuf=8192) as alice:
-            epoch = (await alice.event())["streams"]["all"]["epoch"]
-            alice.reading.clear()
-            alice.send(type="join", id=1, group="long", epoch=epoch, offset=0)
-            session = app.hub.of_client("alice")[0]
-            await eventually(lambda: session.wire.size)
-            alice.send(type="leave", id=2, group="long")
-            await eventually(lambda: "group:long" not in session.streams)
-            alice.reading.set()
-            await alice.until(lambda event: event.get("id") == 2)
-            assert 0 < sum(event["type"] == "message" for event in alice.seen) < 300
-            await push(app, "group:long", b"1")
-            assert (await alice.ask(type="ping", id=3))["type"] == "pong"
-            assert alice.seen[-2].get("id") == 2, "something came between"
-            await eventually(lambda: "group:long" not in app.hub.audiences)
-
-
-# Anew
-
-
-async def test_joining_a_joined_group_with_a_position_changes_neither_presence_nor_the_count_of_groups() -> None:
-    async with running(**OPEN, LIMITS__GROUPS_PER_CONNECTION=1) as app:
-        await push(app, "group:open", b"1", b"2")
-        async with Peer(app.public_port, client="alice", groups="open") as alice:
-            epoch = (await alice.event())["streams"]["group:open"]["epoch"]
-            attended = []
-            attend = app.broker.attend
-            app.broker.attend = lambda info: attended.append(info) or attend(info)  # type: ignore
-            answer = await alice.ask(type="join", id=1, group="open", epoch=epoch, offset=0)
-            assert (answer["offset"], answer["recovered"], answer["missed"]) == (0, True, 2)
-            assert [event["offset"] for event in await alice.events(2)] == [1, 2]
-            assert attended == []
-            assert (await alice.ask(type="presence", id=2, group="open"))["connections"] == 1
-            (session,) = app.hub.of_client("alice")
-            await push(app, "group:open", b"3")
-            assert (await alice.event())["offset"] == 3
-            assert session in app.hub.audiences["group:open"].live
-
-
-async def test_many_joins_with_a_position_are_read_only_as_fast_as_the_peer_takes_them() -> None:
-    page = b'"%b"' % (b"x" * 30_000)
-    async with running() as app:
-        await push(app, "group:long", *[page] * 8)  # as much as a page holds
-        async with Peer(app.public_port, client="alice", groups="long", rcvbuf=8192) as alice:
-            epoch = (await alice.event())["streams"]["all"]["epoch"]
-            (session,) = app.hub.of_client("alice")
-            alice.reading.clear()
-            for n in range(40):  # 9.6 MB, more than all buffers between us
-                alice.send(type="join", id=n, group="long", epoch=epoch, offset=0)
-            await eventually(lambda: session.wire.size > 64 * 1024 and session.paging.locked())
-            assert session.wire.size < 1.5 * 8 * len(page), "more than a page waits"
-            assert session.inbox, "and the other commands behind it"
-            alice.reading.set()
-            for n in range(20):
-                while (event := await alice.event()).get("id") != n:
-                    assert event["type"] == "message"
-                assert event["missed"] == 8
-            assert [event["offset"] for event in await alice.events(8)] == list(range(1, 9))
-
-
 # History and presence
 
 
@@ -356,20 +209,6 @@ async def test_commands_are_counted_by_type() -> None:
 # The broker fails
 
 
-class Down:
-    """Takes the place of a broker's method until it is ``up``."""
-
-    def __init__(self, app: App, name: str) -> None:
-        self._app, self._name, self._real = app, name, getattr(app.broker, name)
-        setattr(app.broker, name, self)
-
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise BrokerDown("no answer")
-
-    def up(self) -> None:
-        setattr(self._app.broker, self._name, self._real)
-
-
 @pytest.mark.parametrize(
     ("method", "command"),
     [
@@ -390,29 +229,6 @@ async def test_a_command_that_the_broker_fails_is_refused_and_may_be_repeated(
         assert (await alice.ask(id=2, **command))["type"] == "reply"
         await push(app, "client:alice", b"1")
         assert (await alice.until(lambda event: event["type"] == "message"))["data"] == 1
-
-
-@pytest.mark.parametrize("missed", [0, 3])
-async def test_a_join_that_the_broker_fails_leaves_a_joined_group_where_it_was(
-    missed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "RETRY_S", 0.01)
-    async with running() as app, Peer(app.public_port, client="alice", groups="news") as alice:
-        epoch = (await alice.event())["streams"]["group:news"]["epoch"]
-        await push(app, "group:news", b"1", b"2")
-        assert [event["offset"] for event in await alice.events(2)] == [1, 2]
-        down = Down(app, "history")
-        for n in range(2):
-            answer = await alice.ask(type="join", id=n, group="news", epoch=epoch, offset=0)
-            assert (answer["type"], answer["code"]) == ("error", "broker_down")
-        await push(app, "group:news", *[b"3"] * missed)
-        down.up()
-        answer = await alice.ask(type="join", id=3, group="news")
-        assert (answer["epoch"], answer["offset"]) == (epoch, 2), "what it has been told of"
-        await push(app, "group:news", b"4")
-        events = await alice.events(missed + 1)
-        assert [event["offset"] for event in events] == list(range(3, 4 + missed))
-        await eventually(lambda: not app.hub.of_client("alice")[0].tracks)
 
 
 async def test_who_cannot_join_what_the_server_says_comes_back_later() -> None:

@@ -13,9 +13,8 @@ import pytest
 from service.app import App
 from service.model import Publication
 from tests.peer import Peer, Refusal
-from tests.service_fixture import running
+from tests.service_fixture import Held, running
 from tests.support import eventually
-from tests.test_commands import Held
 from tests.tokens import SECRET, make_token
 
 JWT = {
