@@ -343,9 +343,8 @@ class Session:
         same turn in which the answer is queued; then ``begin``."""
         track, heard = self.tracks[stream], self.streams[stream].position
         track.answered = True
-        page, start = track.page, heard
+        page, known = track.page, heard
         if page is None:
-            track.epoch, track.offset = heard.epoch, heard.offset
             fields: dict[str, Any] = {"epoch": heard.epoch, "offset": heard.offset, "top": heard.offset}
             if track.reset:
                 fields.update(recovered=False, missed=0)
@@ -359,9 +358,10 @@ class Session:
                 "recovered": gap is None,
                 "missed": page.top - page.start.offset,
             }
-            start = _known_to_have(track.since, page)
+            known = _known_to_have(track.since, page)
+        track.epoch, track.offset = fields["epoch"], fields["offset"]
         if self.confirmations is not None:
-            self.confirmations.start(stream, start)
+            self.confirmations.start(stream, known)
         return fields
 
     def standing(self, stream: str) -> dict[str, Any]:

@@ -212,7 +212,9 @@ def test_a_live_stream_starts_anew_where_a_join_says() -> None:
     heard.position = Position("e1", 7)
     assert session.positions() == {NEWS: Position("e1", 6)}, "until it is answered"
     track.page = page(3, 4, 5, 6, top=6)
-    assert answered(session) == {"epoch": "e1", "offset": 3, "top": 6, "recovered": True, "missed": 3}
+    assert session.answer(NEWS) == {"epoch": "e1", "offset": 3, "top": 6, "recovered": True, "missed": 3}
+    assert session.position(NEWS) == Position("e1", 3), "with the answer, before the page"
+    session.begin(NEWS)
     assert session.catch_up(NEWS, heard.position)
     assert told(session) == [4, 5, 6, 7]
 
