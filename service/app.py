@@ -19,7 +19,7 @@ from tornado.web import Application
 
 import service
 from service import config as configuration
-from service import http_api, log
+from service import http_api, log, open_files
 from service.auth import ApiKeys, Hosts, Origins, Verifier
 from service.broker import Broker
 from service.broker_memory import MemoryBroker
@@ -33,6 +33,7 @@ from service.heartbeat import Heartbeat
 from service.http_handler import Reception
 from service.http_server import Server
 from service.hub import Hub
+from service.listener import Listener
 from service.metrics import Metrics
 from service.model import Message, NodeInfo, is_id
 from service.peer import CLOSE_S, Shared
@@ -48,6 +49,7 @@ HEADER_BYTES = 16 * 1024
 PUBLIC_BODY_BYTES = 64 * 1024  # of a request that is no handshake, and is read only to be refused
 INTERNAL_IDLE_S = 75.0  # pooled clients would run into connections that are just being closed
 BACKLOG = 4096
+SPARES = 16  # of the internal port: a health check must be answered when there are no open files left
 
 
 class App:
@@ -61,6 +63,10 @@ class App:
         self.metrics = Metrics()
         self.tasks = Tasks()
         self.hub = Hub()
+        limits = config.limits
+        self.files = open_files.share(
+            open_files.limit(), connections=limits.connections, calls=config.calls.connections
+        )
         self.started_ms = int(time.time() * 1000)
         self._verifier = Verifier(config.auth) if config.auth.mode == "jwt" else None
         self.broker = self._make_broker()
@@ -87,6 +93,7 @@ class App:
             node=self.node,
             wall=time.time,
         )
+        self.gateway.capacity = self.files.connections
         self._servers: list[Server] = []
 
     def _make_broker(self) -> Broker:
@@ -147,8 +154,10 @@ class App:
         api = self._api()
         internal = Reception(api, http_api.routes(api))
         header_s = config.server.header_timeout_s
-        self._serve(public, self._public_sockets, 4096, idle_s=header_s, body_s=header_s)
-        self._serve(internal, self._internal_sockets, 16 * 1024, idle_s=INTERNAL_IDLE_S)
+        at_door = Listener("server.port", has_room=lambda: self._public() < self.files.public and self._has_files())
+        at_api = Listener("internal.port", has_room=self._has_files, spares=SPARES)
+        self._public_server = self._serve(public, at_door, self._public_sockets, 4096, idle_s=header_s, body_s=header_s)
+        self._internal_server = self._serve(internal, at_api, self._internal_sockets, 16 * 1024, idle_s=INTERNAL_IDLE_S)
         self._register_gauges()
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         if isinstance(self.broker, MemoryBroker):
@@ -164,22 +173,33 @@ class App:
     def _serve(
         self,
         application: Application,
+        listener: Listener,
         sockets: list[socket.socket],
         chunk: int,
         *,
         idle_s: float,
         body_s: float | None = None,  # the API sets it, request by request
-    ) -> None:
+    ) -> Server:
         server = Server(
             application,
+            listener=listener,
             chunk_size=chunk,  # Tornado clears a buffer of this size for each read
             idle_connection_timeout=idle_s,
             body_timeout=body_s,
             max_header_size=HEADER_BYTES,
             max_body_size=PUBLIC_BODY_BYTES,  # the API sets its own, request by request
         )
-        server.add_sockets(sockets)
         self._servers.append(server)
+        server.add_sockets(sockets)
+        return server
+
+    def _public(self) -> int:
+        """Open sockets of the public port."""
+        return self._public_server.connections + self.metrics.open_connections
+
+    def _has_files(self) -> bool:
+        """Whether the process may open one more socket."""
+        return self._public() + self._internal_server.connections < self.files.sockets
 
     def _door(self) -> Door:
         config = self.config
@@ -288,6 +308,8 @@ class App:
     def _register_gauges(self) -> None:
         metrics, hub = self.metrics, self.hub
         metrics.gauge("tidegate_connections", "Connections on this node.", lambda: metrics.open_connections)
+        metrics.gauge("tidegate_open_files", "Open files of the process.", open_files.count)
+        metrics.gauge("tidegate_open_files_limit", "How many it may have.", open_files.limit)
         metrics.gauge("tidegate_streams", "Streams followed on this node.", lambda: len(hub.audiences))
         metrics.gauge(
             "tidegate_outbox_bytes",
@@ -344,9 +366,25 @@ def node_id(prefix: str) -> str:
     return f"{name}.{secrets.token_hex(2)}" if is_id(name) else f"n{secrets.token_hex(3)}"
 
 
+def _warn_of_few(files: open_files.Shares, config: Config) -> None:
+    wanted = config.limits.connections
+    if files.connections < wanted:
+        log.warning(
+            "connections.limited",
+            message=f"this process may open {files.limit} files, which is enough for {files.connections} connections "
+            f"and not for limits.connections, {wanted}: raise the hard limit to {files.needed} (LimitNOFILE, ulimits, "
+            "ulimit -Hn), or lower limits.connections",
+            connections=files.connections,
+            open_files_limit=files.limit,
+            open_files_needed=files.needed,
+        )
+
+
 async def serve(config: Config, node: str) -> int:
     """Runs until SIGTERM (drains) or SIGINT (closes at once); the exit code. A second signal does not wait."""
+    open_files.raise_limit()
     app = App(config, node)
+    _warn_of_few(app.files, config)
     for text in configuration.warnings(config):
         log.warning("config.unsafe", message=text)
     await app.start()

@@ -29,6 +29,7 @@ from service.auth import Grant, Hosts, Origins, Verifier, unrestricted
 from service.errors import (
     BadRequest,
     Draining,
+    Full,
     Internal,
     MethodNotAllowed,
     NotFound,
@@ -173,8 +174,11 @@ class Connection(WebSocketHandler):
             headers["WWW-Authenticate"] = "Bearer"
         if isinstance(error, MethodNotAllowed):
             headers["Allow"] = "GET"
-        connection = self.request.connection
-        assert connection is not None
+        connection = cast(HTTP1Connection, self.request.connection)
+        if isinstance(error, Full | Draining):
+            # A full node cannot afford to keep those that it refuses; there is no public way (Tornado 6.6).
+            connection._disconnect_on_finish = True
+            headers["Connection"] = "close"
         line = httputil.ResponseStartLine("HTTP/1.1", error.status, responses[error.status])
         connection.write_headers(line, headers, b"" if self.request.method == "HEAD" else error.body)
         connection.finish()

@@ -83,6 +83,7 @@ class Gateway:
         self._wall = wall
         self.node = node
         self.draining = False
+        self.capacity = config.limits.connections  # connections of this node
         self.ready = False
         self.lag_ms: float | None = None
         self.paused = 0  # how often a connection had so many commands in flight that reading stopped
@@ -128,8 +129,8 @@ class Gateway:
         limits = self._config.limits
         if self.draining:
             raise Draining("this node is stopping")
-        if self._hub.connections >= limits.connections:
-            raise Full(f"this node has {limits.connections} connections")
+        if self._hub.connections >= self.capacity:
+            raise Full(f"this node has {self.capacity} connections")
         if len(self._hub.clients.get(asked.client, ())) >= limits.connections_per_client:
             raise TooManyConnections(f"a client may have {limits.connections_per_client} connections")
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -24,6 +26,8 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+
+from service.listener import Listener
 
 # Field lines of RFC 9112, 5, without what is obsolete: folding, ends of lines without CR, bytes above 127. Possessive,
 # so that a block that does not match costs no more than one that does.
@@ -48,9 +52,11 @@ class Request(HTTPServerRequest):
 
 
 class Server(HTTPServer):
-    """Serves as Tornado's does. ``idle_connection_timeout``: seconds until a request's headers must be there."""
+    """Serves as Tornado's does. ``idle_connection_timeout``: seconds until a request's headers must be there;
+    ``listener``: who accepts."""
 
     def initialize(self, *args: Any, **options: Any) -> None:
+        self._listener: Listener = options.pop("listener")
         super().initialize(*args, **options)
         assert self.conn_params.header_timeout is not None
         self._idle_s: float = self.conn_params.header_timeout
@@ -58,6 +64,16 @@ class Server(HTTPServer):
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[object, float] = {}  # connection -> until when it may wait; the oldest first
         self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open, without those that were handed over."""
+        return len(self._connections)
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        for sock in sockets:
+            self._sockets[sock.fileno()] = sock
+            self._handlers[sock.fileno()] = self._listener.add(sock, self._handle_connection)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         connection = cast(HTTP1Connection, request_conn)
