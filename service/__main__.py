@@ -50,7 +50,16 @@ def main() -> int:
             return _report(args, exc)
         print(exc, file=sys.stderr)
         return 1
-    return int(args.run(args, config))
+    try:
+        code = int(args.run(args, config))
+        if sys.stdout is not None:  # closed by who started us
+            sys.stdout.flush()
+    except OSError as exc:  # its reader has gone, as head(1) does, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it ends
+        if not isinstance(exc, BrokenPipeError):
+            print(f"cannot write the answer: {exc}", file=sys.stderr)
+        return 1
+    return code
 
 
 def _serve(args: argparse.Namespace, config: Config) -> int:
@@ -60,7 +69,7 @@ def _serve(args: argparse.Namespace, config: Config) -> int:
         return uvloop.run(app.serve(config, node))
     except (OSError, ValueError, BrokerDown) as exc:
         log.error("service.failed", error=f"{type(exc).__name__}: {exc}")
-        print(f"cannot start: {exc}", file=sys.stderr)
+        log.say(f"cannot start: {exc}", to=log.STDERR)
         return 1
 
 

@@ -310,6 +310,7 @@ class App:
         metrics.gauge("tidegate_connections", "Connections on this node.", lambda: metrics.open_connections)
         metrics.gauge("tidegate_open_files", "Open files of the process.", open_files.count)
         metrics.gauge("tidegate_open_files_limit", "How many it may have.", open_files.limit)
+        metrics.count("tidegate_log_dropped_lines", "Lines of the log that could not be written.", log.dropped)
         metrics.gauge("tidegate_streams", "Streams followed on this node.", lambda: len(hub.audiences))
         metrics.gauge(
             "tidegate_outbox_bytes",
@@ -400,10 +401,9 @@ async def serve(config: Config, node: str) -> int:
         settings=configuration.effective(config),
     )
     console = f"http://{config.internal.address}:{app.internal_port}/"
-    print(f"Tidegate {service.__version__} runs. Open {console} and push:", flush=True)
-    print(
-        f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'",
-        flush=True,
+    log.say(f"Tidegate {service.__version__} runs. Open {console} and push:")
+    log.say(
+        f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'"
     )
     gc.collect()
     gc.freeze()  # what exists now lives as long as the process: the collector need not look at it

@@ -5,6 +5,9 @@
 ``event`` is dotted past tense. A field ``error`` may be an exception. Lines of other libraries come in the same form,
 with the logger's name as ``event`` and the text as ``message``. Before ``setup`` warnings and errors are plain text.
 
+Nobody waits for a line to be written (``log_writer``). ``setup`` also takes in what Python itself would print to
+standard error; ``say`` is for words to people.
+
 Tokens, keys and payloads don't belong here. Should one come all the same: fields that are called so are masked, tokens
 in texts too, and bytes become their number.
 """
@@ -12,12 +15,17 @@ in texts too, and bytes become their number.
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
+import threading
 import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+
+from service.log_writer import Writer
 
 _MASK = "***"
 _SECRET_FIELDS = frozenset({"api_key", "api_keys", "authorization", "cookie", "key", "password", "secret", "token"})
@@ -27,6 +35,8 @@ _SECRET_TEXT = re.compile(r"""(\btoken=|\bbearer[ .])[^\s&'",;]+""", re.IGNORECA
 _DEPTH = 8  # of a field; the configuration has 4
 
 _logger = logging.getLogger("tidegate")
+STDOUT, STDERR = 1, 2
+_writers = {STDOUT: Writer(STDOUT), STDERR: Writer(STDERR)}
 
 
 def debug(event: str, /, **fields: object) -> None:
@@ -62,8 +72,10 @@ def setup(level: str, node: str = "") -> None:
     Other libraries are heard from WARNING on: below that Tornado quotes requests, and what is secret in them. Its
     access log is not heard at all: each line has the query, and so tokens.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines(node))
+    _open_standard_streams()
+    if os.path.sameopenfile(STDOUT, STDERR):
+        _writers[STDOUT] = _writers[STDERR]  # two would tear each other's lines where a pipe takes a part of one
+    handler = _Handler(JsonLines(node))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old.formatter, JsonLines)]:
         root.removeHandler(old)
@@ -71,6 +83,55 @@ def setup(level: str, node: str = "") -> None:
     _logger.setLevel(level.upper())
     root.setLevel(max(_logger.level, logging.WARNING))
     logging.getLogger("tornado.access").disabled = True
+    logging.captureWarnings(True)
+    sys.unraisablehook = lambda found: error("exception.ignored", error=found.exc_value, message=found.err_msg)
+    threading.excepthook = lambda found: error("thread.failed", error=found.exc_value)
+
+
+def say(text: str, *, to: int = STDOUT) -> None:
+    """A line of plain text on standard output or standard error. Waits for nobody, as lines of the log."""
+    _writers[to].put(text.encode(errors="backslashreplace") + b"\n")
+
+
+def dropped() -> int:
+    """How many lines of the log could not be written, and found the buffer full."""
+    return _writers[STDERR].dropped
+
+
+def _open_standard_streams() -> None:
+    """Where a standard stream is closed, the next socket would get its number, and lines of the log with it."""
+    for number in (0, STDOUT, STDERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+
+
+class _Handler(logging.Handler):
+    """Gives records to standard error's writer."""
+
+    def __init__(self, lines: JsonLines) -> None:
+        super().__init__()
+        self.setFormatter(lines)
+        self._lines = lines
+        self._writer = _writers[STDERR]
+        self._writer.report = self._report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._lines.line(record)
+        except Exception as exc:  # a library's own: its text does not go with its arguments
+            line = self._lines.line(_record(logging.ERROR, "log.failed", logger=record.name, error=exc))
+        self._writer.put(line + b"\n")
+
+    def _report(self, count: int) -> bytes:
+        return self._lines.line(_record(logging.WARNING, "log.dropped", lines=count)) + b"\n"
+
+
+def _record(level: int, event: str, **fields: object) -> logging.LogRecord:
+    record = logging.LogRecord(_logger.name, level, "", 0, event, None, None)
+    record.fields = fields
+    return record
 
 
 class JsonLines(logging.Formatter):
@@ -81,6 +142,10 @@ class JsonLines(logging.Formatter):
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
+        return self.line(record).decode()
+
+    def line(self, record: logging.LogRecord) -> bytes:
+        """Without its end."""
         line: dict[str, object] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
@@ -94,7 +159,7 @@ class JsonLines(logging.Formatter):
             line["error"] = record.exc_info[1]
             if record.levelno >= logging.ERROR:
                 line["trace"] = "".join(traceback.format_exception(record.exc_info[1])).splitlines()
-        return msgspec.json.encode(_guarded(line)).decode()
+        return msgspec.json.encode(_guarded(line))
 
 
 def _guarded(value: Any, name: str = "", depth: int = 0) -> Any:

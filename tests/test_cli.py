@@ -294,3 +294,20 @@ def test_each_command_has_help(
     with pytest.raises(SystemExit, match=r"^0$"):
         main()
     assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("stdout", "said"), [("/dev/full", "cannot write the answer"), ("gone", "")])
+async def test_an_answer_that_cannot_be_written_is_a_failure_without_a_traceback(
+    start_process: StartProcess, stdout: str, said: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        stdout = stdout.replace("gone", f"/proc/{os.getpid()}/fd/{writing}")
+        process = start_process("sh", "-c", 'exec "$@" >>"$0"', stdout, sys.executable, "-m", "service", "check")
+        assert await process.ended() == 1
+    finally:
+        os.close(writing)
+    assert said in process.stderr
+    assert "Traceback" not in process.stderr
+    assert "ignored" not in process.stderr
