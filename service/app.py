@@ -154,7 +154,11 @@ class App:
         api = self._api()
         internal = Reception(api, http_api.routes(api))
         header_s = config.server.header_timeout_s
-        at_door = Listener("server.port", has_room=lambda: self._public() < self.files.public and self._has_files())
+        at_door = Listener(
+            "server.port",
+            has_room=lambda: self._public() < self.files.public and self._has_files(),
+            unsent_bytes=config.server.unsent_bytes,
+        )
         at_api = Listener("internal.port", has_room=self._has_files, spares=SPARES)
         self._public_server = self._serve(public, at_door, self._public_sockets, 4096, idle_s=header_s, body_s=header_s)
         self._internal_server = self._serve(internal, at_api, self._internal_sockets, 16 * 1024, idle_s=INTERNAL_IDLE_S)

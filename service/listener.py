@@ -42,11 +42,13 @@ _OF_ONE = (
 
 class Listener:
     """The sockets of one port. ``name`` is its key in the configuration; ``has_room``: whether one more connection may
-    be open; ``spares``: how many files it keeps for the time when there are none."""
+    be open; ``spares``: how many files it keeps for the time when there are none; ``unsent_bytes``: how much the kernel
+    may hold that it cannot send yet, of each connection (0: as much as it likes)."""
 
-    def __init__(self, name: str, *, has_room: Callable[[], bool], spares: int = 0) -> None:
+    def __init__(self, name: str, *, has_room: Callable[[], bool], spares: int = 0, unsent_bytes: int = 0) -> None:
         self._name = name
         self._has_room = has_room
+        self._unsent_bytes = unsent_bytes
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[socket.socket, Callable[[socket.socket, Any], None]] = {}
         self._paused: asyncio.TimerHandle | None = None
@@ -61,6 +63,8 @@ class Listener:
     def add(self, sock: socket.socket, on_connection: Callable[[socket.socket, Any], None]) -> Callable[[], None]:
         """Calls ``on_connection`` with each connection and its address. What comes back ends that; the socket is the
         caller's."""
+        if self._unsent_bytes:
+            on_connection = self._bound(sock, on_connection)
         self._sockets[sock] = on_connection
         if self._paused is None:
             self._loop.add_reader(sock.fileno(), self._accept, sock)
@@ -72,6 +76,20 @@ class Listener:
                 self._end()
 
         return remove
+
+    def _bound(
+        self, sock: socket.socket, on_connection: Callable[[socket.socket, Any], None]
+    ) -> Callable[[socket.socket, Any], None]:
+        """What the kernel holds for a slow peer nobody sees, and all later words wait behind it, pings too."""
+        if sock.family in (socket.AF_INET, socket.AF_INET6):  # connections inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._unsent_bytes)
+            return on_connection
+
+        def bound(connection: socket.socket, address: Any) -> None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._unsent_bytes)
+            on_connection(connection, address)
+
+        return bound
 
     def _end(self) -> None:
         for timer in (self._paused, self._refilling):

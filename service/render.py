@@ -213,8 +213,10 @@ def _log(edge: Edge) -> str:
 
 
 def _listen(edge: Edge) -> str:
+    # What the kernel holds for a slow client, the service cannot see, and its pings wait behind it.
+    sndbuf = f" sndbuf={edge.sndbuf_bytes}" if edge.sndbuf_bytes else ""
     tls = f"""
-listen {_bracketed(edge.address)}:{edge.tls_port} ssl default_server backlog={BACKLOG};
+listen {_bracketed(edge.address)}:{edge.tls_port} ssl default_server backlog={BACKLOG}{sndbuf};
 ssl_certificate {edge.tls_dir}/fullchain.pem;
 ssl_certificate_key {edge.tls_dir}/privkey.pem;
 ssl_protocols TLSv1.2 TLSv1.3;
@@ -225,7 +227,7 @@ ssl_session_timeout 1d;
 ssl_session_tickets off;
 """
     return f"""
-listen {_bracketed(edge.address)}:{edge.port} default_server backlog={BACKLOG};
+listen {_bracketed(edge.address)}:{edge.port} default_server backlog={BACKLOG}{sndbuf};
 {tls if edge.tls_port else ""}
 limit_conn tidegate_connections {edge.connections_per_address};
 limit_req zone=tidegate_handshakes burst={edge.handshakes_burst} nodelay;

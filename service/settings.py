@@ -92,6 +92,15 @@ class Server(Section, frozen=True):
     header_timeout_s: Annotated[
         float, Meta(ge=0.01, le=300, description="Seconds within which a request's headers must have arrived.")
     ] = 10
+    unsent_bytes: Annotated[
+        # Below a page of history a replay would wait for the loop at each write.
+        int,
+        Meta(
+            ge=0,
+            le=16_777_216,
+            description="Bytes of a connection that the kernel may hold unsent; 0: as many as it likes.",
+        ),
+    ] = 131072
     drain_s: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds over which a stop spreads the closing of its connections.")
     ] = 20
@@ -376,6 +385,14 @@ class Edge(Section, frozen=True):
     send_timeout_s: Annotated[
         int, Meta(ge=1, le=86400, description="Seconds without progress of a write after which the edge cuts.")
     ] = 90
+    sndbuf_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16_777_216,
+            description="Bytes of a connection that the kernel may hold for the client; 0: as many as it likes.",
+        ),
+    ] = 131072
     connect_timeout_s: Annotated[
         int, Meta(ge=1, le=75, description="Seconds to wait for a node before another is tried.")
     ] = 3

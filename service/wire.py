@@ -187,7 +187,8 @@ class Wire(Outbox):
     def start(self, peer: Peer, early: bytes = b"") -> None:
         """Begins to read; ``early`` are bytes that arrived together with the handshake."""
         self.peer = peer
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # a Unix socket never waits to send
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(self._fd, self._on_readable)
         if self.frames:
             self.wake()

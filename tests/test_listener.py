@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,3 +111,25 @@ async def test_who_is_stopped_in_a_pause_stays_stopped(stands: list[Stand], expe
     await eventually(lambda: other.accepted)  # as long as a pause
     assert stand.sock.attempts == 1
     stand.remove = lambda: None
+
+
+async def test_what_the_kernel_may_hold_unsent_is_bounded_on_tcp_and_on_unix_sockets(
+    stands: list[Stand], tmp_path: Path
+) -> None:
+    stands.append(stand := Stand(unsent_bytes=100_000))
+    await stand.come()
+    (connection,) = await eventually(lambda: stand.accepted)
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 100_000
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        listening.setblocking(False)
+        accepted: list[socket.socket] = []
+        remove = stand.listener.add(listening, lambda connection, address: accepted.append(connection))
+        _, writer = await asyncio.open_unix_connection(path)
+        (connection,) = await eventually(lambda: accepted)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 200_000  # the kernel doubles it
+        remove()
+        writer.close()
+        connection.close()

@@ -4,10 +4,15 @@ anything."""
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import struct
+from typing import cast
 
 from service.app import App
 from service.model import Position, Publication, encode_cursor
 from service.session import PAGE_BYTES, Session
+from service.wire import Wire
 from tests.peer import Peer
 from tests.service_fixture import running
 from tests.support import Logs, eventually, scaled
@@ -69,6 +74,21 @@ async def test_live_messages_of_other_streams_do_not_wait_for_a_long_replay() ->
             await push(app, 1, 1, "group:news")
             await alice.until(lambda event: event.get("stream") == "group:news")
             assert alice.seen[-2]["offset"] < 200, "it came behind the replay"
+
+
+async def test_the_kernel_holds_little_that_it_cannot_send_and_pings_wait_behind_no_more() -> None:
+    async with running() as app, Peer(app.public_port, client="witness"):
+        await flood(app, "client:alice", 200, 64 * KIB)
+        async with Peer(app.public_port, client="alice", cursor=cursor(app, "client:alice", 0)) as alice:
+            alice.reading.clear()
+            wire = cast(Wire, session(app, "alice").wire)
+            await eventually(lambda: wire.stalled_since)
+            assert unsent(wire._sock) <= 128 * KIB + PAGE_BYTES
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes that the kernel has taken and not sent yet (SIOCOUTQNSD, linux/sockios.h)."""
+    return struct.unpack("i", fcntl.ioctl(sock, 0x894B, b"\0\0\0\0"))[0]
 
 
 async def test_a_reader_that_takes_nothing_is_closed_with_4008_and_the_others_notice_nothing() -> None:
