@@ -86,6 +86,7 @@ class Gateway:
         self.capacity = config.limits.connections  # connections of this node
         self.ready = False
         self.lag_ms: float | None = None
+        self.trouble = "not tried yet"  # why it is not ready
         self.paused = 0  # how often a connection had so many commands in flight that reading stopped
         self.on_delivered: Callable[[Message], None] = lambda message: None
 
@@ -412,6 +413,8 @@ class Gateway:
             if self.ready:
                 log.warning("broker.lost", error=str(exc))
             self.ready = False
+            self.lag_ms = None
+            self.trouble = str(exc)
         else:
             if not self.ready:
                 log.info("broker.ready", lag_ms=round(self.lag_ms, 3))

@@ -255,9 +255,12 @@ async def _healthz(handler: Handler) -> Answer:
 
 async def _readyz(handler: Handler) -> Answer:
     api = handler.api
-    ready = api.ready()
-    status = "ready" if ready else "draining" if api.gateway.draining else "not_ready"
-    return _answer({"status": status, "lag_ms": api.gateway.lag_ms}, 200 if ready else 503)
+    gateway = api.gateway
+    if api.ready():
+        return _answer({"status": "ready", "lag_ms": gateway.lag_ms})
+    if gateway.draining:
+        return _answer({"status": "draining", "reason": "this node is stopping", "lag_ms": None}, 503)
+    return _answer({"status": "not_ready", "reason": gateway.trouble, "lag_ms": None}, 503)
 
 
 async def _console_settings(handler: Handler) -> Answer:

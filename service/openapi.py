@@ -264,7 +264,12 @@ def _schemas(config: Config) -> Schema:
         ),
         "Alive": _object({"status": {"const": "alive"}}),
         "Ready": _object(
-            {"status": {"enum": ["ready", "not_ready", "draining"]}, "lag_ms": {"type": ["number", "null"]}}
+            {
+                "status": {"enum": ["ready", "not_ready", "draining"]},
+                "reason": text,
+                "lag_ms": {"type": ["number", "null"]},
+            },
+            ["reason"],
         ),
         "Console": _object(
             {

@@ -216,12 +216,14 @@ async def test_a_node_is_ready_while_its_broker_is_and_until_it_drains() -> None
     async with node() as n:
         answer = await n.call("GET", "/readyz")
         assert (answer.status, answer.json["status"]) == (200, "ready")
-        n.app.gateway.ready = False
+        assert "reason" not in answer.json
+        n.app.gateway.ready, n.app.gateway.trouble = False, "no answer from Redis"
         answer = await n.call("GET", "/readyz")
-        assert (answer.status, answer.json["status"]) == (503, "not_ready")
+        assert answer.status == 503
+        assert answer.json == {"status": "not_ready", "reason": "no answer from Redis", "lag_ms": None}
         n.app.gateway.ready = n.app.gateway.draining = True
         answer = await n.call("GET", "/readyz")
-        assert (answer.status, answer.json["status"]) == (503, "draining")
+        assert (answer.status, answer.json["status"], answer.json["lag_ms"]) == (503, "draining", None)
         assert (await n.call("GET", "/healthz")).json == {"status": "alive"}
 
 
