@@ -11,7 +11,7 @@ import msgspec
 import uvloop
 
 import service
-from service import app, cli, log, nginx_check, render
+from service import app, cli, log, nginx_check, render, signals
 from service import config as configuration
 from service.errors import BrokerDown
 from service.settings import Config
@@ -63,6 +63,7 @@ def main() -> int:
 
 
 def _serve(args: argparse.Namespace, config: Config) -> int:
+    signals.ignore()
     node = app.node_id(config.server.node)
     log.setup(config.log.level, node)
     try:
@@ -71,6 +72,8 @@ def _serve(args: argparse.Namespace, config: Config) -> int:
         log.error("service.failed", error=f"{type(exc).__name__}: {exc}")
         log.say(f"cannot start: {exc}", to=log.STDERR)
         return 1
+    finally:
+        signals.ignore_all()
 
 
 def _check(args: argparse.Namespace, config: Config) -> int:

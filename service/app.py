@@ -7,19 +7,18 @@ import gc
 import itertools
 import platform
 import secrets
-import signal
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import service
 from service import config as configuration
-from service import http_api, log, open_files
+from service import http_api, log, open_files, signals
+from service.addresses import bind, names, url_host
 from service.auth import ApiKeys, Hosts, Origins, Verifier
 from service.broker import Broker
 from service.broker_memory import MemoryBroker
@@ -49,6 +48,7 @@ HEADER_BYTES = 16 * 1024
 PUBLIC_BODY_BYTES = 64 * 1024  # of a request that is no handshake, and is read only to be refused
 INTERNAL_IDLE_S = 75.0  # pooled clients would run into connections that are just being closed
 BACKLOG = 4096
+API_BACKLOG = 128
 SPARES = 16  # of the internal port: a health check must be answered when there are no open files left
 
 
@@ -168,9 +168,14 @@ class App:
             self.tasks.spawn(self._every(SWEEP_S, self._sweep), "sweep")
 
     def _bind(self) -> None:
-        config = self.config
-        self._public_sockets = bind_sockets(config.server.port, config.server.address, backlog=BACKLOG)
-        self._internal_sockets = bind_sockets(config.internal.port, config.internal.address)
+        server, internal = self.config.server, self.config.internal
+        self._public_sockets = bind("server.port", server.address, server.port, BACKLOG)
+        try:
+            self._internal_sockets = bind("internal.port", internal.address, internal.port, API_BACKLOG)
+        except BaseException:
+            for sock in self._public_sockets:
+                sock.close()
+            raise
         self.public_port: int = self._public_sockets[0].getsockname()[1]
         self.internal_port: int = self._internal_sockets[0].getsockname()[1]
 
@@ -207,12 +212,13 @@ class App:
 
     def _door(self) -> Door:
         config = self.config
-        console = [f"http://{host}:{self.internal_port}" for host in config.internal.hosts]
+        hosts = names(config.internal.hosts, config.internal.address)
+        console = [f"http://{host}:{self.internal_port}" for host in hosts]
         return Door(
             path=config.server.path,
             gateway=self.gateway,
             metrics=self.metrics,
-            hosts=Hosts(config.server.hosts),
+            hosts=Hosts(names(config.server.hosts, config.server.address), "server.hosts"),
             origins=Origins(config.origins, console),
             verifier=self._verifier,
             turn=self.turn,
@@ -237,7 +243,7 @@ class App:
             gateway=self.gateway,
             config=config,
             keys=ApiKeys(config.internal.api_keys),
-            hosts=Hosts(config.internal.hosts),
+            hosts=Hosts(names(config.internal.hosts, config.internal.address), "internal.hosts"),
             metrics=self.metrics,
             ready=lambda: self.gateway.ready and not self.gateway.draining,
             public_port=self.public_port,
@@ -386,36 +392,49 @@ def _warn_of_few(files: open_files.Shares, config: Config) -> None:
 
 
 async def serve(config: Config, node: str) -> int:
-    """Runs until SIGTERM (drains) or SIGINT (closes at once); the exit code. A second signal does not wait."""
+    """Runs until a signal ends it (signals.py); the exit code."""
+    asked = signals.listen(config.server.drain_s)
     open_files.raise_limit()
     app = App(config, node)
     _warn_of_few(app.files, config)
     for text in configuration.warnings(config):
         log.warning("config.unsafe", message=text)
-    await app.start()
-    stopping: asyncio.Queue[float] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.put_nowait, config.server.drain_s)
-    loop.add_signal_handler(signal.SIGINT, stopping.put_nowait, 0.0)
+    if await _unless_asked(app.start(), asked) is None:
+        _say_where(app)
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
+        await _unless_asked(app.drain(await asked.get()), asked)
+        await app.stop()
+    log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
+    return 0
+
+
+async def _unless_asked(work: Coroutine[Any, Any, None], asked: asyncio.Queue[float]) -> float | None:
+    """None when ``work`` is done. Should somebody ask for the end first, it is cancelled; over how many seconds."""
+    working = asyncio.ensure_future(work)  # noqa: TID251 - held here, awaited below
+    asking = asyncio.ensure_future(asked.get())  # noqa: TID251
+    await asyncio.wait({working, asking}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        working.cancel()
+        await asyncio.wait({working})
+        return asking.result()
+    asking.cancel()
+    await working
+    return None
+
+
+def _say_where(app: App) -> None:
+    config = app.config
+    websocket = f"{url_host(config.server.hosts, config.server.address)}:{app.public_port}"
+    console = f"http://{url_host(config.internal.hosts, config.internal.address)}:{app.internal_port}/"
     log.info(
         "service.started",
         version=service.__version__,
-        websocket=f"ws://{config.server.address}:{app.public_port}{config.server.path}",
-        console=f"http://{config.internal.address}:{app.internal_port}/",
+        websocket=f"ws://{websocket}{config.server.path}",
+        console=console,
         settings=configuration.effective(config),
     )
-    console = f"http://{config.internal.address}:{app.internal_port}/"
     log.say(f"Tidegate {service.__version__} runs. Open {console} and push:")
     log.say(
         f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'"
     )
-    gc.collect()
-    gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
-    drain = asyncio.ensure_future(app.drain(await stopping.get()))  # noqa: TID251 - held here, awaited below
-    hurry = asyncio.ensure_future(stopping.get())  # noqa: TID251
-    await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
-    drain.cancel()
-    hurry.cancel()
-    await app.stop()
-    log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
-    return 0

@@ -412,10 +412,11 @@ def _split_host(text: str) -> tuple[str, int | None]:
 
 
 class Hosts:
-    """The host names that requests may name (against DNS rebinding)."""
+    """The host names that requests may name (against DNS rebinding). ``key`` is where they are configured."""
 
-    def __init__(self, hosts: Iterable[str]) -> None:
+    def __init__(self, hosts: Iterable[str], key: str = "the configuration") -> None:
         """Raises ValueError for what is no host name."""
+        self._key = key
         self._allowed = {_split_host(name)[0] for name in hosts}
 
     def check(self, host: str | None) -> None:
@@ -426,7 +427,16 @@ class Hosts:
         except ValueError:
             raise BadRequest("the request names no host, or a malformed one") from None
         if name not in self._allowed:
-            raise HostNotAllowed("the request names a host that is not allowed here")
+            raise HostNotAllowed(f"the request names a host that is not allowed here: {self._key} lists those that are")
+
+    @staticmethod
+    def is_address(host: str) -> bool:
+        """Whether this Host header names an IP address. A page whose own name is made to point here cannot send it."""
+        try:
+            ipaddress.ip_address(_split_host(host)[0].strip("[]"))
+        except ValueError:
+            return False
+        return True
 
 
 _Origin: TypeAlias = tuple[str, str, int | None]  # scheme, host, port

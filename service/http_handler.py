@@ -34,6 +34,7 @@ from service import log
 from service.auth import ApiKeys, Hosts, Origins
 from service.errors import (
     BadRequest,
+    HostNotAllowed,
     Internal,
     MethodNotAllowed,
     NotFound,
@@ -51,6 +52,8 @@ from service.model import is_id
 from service.settings import Config
 
 _T = TypeVar("_T")
+
+PROBES = ("/healthz", "/readyz", "/metrics")
 
 _JSON = "application/json"
 _SAME_HOST = Origins(())
@@ -210,7 +213,7 @@ class Handler(RequestHandler):
         """Raises Refused for all that can be known without the body."""
         request = self.request
         headers = request.headers
-        self.api.hosts.check(headers.get("Host"))
+        self._check_host(headers.get("Host"))
         if request.path.startswith("/api/"):
             self._check_origin()
         if not self._uses:
@@ -230,6 +233,20 @@ class Handler(RequestHandler):
                 self._check_type()
         if self._length > self.api.config.limits.body_bytes:
             raise self._too_large()
+
+    def _check_host(self, host: str | None) -> None:
+        """Raises HostNotAllowed or BadRequest."""
+        try:
+            self.api.hosts.check(host)
+        except HostNotAllowed as exc:
+            if self.request.path not in PROBES:
+                raise
+            if not self.api.config.internal.probes_by_address:
+                raise HostNotAllowed(
+                    f"{exc.message}; for probes by a pod's address: internal.probes_by_address"
+                ) from exc
+            if not Hosts.is_address(host or ""):
+                raise
 
     def _check_origin(self) -> None:
         """Raises OriginNotAllowed for the pages of others. Where there is no key, this is what keeps them out."""

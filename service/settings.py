@@ -86,9 +86,9 @@ class Server(Section, frozen=True):
             extra={"allowed": 'a path that begins and ends with "/"'},
         ),
     ] = "/ws-notifications/"
-    hosts: Annotated[list[Host], Meta(min_length=1, description="Host names that requests may name.")] = msgspec.field(
-        default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"]
-    )
+    hosts: Annotated[
+        list[Host], Meta(min_length=1, description="Host names that requests may name, beside the address itself.")
+    ] = msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
     header_timeout_s: Annotated[
         float, Meta(ge=0.01, le=300, description="Seconds within which a request's headers must have arrived.")
     ] = 10
@@ -119,10 +119,14 @@ class Internal(Section, frozen=True):
 
     address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8001
-    hosts: Annotated[list[Host], Meta(min_length=1, description="Host names that requests may name.")] = msgspec.field(
-        default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"]
-    )
+    hosts: Annotated[
+        list[Host], Meta(min_length=1, description="Host names that requests may name, beside the address itself.")
+    ] = msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
     api_keys: Annotated[list[ApiKey], Meta(description="Keys of applications, any of which opens the API.")] = []
+    probes_by_address: Annotated[
+        bool,
+        Meta(description="Answer /healthz, /readyz and /metrics also where Host is an IP address, such as a pod's."),
+    ] = False
     keyless_anywhere: Annotated[
         bool, Meta(description="Allow an address beyond loopback without a key: whoever reaches the port may push.")
     ] = False

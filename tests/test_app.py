@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ class Node:
 
     def __init__(self, start_process: Start, **environment: str) -> None:
         self.port = int(environment.pop("TIDEGATE_SERVER__PORT", 0)) or free_port()
-        self.internal = free_port()
+        self.internal = int(environment.pop("TIDEGATE_INTERNAL__PORT", 0)) or free_port()
         self.process = start_process(
             ROOT / ".venv/bin/python",
             "-m",
@@ -110,6 +111,54 @@ async def test_sigint_closes_everybody_at_once_with_1012(start_process: Start) -
     assert await node.process.ended(5) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+async def test_signals_that_mean_nothing_are_ignored_with_a_line_and_do_not_stop_a_drain(
+    start_process: Start, number: signal.Signals
+) -> None:
+    node = await Node(start_process, TIDEGATE_SERVER__DRAIN_S="0.5").started()
+    async with Peer(node.port, client="alice") as alice, Peer(node.port, client="bob") as bob:
+        await alice.event()
+        await bob.event()
+        node.process.signal(number)
+        (line,) = await eventually(lambda: node.logged("signal.ignored"))
+        assert (line["level"], line["signal"]) == ("info", number.name)
+        assert (await node.get("/readyz"))[0] == 200
+        node.process.signal(signal.SIGTERM)
+        await eventually(lambda: node.logged("drain.started"))
+        node.process.signal(number)
+        assert [await alice.ended(), await bob.ended()] == [1012, 1012]
+    assert await node.process.ended() == 0
+    assert len(node.logged("signal.ignored")) == 2
+
+
+async def test_sigquit_drains_as_sigterm_does(start_process: Start) -> None:
+    node = await Node(start_process, TIDEGATE_SERVER__DRAIN_S="0").started()
+    async with Peer(node.port, client="alice") as alice:
+        await alice.event()
+        node.process.signal(signal.SIGQUIT)
+        assert await alice.ended() == 1012
+    assert await node.process.ended() == 0
+    assert node.logged("service.stopped")
+
+
+async def test_a_node_that_has_not_started_yet_can_be_stopped(start_process: Start) -> None:
+    silent: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: silent.append(writer), "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    node = Node(start_process, TIDEGATE_BROKER__KIND="redis", TIDEGATE_BROKER__URL=url)
+    await eventually(lambda: silent, 15)
+    begun_s = time.monotonic()
+    node.process.signal(signal.SIGHUP)
+    node.process.signal(signal.SIGTERM)
+    assert await node.process.ended() == 0
+    assert time.monotonic() - begun_s < scaled(2.5)
+    assert node.logged("service.stopped")
+    assert not node.logged("service.started")
+    for writer in silent:
+        writer.close()
+    server.close()
+
+
 async def test_a_second_signal_does_not_wait_for_the_drain(start_process: Start) -> None:
     node = await Node(start_process, TIDEGATE_SERVER__DRAIN_S="60").started()
     async with Peer(node.port, client="a") as a, Peer(node.port, client="b") as b:
@@ -136,13 +185,33 @@ async def test_what_cannot_be_used_is_refused_with_the_reason_and_exit_code_1(st
     assert "Traceback" not in node.process.stderr
 
 
-async def test_a_taken_port_is_said_in_words(start_process: Start) -> None:
-    first = await Node(start_process).started()
-    second = Node(start_process, TIDEGATE_SERVER__PORT=str(first.port))
-    assert await second.process.ended() == 1
-    assert "cannot start" in second.process.stderr
-    assert "Traceback" not in second.process.stderr
-    assert "Unclosed" not in second.process.stderr
+@pytest.mark.parametrize("key", ["server.port", "internal.port"])
+async def test_a_taken_port_is_said_in_words_with_its_key(start_process: Start, key: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        name = "TIDEGATE_" + key.upper().replace(".", "__")
+        node = Node(start_process, **{name: str(port)})
+        assert await node.process.ended() == 1
+    assert f"cannot start: {key}: cannot listen on 127.0.0.1:{port}: address already in use" in node.process.stderr
+    assert "Traceback" not in node.process.stderr
+    assert "Unclosed" not in node.process.stderr
+
+
+@pytest.mark.parametrize(("address", "shown"), [("::1", "[::1]"), ("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "127.0.0.1")])
+async def test_the_url_that_is_printed_is_one_that_answers(start_process: Start, address: str, shown: str) -> None:
+    settings = {"TIDEGATE_INTERNAL__ADDRESS": address, "TIDEGATE_INTERNAL__KEYLESS_ANYWHERE": "true"}
+    node = Node(start_process, **settings)
+    line = await node.process.line("and push:")
+    url = f"http://{shown}:{node.internal}/"
+    assert f"Open {url} and push" in line
+    assert (await eventually(lambda: node.logged("service.started")))[0]["console"] == url
+    async with aiohttp.ClientSession() as http:
+        for path in ("", "healthz", "api/nodes"):
+            async with http.get(url + path) as answer:
+                assert answer.status == 200
+        if address != "0.0.0.0":
+            async with http.get(url, headers={"Host": "gateway.example"}) as answer:
+                assert answer.status == 403
 
 
 async def test_the_metrics_tell_what_happened(start_process: Start) -> None:

@@ -197,3 +197,22 @@ async def test_every_path_answers_configured_hosts_only(path: str) -> None:
     async with node() as n:
         answer = await n.call("GET", path, headers={"Host": "evil.example"})
         assert (answer.status, answer.code) == (403, "host_not_allowed")
+
+
+async def test_probes_by_address_are_answered_where_that_is_allowed_and_nothing_else_is() -> None:
+    pod = {"Host": "10.1.2.3:8001"}
+    async with node() as n:
+        refused = await n.call("GET", "/healthz", headers=pod)
+        assert (refused.status, refused.code) == (403, "host_not_allowed")
+        assert "internal.hosts" in refused.json["error"]["message"]
+        assert "internal.probes_by_address" in refused.json["error"]["message"]
+    async with node(INTERNAL__PROBES_BY_ADDRESS="true") as n:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            for host in ("10.1.2.3:8001", "10.1.2.3", "[fd00::1]:8001"):
+                assert (await n.call("GET", path, headers={"Host": host})).status == 200
+            for host in ("evil.example", "10.1.2.3.evil.example", "1", "0x0a010203"):
+                assert (await n.call("GET", path, headers={"Host": host})).status == 403
+        for path in ("/", "/api/nodes", "/console.json"):
+            answer = await n.call("GET", path, headers=pod)
+            assert (answer.status, answer.code) == (403, "host_not_allowed")
+            assert "probes" not in answer.json["error"]["message"]

@@ -1,0 +1,37 @@
+"""Addresses to listen on: the names by which a port is asked, its URL, and a refusal that says which key is meant."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from tornado.netutil import bind_sockets
+
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+def bracketed(address: str) -> str:
+    """As it stands in a URL or a Host header."""
+    return f"[{address}]" if ":" in address else address
+
+
+def names(hosts: Sequence[str], address: str) -> list[str]:
+    """The hosts that a request to ``address`` may name: those that are configured, and the address itself. It is no
+    name that others could let point here."""
+    return [*hosts, *([] if address in _ANY else [bracketed(address)])]
+
+
+def url_host(hosts: Sequence[str], address: str) -> str:
+    """The host of a URL by which somebody on this machine reaches ``address`` and is let in."""
+    host = _ANY.get(address, bracketed(address))
+    return host if host in names(hosts, address) else hosts[0]
+
+
+def bind(key: str, address: str, port: int, backlog: int) -> list[socket.socket]:
+    """Sockets that listen on all addresses of the name ``address``, or the one. ``key`` is the port's key in the
+    configuration. Raises OSError, which says in words what was wrong with which key."""
+    try:
+        return bind_sockets(port, address, backlog=backlog)
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise OSError(f"{key}: cannot listen on {bracketed(address)}:{port}: {reason[0].lower()}{reason[1:]}") from exc
