@@ -203,10 +203,17 @@ def _log(edge: Edge) -> str:
         "upstream": '"$tidegate_upstream"',
         "upstream_status": '"$tidegate_upstream_status"',
         "tls": '"$ssl_protocol"',
-        "agent": '"$http_user_agent"',
+        "agent": '"$tidegate_agent"',
     }
     text = ",".join(f'"{name}":{value}' for name, value in fields.items())
-    return f"log_format tidegate escape=json '{{{text}}}';\naccess_log {edge.access_log} tidegate;"
+    # escape=json leaves bytes above 127 as they are, and a line would be no UTF-8. Of all that is logged only this can
+    # have some: a path other than the WebSocket's is that of the refusal.
+    agent = r"""map $http_user_agent $tidegate_agent {
+    default $http_user_agent;
+    "~[^\x00-\x7f]" "(not ASCII)";
+}
+"""
+    return f"{agent}log_format tidegate escape=json '{{{text}}}';\naccess_log {edge.access_log} tidegate;"
 
 
 # server and location

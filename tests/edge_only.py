@@ -168,6 +168,23 @@ class EdgeContract(Contract):
         assert line["close_code"] in (None, 1000)
         assert "secret" not in s.edge.access_log.read_text()
 
+    async def test_the_log_is_utf_8_whatever_a_client_sends(self, s: Stand, name: str) -> None:
+        async with s.peer(name, headers={"User-Agent": "\xff\xfe bytes"}) as peer:
+            await peer.event()
+        assert (await s.edge.logged(client=name))["agent"] == "(not ASCII)"
+        async with s.peer(name + "2", headers={"User-Agent": 'a "plain" one'}) as peer:
+            await peer.event()
+        assert (await s.edge.logged(client=name + "2"))["agent"] == 'a "plain" one'
+        for target in ("/%ff%fe", f"{PATH}%ff", "/%c3%28/../x%80", "/\xff"):
+            await ask(s.port, "GET", target, {"User-Agent": "\xff"})
+        with pytest.raises(Refusal):
+            await s.peer("\udcff".encode(errors="surrogateescape").decode("latin-1"), groups="\xff").connect()
+        await ask(s.port, "\xff", "/")
+        async with s.peer(name + "3") as peer:
+            await peer.event()
+        await s.edge.logged(client=name + "3")
+        s.edge.access_log.read_bytes().decode()  # and each line is JSON, or it would not have been found
+
     async def test_it_tells_its_health_and_counts_websockets(self, s: Stand, name: str) -> None:
         assert (await ask(s.edge.internal, "GET", "/healthz")).json == {"status": "ok"}
 
