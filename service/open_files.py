@@ -7,9 +7,11 @@ is ``full``.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import resource
+import sys
 from typing import NamedTuple
 
 LEAST = 128  # below that there is no room for clients beside the process's own
@@ -49,18 +51,16 @@ def share(limit: int, *, connections: int, calls: int) -> Shares:
 
 def limit() -> int:
     """How many this process may have now: the soft limit."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_limit() -> int:
     """Raises the soft limit to the hard one, which every process may do; the limit from here on."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):  # macOS says "infinity" and means less
-            return soft
-    return hard
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):  # macOS says "infinity" and means less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return limit()
 
 
 def count() -> int:
