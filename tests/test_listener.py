@@ -62,9 +62,10 @@ def stands() -> Iterator[list[Stand]]:
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EIO])
 async def test_what_cannot_be_accepted_waits_for_a_pause_and_is_told_in_one_line(
-    error: int, stands: list[Stand], expected_logs: Logs
+    error: int, stands: list[Stand], expected_logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected_logs.expect("accept.paused")
+    monkeypatch.setattr("service.listener.PAUSE_S", 0.05)
     stands.append(stand := Stand(error, failures=2))
     await stand.come()
     await eventually(lambda: stand.accepted)
