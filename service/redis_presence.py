@@ -8,6 +8,7 @@ where Redis may have lost it, and now and then so that it does not expire.
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 import msgspec
 
@@ -128,7 +129,7 @@ class Presence:
                 pass  # the next beat tries again
 
     async def _write_some(self) -> None:
-        some = list(self._unwritten.items())[:AT_ONCE]
+        some = list(islice(self._unwritten.items(), AT_ONCE))
         commands: list[tuple[Argument, ...]] = []
         for connection, info in some:
             now = self._here.get(connection)

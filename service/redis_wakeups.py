@@ -38,7 +38,7 @@ class Wakeups:
         self._pulse = life.keys.pulse_channel.encode()
         self._pulse_s = 0.0
         self._channels = {self._pulse}
-        self._confirmed: set[bytes] = set()  # on the present line
+        self._unconfirmed: set[bytes] = set()  # of the channels that the present line began with
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
         self._line: Line | None = None
 
@@ -61,7 +61,7 @@ class Wakeups:
 
     def remove(self, channel: bytes) -> None:
         self._channels.discard(channel)
-        self._confirmed.discard(channel)
+        self._unconfirmed.discard(channel)
         if self._line is not None:
             self._line.send("UNSUBSCRIBE", channel)
 
@@ -86,14 +86,17 @@ class Wakeups:
         incarnation = self._life.incarnation
         line = Line(await self._address.connect(timing.operation_s))
         self._line = line
-        self._confirmed.clear()
+        self._unconfirmed = set(self._channels)
         self.made += 1
         line.on_reply = self._replied
         channels = list(self._channels)
         for start in range(0, len(channels), CHANNELS_AT_ONCE):
-            line.send("SUBSCRIBE", *channels[start : start + CHANNELS_AT_ONCE])
+            some = [channel for channel in channels[start : start + CHANNELS_AT_ONCE] if channel in self._channels]
+            if some:
+                line.send("SUBSCRIBE", *some)
+                await asyncio.sleep(0)  # there may be very many
         deadline_s = asyncio.get_running_loop().time() + timing.operation_s
-        while not self._confirmed.issuperset(self._channels.intersection(channels)):
+        while self._unconfirmed:
             if line.error is not None:
                 raise BrokerDown(line.error)
             if asyncio.get_running_loop().time() > deadline_s:
@@ -126,7 +129,7 @@ class Wakeups:
                 self.heard += 1
                 self.on_wakeup(channel, payload)
         elif kind == b"subscribe":
-            self._confirmed.add(channel)
+            self._unconfirmed.discard(channel)
             waiting = self._waiting.get(channel)
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
