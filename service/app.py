@@ -332,7 +332,7 @@ class App:
         )
         if isinstance(self.broker, MemoryBroker):
             broker = self.broker
-            metrics.gauge("tidegate_journal_bytes", "What all journals cost in memory.", lambda: broker.journal_bytes)
+            metrics.gauge("tidegate_journal_bytes", "What the broker keeps in memory.", lambda: broker.journal_bytes)
             metrics.count("tidegate_journal_forgotten", "Messages given up for their size.", lambda: broker.forgotten)
         if isinstance(self.broker, RedisBroker):
             wakeups, streams = self.broker.wakeups, self.broker.streams

@@ -9,7 +9,11 @@ What a receiver may rely on, for each stream between ``subscribe`` and ``unsubsc
   and without a repeat. A hole that the broker finds it repairs from the journal first.
 * What cannot be repaired is announced by ``on_gap`` (the stream goes on after ``gap.last``, or for a reset after
   the offset that ``on_gap`` names).
-* Both are plain calls on the loop's thread, never during ``subscribe`` itself.
+* A stream that never had a message may get another epoch, without loss: ``on_moved`` says so.
+* All are plain calls on the loop's thread, never during ``subscribe`` itself.
+
+A subscription stores nothing. A stream without a message is at offset 0 of a common epoch, which its first push takes
+over (docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -67,6 +71,9 @@ class Receiver(Protocol):
     def on_gap(self, gap: Gap, position: Position) -> None:
         """``position``: where the stream goes on; the next message follows it."""
 
+    def on_moved(self, stream: str, position: Position) -> None:
+        """Nothing was said of the stream yet and nothing was lost; its offset 0 is ``position`` from now on."""
+
     def on_order(self, order: Order) -> None: ...
 
 
@@ -88,8 +95,8 @@ class Broker(Protocol):
     # Streams
     async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:
         """Journals each in order; one answer each. An answer is a position, or why not: ``KeyReused``,
-        ``BrokerDown`` (may have been accepted), ``NotTried``, or ``Internal`` (what is stored of this stream is
-        spoilt). Never raises any of them itself."""
+        ``BrokerDown`` (may have been accepted, or there is no room for its key), ``NotTried``, or ``Internal`` (what is
+        stored of this stream is spoilt). Never raises any of them itself."""
 
     async def subscribe(self, stream: str) -> Position:
         """Returns once confirmed, with the position after which ``on_message`` will come.
@@ -98,11 +105,12 @@ class Broker(Protocol):
     async def unsubscribe(self, stream: str) -> None: ...
 
     async def top(self, stream: str) -> Position:
-        """The newest position; creates the stream if need be."""
+        """The newest position."""
 
     async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
         """What follows ``since`` (None: from the oldest kept), oldest first, at most ``messages`` and about
-        ``size`` bytes of data, but at least one message if there is one."""
+        ``size`` bytes of data, but at least one message if there is one. Where ``since`` is the beginning of the stream
+        in an earlier common epoch, the answer starts at offset 0 of the present one without a gap."""
 
     # Presence: eventually true; a killed node's connections vanish by themselves
     async def attend(self, info: ConnectionInfo) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from service.broker import Claim, Close, Membership, Order, Receiver, RetentionOf
 from service.errors import BrokerDown, CloseCode, Internal, Refused
-from service.model import ConnectionInfo, Cursor, Gap, History, Message, NodeInfo, Position, Publication, group_stream
+from service.model import ConnectionInfo, Cursor, History, Message, NodeInfo, Position, Publication, group_stream
 from service.redis_ingress import Ingress
 from service.redis_life import Life, Timing
 from service.redis_link import Address
@@ -23,6 +23,8 @@ from service.redis_scripts import Keys
 from service.redis_streams import Streams
 from service.redis_wakeups import Wakeups
 from service.tasks import Tasks
+
+COMMON_S = 60.0  # a common epoch lasts so long at least, to be changed by beats in good time
 
 
 class RedisBroker:
@@ -49,7 +51,15 @@ class RedisBroker:
         self._stream = f"node:{node}"  # of the canary
         keys = Keys(prefix, node)
         address = Address(url)
-        self.life = Life(address, keys, node, self._timing, self._tasks, events)
+        self.life = Life(
+            address,
+            keys,
+            node,
+            self._timing,
+            self._tasks,
+            events=events,
+            common_s=max(meta_age_s, COMMON_S),
+        )
         self.wakeups = Wakeups(address, self.life, self._tasks)
         self.streams = Streams(
             self.life, self.wakeups, self._tasks, retention=retention, meta_age_s=meta_age_s, tail_bytes=tail_bytes
@@ -129,8 +139,13 @@ class RedisBroker:
 
     async def _pass_canary(self) -> None:
         if not self._canary_subscribed:
+            # Kept for too short a time to take the common epoch over: the first push makes one of its own.
+            await self.streams.publish([Publication(self._stream, b"0")])
             await self.streams.subscribe(
-                self._stream, lambda message: self._canary_heard(message), lambda gap, position: None
+                self._stream,
+                lambda message: self._canary_heard(message),
+                lambda gap, position: None,
+                lambda stream, position: None,
             )
             self._canary_subscribed = True
         heard: asyncio.Queue[Message] = asyncio.Queue()
@@ -158,11 +173,8 @@ class RedisBroker:
 
     async def subscribe(self, stream: str) -> Position:
         assert self._receiver is not None
-        return await self.streams.subscribe(stream, self._receiver.on_message, self._on_gap)
-
-    def _on_gap(self, gap: Gap, position: Position) -> None:
-        assert self._receiver is not None
-        self._receiver.on_gap(gap, position)
+        receiver = self._receiver
+        return await self.streams.subscribe(stream, receiver.on_message, receiver.on_gap, receiver.on_moved)
 
     async def unsubscribe(self, stream: str) -> None:
         self.streams.unsubscribe(stream)

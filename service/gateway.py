@@ -100,6 +100,9 @@ class Gateway:
         self._metrics.gaps += 1
         self._hub.on_gap(gap, position)
 
+    def on_moved(self, stream: str, position: Position) -> None:
+        self._hub.on_moved(stream, position)
+
     def on_order(self, order: Order) -> None:
         self._hub.deliver()  # what was said before it
         match order:

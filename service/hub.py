@@ -31,15 +31,17 @@ def put_all(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
 
 
 class Audience:
-    """The sessions of one stream on this node. ``position``: how far it was heard; another object when it moves."""
+    """The sessions of one stream on this node. ``position``: how far it was heard; another object when it moves.
+    ``unaware``: those to whom its offset 0 was named in an earlier epoch; they are told before the first message."""
 
-    __slots__ = ("joining", "live", "position", "stream")
+    __slots__ = ("joining", "live", "position", "stream", "unaware")
 
     def __init__(self, stream: str, position: Position) -> None:
         self.stream = stream
         self.position = position
         self.live: dict[Session, Wire] = {}
         self.joining: set[Session] = set()
+        self.unaware: set[Session] = set()
 
     @property
     def empty(self) -> bool:
@@ -108,6 +110,15 @@ class Hub:
         if audience is not None:
             self._tell(audience, gap, position)
 
+    def on_moved(self, stream: str, position: Position) -> None:
+        """Nobody has missed anything, so nobody is told before there is a first message."""
+        self.deliver()
+        audience = self.audiences.get(stream)
+        if audience is not None:
+            audience.position = position
+            audience.unaware.update(audience.live)
+            self._interrupt(audience)
+
     def deliver(self) -> None:
         """What was heard in this turn."""
         heard, self._heard = self._heard, []
@@ -123,6 +134,8 @@ class Hub:
 
     def _deliver(self, audience: Audience, messages: list[Message], write: Write) -> None:
         waiting: list[bytes] = []
+        if audience.unaware:
+            self._make_aware(audience)
         heard = audience.position
         for message in messages:
             offset = message.offset
@@ -154,11 +167,22 @@ class Hub:
         self.delivered_bytes += len(live) * sum(map(len, waiting))
 
     def _tell(self, audience: Audience, gap: Gap, position: Position) -> None:
+        if audience.unaware and gap.first is not None:
+            self._make_aware(audience)
+        audience.unaware.clear()
         audience.position = position
         put_all(audience.live.values(), [frames.text(protocol.encode_gap(gap))])
-        for session in audience.joining:
-            if session.interrupt(gap.stream):
-                self.on_stalled(session, gap.stream)
+        self._interrupt(audience)
+
+    def _interrupt(self, audience: Audience) -> None:
+        for session in list(audience.joining):
+            if session.interrupt(audience.stream):
+                self.on_stalled(session, audience.stream)
+
+    def _make_aware(self, audience: Audience) -> None:
+        gap = Gap(audience.stream, audience.position.epoch, None, audience.position.offset, "reset")
+        put_all((session.wire for session in audience.unaware), [frames.text(protocol.encode_gap(gap))])
+        audience.unaware.clear()
 
     def settle(self, session: Session, audience: Audience) -> bool:
         """After a page or a held message: True if the session has caught up and is live now."""

@@ -11,21 +11,25 @@ from itertools import islice
 
 from service.model import Gap, History, Message, Position
 
-MESSAGE_OVERHEAD = 200  # bytes that a kept message costs beside its data (measured: struct, bytes object, deque slot)
+# Bytes that a kept message costs beside its data (measured: struct, numbers, bytes object, deque slot), and its
+# publisher's name beside its characters.
+MESSAGE_OVERHEAD = 180
+CLIENT_OVERHEAD = 49
 
 
 class Journal:
-    """``epoch`` and ``top`` outlive the messages; ``size`` is what the kept messages cost in bytes."""
+    """``epoch`` and ``top`` outlive the messages; ``size`` is what the kept messages cost in bytes. ``beginning``:
+    another epoch whose offset 0 is this stream's too, or empty."""
 
-    __slots__ = ("epoch", "messages", "size", "stream", "top", "touched_ms")
+    __slots__ = ("beginning", "epoch", "messages", "size", "stream", "top")
 
-    def __init__(self, stream: str, epoch: str, now_ms: int) -> None:
+    def __init__(self, stream: str, epoch: str, top: int = 0, beginning: str = "") -> None:
         self.stream = stream
         self.epoch = epoch
-        self.top = 0
+        self.top = top
+        self.beginning = beginning
         self.size = 0
         self.messages: deque[Message] = deque()
-        self.touched_ms = now_ms
 
     @property
     def position(self) -> Position:
@@ -37,14 +41,15 @@ class Journal:
         message = Message(self.stream, self.epoch, self.top, now_ms, data, client)
         self.messages.append(message)
         self.size += len(data) + MESSAGE_OVERHEAD
-        self.touched_ms = now_ms
+        if client is not None:
+            self.size += len(client) + CLIENT_OVERHEAD
         return message
 
     def trim(self, most: int, oldest_ms: float) -> None:
         """Keeps at most ``most`` messages, none from before ``oldest_ms``."""
         messages = self.messages
         while messages and (len(messages) > most or messages[0].time_ms < oldest_ms):
-            self.size -= len(messages.popleft().data) + MESSAGE_OVERHEAD
+            self.size -= cost(messages.popleft())
 
     def clear(self) -> None:
         self.messages.clear()
@@ -54,6 +59,8 @@ class Journal:
         """What follows ``position`` (None: from the oldest kept): at most ``messages`` and about ``size`` bytes of
         data, but one message at least if there is one. A position that cannot be continued yields a gap first."""
         before_oldest = self.top - len(self.messages)
+        if position is not None and position.offset == 0 and position.epoch == self.beginning:
+            position = Position(self.epoch, 0)
         gap = None
         if position is None:
             offset = before_oldest
@@ -72,3 +79,9 @@ class Journal:
                 break
             page.append(message)
         return History(Position(self.epoch, offset), self.top, page, gap)
+
+
+def cost(message: Message) -> int:
+    """What it costs to keep, in bytes."""
+    publisher = 0 if message.client is None else CLIENT_OVERHEAD + len(message.client)
+    return len(message.data) + MESSAGE_OVERHEAD + publisher

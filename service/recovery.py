@@ -149,6 +149,7 @@ class Recovery:
         if audience is not None:
             audience.live.pop(session, None)
             audience.joining.discard(session)
+            audience.unaware.discard(session)
             self._close_if_empty(audience)
 
     def detach_all(self, session: Session) -> None:

@@ -65,10 +65,20 @@ _ANOTHER_SERVER = ("READONLY ", "MASTERDOWN ", "LOADING ", "NOAUTH ")  # this on
 
 
 class Life:
-    """``on_up(changed)`` is called each time Redis may be used again; ``changed`` where what this node had written
-    about itself may be gone."""
+    """``common_s``: how long a common epoch may be used (docs/decisions/0013). ``on_up(changed)`` is called each time
+    Redis may be used again; ``changed`` where what this node had written about itself may be gone."""
 
-    def __init__(self, address: Address, keys: Keys, node: str, timing: Timing, tasks: Tasks, events: int) -> None:
+    def __init__(
+        self,
+        address: Address,
+        keys: Keys,
+        node: str,
+        timing: Timing,
+        tasks: Tasks,
+        *,
+        events: int,
+        common_s: float,
+    ) -> None:
         self.keys = keys
         self.node = node
         self.timing = timing
@@ -82,6 +92,7 @@ class Life:
         self._address = address
         self._tasks = tasks
         self._events = events
+        self._common_ms = int(common_s * 1000)
         self._link: Link | None = None
         self._writes = 0
         self._roster = 0  # as last seen
@@ -275,6 +286,7 @@ class Life:
                     msgspec.json.encode(self.info),
                     int(self.timing.vote_s * 1000),
                     self.keys.nodes_channel,
+                    self._common_ms,
                 ],
             )
             outcome = answer[0].decode()
@@ -327,6 +339,7 @@ class Life:
                 int(self.timing.dead_s * 1000),
                 self.keys.pulse_channel,
                 self._events,
+                self._common_ms,
             ],
         )
         self.note(int(answer[0]))

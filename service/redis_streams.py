@@ -37,7 +37,19 @@ NODE_META_MS = 60_000
 class Followed:
     """A stream that this node listens to. ``held`` is None while wake-ups are passed on as they come."""
 
-    __slots__ = ("channel", "epoch", "held", "offset", "on_gap", "on_message", "overrun", "repairing", "stream", "tail")
+    __slots__ = (
+        "channel",
+        "epoch",
+        "held",
+        "offset",
+        "on_gap",
+        "on_message",
+        "on_moved",
+        "overrun",
+        "repairing",
+        "stream",
+        "tail",
+    )
 
     def __init__(
         self,
@@ -46,12 +58,14 @@ class Followed:
         tail: Tail,
         on_message: Callable[[Message], None],
         on_gap: Callable[[Gap, Position], None],
+        on_moved: Callable[[str, Position], None],
     ) -> None:
         self.stream = stream
         self.channel = channel
         self.tail = tail
         self.on_message = on_message
         self.on_gap = on_gap
+        self.on_moved = on_moved
         self.epoch = ""
         self.offset = 0
         self.held: list[Message] | None = []  # until the first position is known
@@ -61,6 +75,11 @@ class Followed:
     @property
     def position(self) -> Position:
         return Position(self.epoch, self.offset)
+
+    def move(self, epoch: str) -> None:
+        """It had no message, and its beginning is in another common epoch now."""
+        self.epoch = epoch
+        self.on_moved(self.stream, self.position)
 
 
 class Streams:
@@ -217,7 +236,6 @@ class Streams:
         reply = await self._life.run(
             redis_scripts.READ,
             [keys.meta(stream), keys.journal(stream)],
-            self._meta_ms(stream),
             max(1, int(retention.age_s * 1000)),
             since.epoch if since else "",
             since.offset if since else 0,
@@ -238,11 +256,15 @@ class Streams:
     # Following
 
     async def subscribe(
-        self, stream: str, on_message: Callable[[Message], None], on_gap: Callable[[Gap, Position], None]
+        self,
+        stream: str,
+        on_message: Callable[[Message], None],
+        on_gap: Callable[[Gap, Position], None],
+        on_moved: Callable[[str, Position], None],
     ) -> Position:
         retention = self.retention(stream)
         channel = self._life.keys.channel(stream).encode()
-        followed = Followed(stream, channel, Tail(retention.messages, retention.age_s), on_message, on_gap)
+        followed = Followed(stream, channel, Tail(retention.messages, retention.age_s), on_message, on_gap, on_moved)
         self._followed[stream] = self._by_channel[channel] = followed
         try:
             await self._wakeups.add(channel)
@@ -322,6 +344,8 @@ class Streams:
                     page = await self._read(followed.stream, followed.position, PAGE_MESSAGES, PAGE_BYTES)
                     if self._followed.get(followed.stream) is not followed:
                         return
+                    if page.start.epoch != followed.epoch and (page.gap is None or page.gap.first is not None):
+                        followed.move(page.start.epoch)
                     if page.gap is not None:
                         self._tails.forget(followed.tail)
                         followed.epoch, followed.offset = page.start.epoch, page.start.offset
@@ -369,14 +393,18 @@ class Streams:
             args += (self._meta_ms(followed.stream), heard.epoch, heard.offset)
         names = [keys.meta(followed.stream) for followed, _ in looked]
         try:
-            differ = await self._life.run(redis_scripts.TOPS, names, *args)
+            beginning, *differ = await self._life.run(redis_scripts.TOPS, names, *args)
         except Refused:
             return
         for number in differ:
-            followed, heard = looked[number - 1]
-            # One that has moved meanwhile is heard, and a hole in what is heard is seen.
-            if self._followed.get(followed.stream) is followed and followed.position == heard:
+            followed, heard = looked[abs(number) - 1]
+            # One that has moved on meanwhile is heard, and a hole in what is heard is seen.
+            if self._followed.get(followed.stream) is not followed or followed.position != heard:
+                continue
+            if number > 0:
                 self._repair(followed)
+            elif followed.held is None:
+                followed.move(beginning.decode())
 
 
 _REASONS: dict[str, GapReason] = {"expired": "expired", "reset": "reset"}

@@ -6,11 +6,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
 
-from service.journal import MESSAGE_OVERHEAD
+from service.journal import cost
 from service.model import History, Message, Position
 
 TAIL_MESSAGES = 500
 TAIL_BYTES = 256 * 1024
+HEARD_OVERHEAD = 80  # bytes: the time when a message was heard, and the pair of both
 
 
 class Tail:
@@ -26,7 +27,7 @@ class Tail:
 
     def add(self, message: Message, now_s: float) -> None:
         self.messages.append((now_s, message))
-        self.size += len(message.data) + MESSAGE_OVERHEAD
+        self.size += cost(message) + HEARD_OVERHEAD
         while len(self.messages) > self._most or self.size > TAIL_BYTES:
             self._drop()
 
@@ -52,7 +53,7 @@ class Tail:
 
     def _drop(self) -> None:
         _, message = self.messages.popleft()
-        self.size -= len(message.data) + MESSAGE_OVERHEAD
+        self.size -= cost(message) + HEARD_OVERHEAD
 
 
 class Tails:

@@ -294,6 +294,10 @@ class Session:
     def queue_page(self, stream: str, page: History) -> None:
         """Queues a page: its gap, if any, then its messages."""
         track = self.tracks[stream]
+        epoch = page.start.epoch
+        if epoch != track.epoch and (page.gap is None or page.gap.first is not None):
+            # Its beginning has moved (docs/decisions/0013); the peer was told the earlier epoch.
+            self.send(protocol.encode_gap(Gap(stream, epoch, None, 0, "reset")))
         if page.gap is not None:
             self.send(protocol.encode_gap(page.gap))
         for message in page.messages:

@@ -288,7 +288,8 @@ class Limits(Section, frozen=True):
         Meta(
             ge=1_048_576,
             le=1_099_511_627_776,
-            description="Bytes of all journals in memory; over it the least used streams lose history.",
+            description="Bytes of all that the memory broker keeps, or of the newest messages that a node with Redis "
+            "keeps; over it the least used goes.",
         ),
     ] = 268_435_456
     answer_bytes: Annotated[

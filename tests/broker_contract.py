@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.events: list[Message | Gap] = []
+        self.moved: dict[str, list[Position]] = {}
         self.orders: list[Order] = []
         self.positions: dict[str, Position] = {}  # where a gap said that the stream goes on
 
@@ -33,6 +34,9 @@ class Heard:
     def on_gap(self, gap: Gap, position: Position) -> None:
         self.events.append(gap)
         self.positions[gap.stream] = position
+
+    def on_moved(self, stream: str, position: Position) -> None:
+        self.moved.setdefault(stream, []).append(position)
 
     def on_order(self, order: Order) -> None:
         self.orders.append(order)
@@ -73,9 +77,15 @@ async def push(broker: Broker, stream: str, *data: bytes, **options: Any) -> lis
 
 
 class Contract:
-    """``make(node, retention, meta_age_s)`` gives a broker that was not started."""
+    """``make(node, retention, meta_age_s)`` gives a broker that was not started. ``stored``: what it keeps, to compare,
+    without what a node says of itself. ``age``: half of the common epoch's time passes; ``outlast``: the other half
+    too; ``expire``: so much time passes that the stream is forgotten."""
 
     make: Callable[..., Broker]
+    stored: Callable[[Broker], Any]
+    age: Callable[[Broker], Awaitable[None]]
+    outlast: Callable[[Broker], Awaitable[None]]
+    expire: Callable[[Broker, str], Awaitable[None]]
 
     @contextlib.asynccontextmanager
     async def node(self, name: str = "n1", **options: Any) -> AsyncIterator[tuple[Broker, Heard]]:
@@ -129,6 +139,92 @@ class Contract:
             assert isinstance(reused, KeyReused)
             assert isinstance(other, Position)
             assert other.offset == 2
+
+    # Where a stream begins
+
+    async def test_asking_for_streams_that_have_no_message_stores_nothing(self):
+        async with self.node() as (broker, _):
+            await push(broker, "group:some", b"1")
+            before = self.stored(broker)
+            for i in range(20):
+                stream = f"group:{i}"
+                position = await broker.subscribe(stream)
+                assert await broker.top(stream) == position
+                for since in (None, position, Position("other", 3)):
+                    await broker.history(stream, since, messages=10, size=1000)
+                await broker.unsubscribe(stream)
+                assert (await broker.history(stream, position, messages=10, size=1000)).gap is None
+            assert self.stored(broker) == before
+
+    async def test_streams_begin_in_one_epoch_and_each_takes_it_over(self):
+        async with self.node() as (broker, _):
+            a, b = await broker.top("group:a"), await broker.top("group:b")
+            assert a == b
+            assert await push(broker, "group:a", b"1") == await push(broker, "group:b", b"1") == [Position(a.epoch, 1)]
+            page = await broker.history("group:a", a, messages=10, size=1000)
+            assert (page.start, page.gap, [message.data for message in page.messages]) == (a, None, [b"1"])
+
+    @pytest.mark.parametrize("pushed", [False, True])
+    async def test_a_beginning_is_continued_after_the_common_epoch_has_changed(self, pushed):
+        async with self.node() as (broker, _):
+            told = await broker.top("group:a")
+            await self.age(broker)
+            begun = await broker.top("group:a")
+            assert (begun.epoch == told.epoch, begun.offset) == (False, 0)
+            if pushed:
+                assert await push(broker, "group:a", b"1") == [Position(begun.epoch, 1)]
+            for since in (told, begun):
+                page = await broker.history("group:a", since, messages=10, size=1000)
+                assert (page.start, page.gap, page.top) == (begun, None, int(pushed))
+            above = await broker.history("group:a", Position(told.epoch, 1), messages=10, size=1000)
+            assert above.gap == Gap("group:a", begun.epoch, None, 0, "reset")
+
+    async def test_a_beginning_of_which_nothing_can_be_known_any_more_is_a_reset(self):
+        async with self.node() as (broker, _):
+            told = await broker.top("group:a")
+            await self.age(broker)
+            await self.outlast(broker)
+            begun = await broker.top("group:a")
+            page = await broker.history("group:a", told, messages=10, size=1000)
+            assert page.gap == Gap("group:a", begun.epoch, None, 0, "reset")
+
+    async def test_a_follower_is_moved_to_the_new_common_epoch_and_misses_nothing(self):
+        async with self.node() as (broker, heard):
+            await broker.subscribe("group:a")
+            (pushed,) = await push(broker, "group:pushed", b"0")
+            await broker.subscribe("group:pushed")
+            await self.age(broker)
+            begun = await broker.top("group:other")
+            await eventually(lambda: heard.moved == {"group:a": [begun]})
+            assert await broker.top("group:a") == begun
+            assert await push(broker, "group:a", b"1", b"2") == [Position(begun.epoch, 1), Position(begun.epoch, 2)]
+            assert await push(broker, "group:pushed", b"1") == [Position(pushed.epoch, 2)]
+            await eventually(lambda: (heard.data("group:a"), heard.data("group:pushed")) == ([b"1", b"2"], [b"1"]))
+            assert (heard.gaps("group:a"), heard.gaps("group:pushed")) == ([], [])
+
+    async def test_a_push_right_after_the_common_epoch_has_changed_is_heard_without_a_gap(self):
+        async with self.node() as (broker, heard):
+            for round in range(5):
+                stream = f"group:{round}"
+                told = await broker.subscribe(stream)
+                await self.age(broker)
+                (position,) = await push(broker, stream, b"1")
+                await eventually(functools.partial(heard.data, stream))
+                assert heard.gaps(stream) == []
+                known = [told.epoch, *(moved.epoch for moved in heard.moved.get(stream, []))]
+                assert known[-1] == position.epoch
+
+    async def test_a_stream_that_was_forgotten_begins_in_an_epoch_that_it_never_had(self):
+        async with self.node() as (broker, _):
+            positions = await push(broker, "group:a", b"1", b"2")
+            await self.age(broker)
+            await self.outlast(broker)
+            await self.expire(broker, "group:a")
+            begun = await broker.top("group:a")
+            assert (begun.offset, begun.epoch == positions[0].epoch) == (0, False)
+            for since in (Position(positions[0].epoch, 0), *positions):
+                assert (await broker.history("group:a", since, messages=10, size=1000)).gap is not None
+            assert await push(broker, "group:a", b"3") == [Position(begun.epoch, 1)]
 
     # Following
 

@@ -38,6 +38,23 @@ def slow_beats(**changes: float) -> Timing:
     return shorter(**({"beat_s": NEVER, "pulse_s": NEVER, "check_s": NEVER} | changes))
 
 
+async def change_common_epoch(server: RedisServer, prefix: str = "tidegate") -> None:
+    """Half of its time is over: the next beat changes it."""
+    life = f"{prefix}:life"
+    before = server.command("HGET", life, "common")
+    server.command("HSET", life, "until", now_ms(server) + 300_000)
+    await eventually(lambda: server.command("HGET", life, "common") != before)
+
+
+def end_earlier_epoch(server: RedisServer, prefix: str = "tidegate") -> None:
+    server.command("HSET", f"{prefix}:life", "earlier_until", now_ms(server))
+
+
+def now_ms(server: RedisServer) -> int:
+    seconds, micros = server.command("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 def make(server: RedisServer | str, node: str, prefix: str = "tidegate", **options: Any) -> RedisBroker:
     retention = options.pop("retention", WIDE)
     url = server if isinstance(server, str) else server.url

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from service.broker import Close, Retention
+from service.broker import Broker, Close, Retention
 from service.broker_redis import RedisBroker
 from service.errors import BrokerDown, Internal, NotTried
 from service.model import Gap, Message, Position, Publication
 from tests.broker_contract import WIDE, Contract, Heard, connection, info, push
-from tests.redis_nodes import Node, make, shorter, slow_beats
+from tests.redis_nodes import Node, change_common_epoch, end_earlier_epoch, make, shorter, slow_beats
 from tests.redis_server import RedisServer
 from tests.support import Logs, eventually, free_port
 
@@ -35,6 +35,19 @@ class TestContract(Contract):
 
     def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000) -> RedisBroker:
         return make(self.server, node, self.prefix, retention=retention, meta_age_s=meta_age_s)
+
+    def stored(self, broker: Broker) -> Any:
+        return {key for key in self.server.command("KEYS", f"{self.prefix}:*") if "{node:" not in key}
+
+    async def age(self, broker: Broker) -> None:
+        await change_common_epoch(self.server, self.prefix)
+
+    async def outlast(self, broker: Broker) -> None:
+        end_earlier_epoch(self.server, self.prefix)
+
+    async def expire(self, broker: Broker, stream: str) -> None:
+        assert isinstance(broker, RedisBroker)
+        self.server.command("DEL", broker.life.keys.meta(stream), broker.life.keys.journal(stream))
 
 
 # Many nodes
@@ -161,6 +174,8 @@ async def test_one_script_asks_for_the_tops_of_many_streams_and_keeps_them():
     with RedisServer() as server:
         async with Node(server, "n1", timing=slow_beats()) as one, Node(server, "n2", timing=slow_beats()) as two:
             for i in range(90):
+                if i in (9, 10):
+                    await push(two.broker, f"group:{i}", b"0")
                 await one.broker.subscribe(f"group:{i}")
             keys, streams = one.broker.life.keys, one.broker.streams
             deaf = _deafen(one, lambda number: True)

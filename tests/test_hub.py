@@ -268,3 +268,69 @@ def test_who_is_in_an_epoch_that_the_hub_has_left_is_told_to_read_on_by_the_next
     hear(hub, message(5, "e2"))
     assert stalled == [(alice, NEWS)]
     assert alice.tracks[NEWS].state is State.WAITING
+
+
+# A stream without a message
+
+
+def test_who_was_told_an_earlier_beginning_hears_of_the_new_one_before_the_first_message() -> None:
+    hub = Hub()
+    audience = hub.open(NEWS, Position("e1", 0))
+    alice, gone = live(hub, audience, new_session()), live(hub, audience, new_session("gone", 2))
+    hub.on_moved(NEWS, Position("e2", 0))
+    hub.on_moved("group:nobody", Position("e2", 0))
+    bob = live(hub, audience, new_session("bob", 3))
+    audience.live.pop(gone)
+    audience.unaware.discard(gone)
+    assert (told(alice), told(bob)) == ([], [])
+    assert alice.positions() == bob.positions() == {NEWS: Position("e2", 0)}
+    hear(hub, message(1, "e2"))
+    assert (told(alice), told(bob), told(gone)) == ([(None, 0, "reset"), 1], [1], [])
+    hear(hub, message(2, "e2"))
+    assert (told(alice), told(bob)) == ([2], [2])
+
+
+def test_a_gap_after_the_beginning_has_moved_names_both() -> None:
+    hub = Hub()
+    audience = hub.open(NEWS, Position("e1", 0))
+    alice = live(hub, audience, new_session())
+    hub.on_moved(NEWS, Position("e2", 0))
+    hub.on_gap(Gap(NEWS, "e2", 1, 3, "expired"), Position("e2", 3))
+    assert told(alice) == [(None, 0, "reset"), (1, 3, "expired")]
+    hub.on_moved(NEWS, Position("e2", 3))
+    hub.on_gap(Gap(NEWS, "e3", None, 0, "reset"), Position("e3", 0))
+    hear(hub, message(1, "e3"))
+    assert told(alice) == [(None, 0, "reset"), 1]
+
+
+def test_who_reads_while_the_beginning_moves_reads_again_and_is_told() -> None:
+    hub = Hub()
+    stalled: list[str] = []
+    hub.on_stalled = lambda session, stream: stalled.append(stream)
+    audience = hub.open(NEWS, Position("e1", 0))
+    alice = new_session()
+    alice.follow(audience, Position("e1", 0)).page = History(Position("e1", 0), 0, [])
+    audience.joining.add(alice)
+    alice.answer(NEWS)
+    hub.on_moved(NEWS, Position("e2", 0))
+    alice.begin(NEWS)
+    assert not hub.settle(alice, audience)
+    alice.start_reading(NEWS)
+    alice.queue_page(NEWS, History(Position("e2", 0), 0, []))
+    assert hub.settle(alice, audience)
+    hear(hub, message(1, "e2"))
+    assert told(alice) == [(None, 0, "reset"), 1]
+
+
+def test_who_comes_back_with_an_earlier_beginning_is_answered_with_the_new_one() -> None:
+    hub = Hub()
+    audience = hub.open(NEWS, Position("e2", 0))
+    alice = new_session()
+    alice.follow(audience, Position("e1", 0)).page = History(Position("e2", 0), 0, [])
+    audience.joining.add(alice)
+    answer = alice.answer(NEWS)
+    assert answer == {"epoch": "e2", "offset": 0, "top": 0, "recovered": True, "missed": 0}
+    alice.begin(NEWS)
+    assert hub.settle(alice, audience)
+    hear(hub, message(1, "e2"))
+    assert told(alice) == [1]

@@ -12,7 +12,7 @@ ALL_OF_IT = {"messages": 1000, "size": 1 << 20}
 
 def journal_of(count: int, *, kept: int = 1000) -> Journal:
     """Messages 1 to ``count``, whose data is their offset."""
-    journal = Journal("group:news", "e1", 0)
+    journal = Journal("group:news", "e1")
     for n in range(1, count + 1):
         journal.append(b"%d" % n, now_ms=n * 1000)
     journal.trim(kept, -1)
@@ -24,7 +24,7 @@ def offsets(history: History) -> list[int]:
 
 
 def test_offsets_are_dense_and_start_at_1() -> None:
-    journal = Journal("group:news", "e1", 0)
+    journal = Journal("group:news", "e1")
     assert journal.position == Position("e1", 0)
     first = journal.append(b'{"n":1}', 5000)
     second = journal.append(b"2", 4000, "bob")  # the clock stepped back
@@ -78,7 +78,7 @@ def test_the_top_is_continued_also_when_nothing_is_kept() -> None:
 
 
 def test_an_empty_stream_continues_offset_0() -> None:
-    history = Journal("all", "e1", 0).since(Position("e1", 0), **ALL_OF_IT)
+    history = Journal("all", "e1").since(Position("e1", 0), **ALL_OF_IT)
     assert (history.start, history.top, history.messages, history.gap) == (Position("e1", 0), 0, [], None)
 
 
@@ -104,7 +104,7 @@ def test_trimming_forgets_by_count_and_by_age_and_keeps_the_top() -> None:
 
 
 def test_a_clock_that_stepped_back_forgets_nothing_from_the_middle() -> None:
-    journal = Journal("all", "e1", 0)
+    journal = Journal("all", "e1")
     for now_ms in (9000, 1000, 9000):
         journal.append(b"1", now_ms)
     journal.trim(1000, 5000)
@@ -112,7 +112,7 @@ def test_a_clock_that_stepped_back_forgets_nothing_from_the_middle() -> None:
 
 
 def test_what_it_costs_is_counted() -> None:
-    journal = Journal("all", "e1", 0)
+    journal = Journal("all", "e1")
     journal.append(b"12345", 0)
     journal.append(b"1", 0)
     assert journal.size == 6 + 2 * MESSAGE_OVERHEAD

@@ -17,7 +17,7 @@ from service.commands import Commands
 from service.model import History, Message, Position
 from service.recovery import Recovery
 from service.session import Session
-from tests.world import Client, World
+from tests.world import Client, World, same
 
 GROUPS = ("news", "chat")
 STREAMS = ("client:alice", "all", "group:news", "group:chat")
@@ -211,9 +211,9 @@ class Promises(RuleBasedStateMachine):
                     continue
                 assert not client.session.tracks, "a stream never went live"
                 for stream in client.following:
-                    heard = self.world.broker._position(stream)
-                    told = client.positions.get(stream)
-                    assert told == (heard.epoch, heard.offset), f"{stream}: messages are missing"
+                    heard = self.world.broker._streams.position(stream)
+                    told = client.positions[stream]
+                    assert same(told, (heard.epoch, heard.offset)), f"{stream}: messages are missing"
         finally:
             self.world.end()
 
@@ -287,6 +287,7 @@ join = Commands._join
         ("no hold", [(Session, "hold", no_hold), (Session, "catch_up", live_after_the_page)]),
         ("no check for repeats", [(Session, "catch_up", no_check_for_repeats)]),
         ("an expired journal called complete", [(journal_module.Journal, "since", expired_called_complete)]),
+        ("who joins not told that it has moved", [(hub_module.Hub, "_interrupt", lambda self, audience: None)]),
         ("a gap not announced", [(hub_module.Hub, "on_gap", lambda self, gap, position: None)]),
         ("live before the hub is there", [(Session, "catch_up", live_after_the_page)]),
         ("a join of a joined group called recovered", [(Commands, "_join", joined_already)]),

@@ -36,6 +36,7 @@ class LateBroker(MemoryBroker):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._clock = kwargs["clock"]
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.unheard: deque[Callable[[], None]] = deque()
         self.reads = 0  # under way
@@ -60,6 +61,9 @@ class LateBroker(MemoryBroker):
 
     def on_gap(self, gap: Gap, position: Position) -> None:
         self._say(gap.stream, lambda: self._heard_by.on_gap(gap, position))
+
+    def on_moved(self, stream: str, position: Position) -> None:
+        self._say(stream, lambda: self._heard_by.on_moved(stream, position))
 
     def on_order(self, order: Order) -> None:
         self.unheard.append(lambda: self._heard_by.on_order(order))
@@ -94,12 +98,15 @@ class LateBroker(MemoryBroker):
 
     def forget(self, stream: str) -> None:
         """As if the broker had been flushed: the stream starts anew, in another epoch."""
-        if self._journals.pop(stream, None) is None:
+        streams = self._streams
+        journal = streams._journals.get(stream)
+        if journal is not None:
+            streams._end(journal)
+        if streams._tops.pop(stream, None) is None:
             return
-        self._generation += 1
-        if self._subscribed.pop(stream, None):
-            self._subscribed[stream] = self._new_epoch()
-            position = self._position(stream)
+        self._common.forgotten(self._common.current, self._clock())
+        if stream in streams.followed:
+            position = streams.follow(stream)
             gap = Gap(stream, position.epoch, None, position.offset, "reset")
             self.on_gap(gap, position)
 
@@ -257,7 +264,9 @@ class Client:
             case "reply" if "epoch" in event:
                 stream, position = self.asked.pop(event["id"])
                 if position is None and stream in self.following:
-                    assert self.positions[stream] == (event["epoch"], event["offset"])
+                    now = (event["epoch"], event["offset"])
+                    assert same(self.positions[stream], now)
+                    self.stands(stream, now)
                 else:
                     self.start(stream, event, position)
             case "reply":
@@ -294,7 +303,7 @@ class Client:
         if given is None:
             assert "recovered" not in fields
         elif fields["recovered"]:
-            assert position == given, f"{stream}: continued from {position} instead of {given}"
+            assert same(position, given), f"{stream}: continued from {position} instead of {given}"
             assert fields["missed"] == fields["top"] - fields["offset"]
         else:
             self.owed.add(stream)
@@ -339,6 +348,11 @@ class Client:
         self.stands(stream, (event["epoch"], event["to"]))
 
 
+def same(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether they are one place: where a stream begins may be named by two epochs (docs/decisions/0013)."""
+    return one == other or one[1] == other[1] == 0
+
+
 def _is_busy(client: Client) -> bool:
     return client.admission is not None or (client.line is not None and bool(client.line.frames))
 
@@ -350,9 +364,11 @@ async def _turns(count: int) -> None:
 
 class World:
     """One node. ``kept`` messages of each stream are journalled, each for ``age_s`` of the world's own clock, all
-    together in ``journal_bytes``."""
+    together in ``journal_bytes``; streams are remembered for ``meta_age_s``."""
 
-    def __init__(self, *, kept: int = 4, age_s: float = 100.0, journal_bytes: int = 2000) -> None:
+    def __init__(
+        self, *, kept: int = 4, age_s: float = 100.0, journal_bytes: int = 2000, meta_age_s: float = 600.0
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self.now_s = 1000.0
         self.numbers = 0
@@ -361,7 +377,7 @@ class World:
         self.broker = LateBroker(
             epoch="e0",
             retention=config.retention,
-            meta_age_s=1e9,
+            meta_age_s=meta_age_s,
             journal_bytes=journal_bytes,
             wall=lambda: self.now_s,
             clock=lambda: self.now_s,
@@ -400,10 +416,11 @@ class World:
 
     def expired(self, stream: str, epoch: str) -> int:
         """The newest offset of this epoch that its journal no longer holds."""
-        journal = self.broker._journals.get(stream)
-        if journal is None or journal.epoch != epoch:
+        top = self.broker._streams.position(stream)
+        if top.epoch != epoch:
             return max((offset for known, e, offset in self.pushed if (known, e) == (stream, epoch)), default=0)
-        return journal.top - len(journal.messages)
+        journal = self.broker._streams._journals.get(stream)
+        return top.offset if journal is None else top.offset - len(journal.messages)
 
     def member(self, group: str, name: str, is_member: bool) -> None:
         """The application begins or ends a lasting membership."""

@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
 -- A node is alive, and learns who else is. KEYS[3] infos, KEYS[4] events ('' keeps none).
--- ARGV: generation node incarnation info roster_seen dead_ms channel events
+-- ARGV: generation node incarnation info roster_seen dead_ms channel events common_ms
 -- Answers {writes, roster, now, then node, beat, roster seen of each}.
 --@common
+--@epochs
 if stale() or redis.call('HGET', life, 'incarnation') ~= ARGV[3] then
   return STALE
 end
 local infos = KEYS[3]
 local now = now_ms()
+renew_common(now, tonumber(ARGV[9]), false)
 redis.call('HSET', nodes, ARGV[2], int(now) .. ' ' .. ARGV[5])
 redis.call('HSET', infos, ARGV[2], ARGV[4])
 redis.call('PUBLISH', ARGV[7], '')

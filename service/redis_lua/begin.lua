@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- A node comes, or comes back, to this server. Source: docs/decisions/0010.
 -- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
--- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel
+-- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms
 -- Answers {outcome, generation, writes, roster, now}. outcome: new, kept (the server changed, its data is whole),
 -- lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now, else 0.
 --@common
+--@epochs
 local infos, votes = KEYS[3], KEYS[4]
 local candidate, node, incarnation, known = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = now_ms()
@@ -58,9 +59,13 @@ elseif known == generation and tonumber(ARGV[5]) > count then
 end
 
 if outcome == 'new' or outcome == 'lost' then
+  if generation then
+    redis.call('HSET', life, 'before', generation)
+  end
   generation = candidate
   redis.call('DEL', nodes, infos)
 end
+renew_common(now, tonumber(ARGV[11]), generation == candidate)
 if outcome == 'kept' then -- their beats are as old as the data
   for _, member in ipairs(redis.call('HKEYS', votes)) do
     local seen = string.match(redis.call('HGET', nodes, member) or '', ' (%d+)$')
@@ -84,4 +89,4 @@ else
 end
 redis.call('HSET', nodes, node, beat)
 redis.call('HSET', infos, node, ARGV[8])
-return { outcome, generation, int(count), joined, int(now) }
+return { outcome, generation, writes(), joined, int(now) }

@@ -6,6 +6,7 @@
 -- Answers "<writes> <epoch>" and for each message "+<offset>", "=<offset>" (a repeat), "!" (key reused),
 -- "-<error>" (and nothing after it was tried).
 --@common
+--@epochs
 --@streams
 if stale() then
   return STALE
@@ -14,8 +15,12 @@ if ARGV[8] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[8] then
   return { err = 'FENCED another node reads the ingress' }
 end
 local channel, most, age_ms, key_ms = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[7]
-local s = open(ARGV[6])
 local now = now_ms()
+local s = look(now)
+if not s then
+  return STALE
+end
+open(s, now, ARGV[6])
 local answers, next_key, count = { '' }, 6, nil
 
 for i = 9, #ARGV, 3 do

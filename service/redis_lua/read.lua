@@ -1,31 +1,34 @@
 #!lua flags=allow-oom
--- What follows a position, oldest first; creates the stream if need be.
--- ARGV: generation node meta_ms age_ms epoch offset messages size. Epoch '': from the oldest kept.
+-- What follows a position, oldest first. Writes nothing.
+-- ARGV: generation node age_ms epoch offset messages size. Epoch '': from the oldest kept.
 -- Answers {"<writes> <epoch> <top> <start> <gap>", then id, data, client of each message}; gap is - reset expired.
 -- Not flagged no-writes: a replica must refuse it.
 --@common
+--@epochs
 --@streams
-if stale() then
+local now = now_ms()
+local s = not stale() and look(now)
+if not s then
   return STALE
 end
-local epoch, offset = ARGV[5], tonumber(ARGV[6])
-local messages, size = tonumber(ARGV[7]), tonumber(ARGV[8])
-local s = open(ARGV[3])
-forget_old(s, now_ms(), tonumber(ARGV[4]))
+local epoch, offset = ARGV[4], tonumber(ARGV[5])
+local messages, size = tonumber(ARGV[6]), tonumber(ARGV[7])
 local answer = { '' }
 local gap = '-'
 local start = s.n
 if epoch ~= '' or messages > 0 then
-  local oldest = first_from('-')
-  local before = oldest and oldest - 1 or s.n
+  local before = s.new and 0 or oldest_kept(s, now, tonumber(ARGV[3])) - 1
   start = before
+  if offset == 0 and s.z ~= '' and epoch == ARGV[1] .. '.' .. s.z then
+    epoch = s.epoch
+  end
   if epoch == s.epoch and offset <= s.n then
     start = math.max(offset, before)
     gap = offset < before and 'expired' or '-'
   elseif epoch ~= '' then
     gap = 'reset'
-    -- Of the generation before this one everything up to b is still the same: no need to tell it again.
-    if epoch == s.p .. '.' .. s.e then
+    -- Of an earlier generation everything up to b is still the same: no need to tell it again.
+    if was(s, epoch) then
       start = math.max(math.min(offset, s.b), before)
     end
   end
