@@ -13,15 +13,15 @@ import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from hiredis import ProtocolError, Reader, pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError, ResponseError
 
 from service.errors import BrokerDown
 from service.redis_scripts import Script
+from service.redis_sentinel import Sentinel, Sentinels
 
 Argument: TypeAlias = bytes | str | int
 COMMANDS_WAITING = 20_000  # on one link; beyond that Redis is too slow to be asked more
@@ -33,46 +33,22 @@ class Gone(BrokerDown):
 
 
 class Address:
-    """Where Redis is, as ``broker.url`` says. Raises ValueError for a URL that cannot be used."""
+    """Where Redis is, as ``broker.url`` says. Raises ValueError for a URL that cannot be used, without its secrets."""
 
     def __init__(self, url: str) -> None:
-        self._sentinels: list[tuple[str, int]] = []
-        self._name = ""
-        self._sentinel_options: dict[str, Any] = {}
-        self._options: dict[str, Any] = {}
-        self._class: type[AbstractConnection] = Connection
-        if url.startswith("redis+sentinel://"):
-            self._of_sentinels(url)
-        else:
-            self._options |= parse_url(url)
-            self._class = self._options.pop("connection_class", Connection)
-        self._options["protocol"] = 2
+        self._sentinels: Sentinels | None = None
+        kind, _, rest = url.partition("://")
+        if kind.endswith("+sentinel"):
+            sentinels, name, sentinel_options, url = _of_sentinels(kind.removesuffix("+sentinel"), rest)
+        self._class, self._options = _options(url)
+        if kind.endswith("+sentinel"):
+            encrypted = {name: value for name, value in self._options.items() if name.startswith("ssl_")}
+            self._sentinel_options: dict[str, Any] = {**encrypted, **sentinel_options, "protocol": 2}
+            self._sentinels = Sentinels(sentinels, name, self._make_sentinel)
         try:
             self._make("127.0.0.1", 6379, 1.0)
         except TypeError as exc:
             raise ValueError(f"broker.url: {exc}") from None
-
-    def _of_sentinels(self, url: str) -> None:
-        parts = urlsplit(url)
-        credentials, _, hosts = parts.netloc.rpartition("@")
-        self._name = unquote(parts.path.strip("/"))
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        try:
-            for host in hosts.split(","):
-                name, _, port = host.rpartition(":") if re.search(r":[0-9]+\Z", host) else (host, "", "26379")
-                self._sentinels.append((name.strip("[]"), int(port)))
-            self._options["db"] = int(query.pop("db", "0"))
-        except ValueError:
-            raise ValueError("broker.url: redis+sentinel://h1:p1,h2:p2/NAME?db=0") from None
-        if "sentinel_password" in query:
-            self._sentinel_options["password"] = query.pop("sentinel_password")
-        if query:
-            raise ValueError(f"broker.url: unknown option {min(query)}")
-        user, _, password = credentials.partition(":")
-        if user:
-            self._options["username"] = unquote(user)
-        if password:
-            self._options["password"] = unquote(password)
 
     def _make(self, host: str | None, port: int, timeout_s: float) -> AbstractConnection:
         options = dict(self._options)
@@ -80,16 +56,29 @@ class Address:
             options |= {"host": host, "port": port}
         return self._class(**options, socket_timeout=None, socket_connect_timeout=timeout_s)
 
+    def _make_sentinel(self, host: str, port: int, timeout_s: float) -> AbstractConnection:
+        options = {**self._sentinel_options, "host": host, "port": port}
+        return self._class(**options, socket_timeout=None, socket_connect_timeout=timeout_s)
+
     async def connect(self, timeout_s: float) -> AbstractConnection:
         """A connection to the master, signed in. Raises Gone or BrokerDown."""
         connection: AbstractConnection | None = None
+        sentinel: Sentinel | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                host, port = await self._master(timeout_s) if self._name else (None, 0)
-                connection = self._make(host, port, timeout_s)
-                await connection.connect()  # type: ignore[no-untyped-call]
+                if self._sentinels is None:
+                    connection = self._make(None, 0, timeout_s)
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                else:
+                    sentinel, host, port = await self._sentinels.master(timeout_s / 2)
+                    connection = self._make(host, port, timeout_s)
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                    await _is_master(connection)
+                    self._sentinels.was_right(sentinel)
                 return connection
         except BaseException as exc:
+            if self._sentinels is not None and sentinel is not None:
+                self._sentinels.was_wrong(sentinel)
             if connection is not None:
                 close(connection)
                 if _refused(exc):
@@ -98,22 +87,53 @@ class Address:
                 raise BrokerDown(f"cannot connect to Redis: {_text(exc)}") from exc
             raise
 
-    async def _master(self, timeout_s: float) -> tuple[str, int]:
-        sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            self._sentinels,
-            socket_timeout=timeout_s / 2,
-            socket_connect_timeout=timeout_s / 2,
-            sentinel_kwargs={"socket_timeout": timeout_s / 2, "protocol": 2, **self._sentinel_options},
-        )
-        try:
-            host, port = await sentinel.discover_master(self._name)
-        finally:
-            for client in sentinel.sentinels:
-                await client.aclose()
-        return str(host), int(port)
+
+def _of_sentinels(scheme: str, rest: str) -> tuple[list[Sentinel], str, dict[str, Any], str]:
+    """``[user:password@]h1:p1,h2:p2/NAME?…`` as Sentinels, the master's name, how to sign in to Sentinels, and the URL
+    of what they will name. Raises ValueError."""
+    sentinels: list[Sentinel] = []
+    try:
+        parts = urlsplit(f"//{rest}")
+        credentials, at, hosts = parts.netloc.rpartition("@")
+        name = unquote(parts.path.strip("/"))
+        for host in hosts.split(","):
+            address, _, port = host.rpartition(":") if re.search(r":[0-9]+\Z", host) else (host, "", "26379")
+            if not address or re.search(r":[^]]*\Z", address) or not 0 < int(port) < 65536:
+                raise ValueError
+            sentinels.append(Sentinel(address.strip("[]"), int(port)))
+        if not name:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"broker.url: {scheme}+sentinel://h1:p1,h2:p2/NAME?db=0") from None
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    own = {key: value for key, value in query if key in ("sentinel_username", "sentinel_password")}
+    options = {key.removeprefix("sentinel_"): value for key, value in own.items() if value}
+    others = urlencode([(key, value) for key, value in query if key not in own])
+    return sentinels, name, options, f"{scheme}://{credentials}{at}sentinel.invalid/?{others}"
+
+
+def _options(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
+    """As redis-py reads the URL. Raises ValueError, without what may be a part of a password."""
+    try:
+        options: dict[str, Any] = dict(parse_url(url))
+    except ValueError as exc:
+        known = str(exc).startswith(("Invalid value for", "Redis URL must"))
+        text = str(exc) if known else "it cannot be read; is its port right, and its password percent-encoded?"
+        raise ValueError(f"broker.url: {text}") from None
+    options["protocol"] = 2
+    return options.pop("connection_class", Connection), options
+
+
+async def _is_master(connection: AbstractConnection) -> None:
+    """Raises BrokerDown if it is a replica: a Sentinel may be out of date."""
+    await connection.send_command("INFO", "replication")
+    if b"role:master" not in await connection.read_response():
+        raise BrokerDown("a Sentinel names a server that is no master")
 
 
 def _text(exc: BaseException) -> str:
+    if isinstance(exc, TimeoutError):
+        return str(exc) or "no answer in time"
     return str(exc) or type(exc).__name__
 
 

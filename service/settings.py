@@ -157,9 +157,12 @@ class Broker(Section, frozen=True):
     url: Annotated[
         str,
         Meta(
-            pattern=r"^(rediss?://[^/?#\s]+(/[0-9]*)?|redis\+sentinel://[^/?#\s]+/[^/?#\s]+)(\?[^#\s]*)?\Z",
+            pattern=r"^(rediss?://[^/?#\s]+(/[0-9]*)?|rediss?\+sentinel://[^/?#\s]+/[^/?#\s]+)(\?[^#\s]*)?\Z",
             description="Redis server.",
-            extra={"allowed": "redis://, rediss:// or redis+sentinel://h1:p1,h2:p2/NAME, its password percent-encoded"},
+            extra={
+                "allowed": "redis://, rediss:// (TLS), redis+sentinel://h1:p1,h2:p2/NAME or rediss+sentinel://, "
+                "passwords percent-encoded"
+            },
         ),
     ] = "redis://127.0.0.1:6379/0"
     prefix: Annotated[

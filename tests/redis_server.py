@@ -9,7 +9,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from redis.retry import Retry
 from tests.support import free_port, scaled
 
 
-def client(port: int, password: str | None = None) -> redis.Redis:
+def client(port: int, password: str | None = None, **options: Any) -> redis.Redis:
     """A client for the test itself; it repeats nothing."""
     return redis.Redis(
         host="127.0.0.1",
         port=port,
         password=password,
+        **options,
         protocol=2,
         decode_responses=True,
         encoding_errors="replace",
@@ -98,13 +98,61 @@ class RedisServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class SentinelServer:
+    """``with SentinelServer(master, "requirepass x", password="x") as sentinel``: watches the master on that port as
+    ``tide``; further lines are those of sentinel.conf, ``options`` those of the test's client."""
+
+    def __init__(self, master: int, *lines: str, port: int = 0, quorum: int = 2, **options: Any) -> None:
+        self.port = port or free_port()
+        self.client = client(self.port, **options)
+        self._folder = Path(tempfile.mkdtemp(prefix="tidegate-sentinel-"))
+        self._config = self._folder / "sentinel.conf"
+        listens = [] if any(line.startswith("port ") for line in lines) else [f"port {self.port}"]
+        self._config.write_text(
+            "\n".join(
+                [
+                    *listens,
+                    f"bind 127.0.0.1\ndir {self._folder}\nsentinel monitor tide 127.0.0.1 {master} {quorum}",
+                    "sentinel down-after-milliseconds tide 1000\nsentinel failover-timeout tide 5000",
+                    *lines,
+                    "",
+                ]
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> SentinelServer:
+        self._process = _start(["redis-server", str(self._config), "--sentinel"], self._folder)
+        try:
+            _answers(self.client)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        self.client.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+
 class Trio:
     """A master, two replicas and three Sentinels; ``url`` is what a broker is given."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self.servers: list[RedisServer] = []
-        self.sentinels: list[int] = []
+        self.sentinels: list[SentinelServer] = []
 
     def __enter__(self) -> Trio:
         with self._stack:
@@ -116,9 +164,9 @@ class Trio:
             for server in self.servers[1:]:
                 until(lambda server=server: server.client.info("replication")["master_link_status"] == "up")
             for _ in range(3):
-                self.sentinels.append(self._stack.enter_context(_sentinel(master.port)))
-            for port in self.sentinels:
-                until(lambda port=port: self._sees_all(port))
+                self.sentinels.append(self._stack.enter_context(SentinelServer(master.port)))
+            for sentinel in self.sentinels:
+                until(lambda sentinel=sentinel: self._sees_all(sentinel))
             self._stack = self._stack.pop_all()
         return self
 
@@ -127,41 +175,23 @@ class Trio:
 
     @property
     def url(self) -> str:
-        return "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in self.sentinels) + "/tide"
+        return sentinel_url(*(sentinel.port for sentinel in self.sentinels))
 
     @property
     def master(self) -> RedisServer:
-        """The one that Sentinel names."""
-        with contextlib.closing(client(self.sentinels[0])) as asked:
-            _, port = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "tide")
+        """The one that the last Sentinel names."""
+        _, port = self.sentinels[-1].client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "tide")
         return next(server for server in self.servers if server.port == int(port))
 
-    def _sees_all(self, port: int) -> bool:
-        with contextlib.closing(client(port)) as asked:
-            state = asked.execute_command("SENTINEL", "MASTER", "tide")
+    @staticmethod
+    def _sees_all(sentinel: SentinelServer) -> bool:
+        state = sentinel.client.execute_command("SENTINEL", "MASTER", "tide")
         fields = state if isinstance(state, dict) else dict(zip(state[::2], state[1::2], strict=True))
         return int(fields["num-slaves"]) == 2 and int(fields["num-other-sentinels"]) == 2
 
 
-@contextlib.contextmanager
-def _sentinel(master: int) -> Iterator[int]:
-    port = free_port()
-    folder = Path(tempfile.mkdtemp(prefix="tidegate-sentinel-"))
-    config = folder / "sentinel.conf"
-    config.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor tide 127.0.0.1 {master} 2\n"
-        "sentinel down-after-milliseconds tide 1000\nsentinel failover-timeout tide 5000\n"
-    )
-    process = _start(["redis-server", str(config), "--sentinel"], folder)
-    asked = client(port)
-    try:
-        _answers(asked)
-        yield port
-    finally:
-        asked.close()
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+def sentinel_url(*ports: int, options: str = "") -> str:
+    return "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in ports) + f"/tide{options}"
 
 
 def _start(args: list[str], folder: Path) -> subprocess.Popen[bytes]:
