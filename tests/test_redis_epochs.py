@@ -179,3 +179,16 @@ async def test_a_stream_that_slept_through_generations_is_continued_where_it_was
                     page = await node.broker.history("group:a", since, messages=9, size=99)
                     assert page.gap == Gap("group:a", told[2].epoch, None, 2, "reset")
                 await push(node.broker, "group:a", b"3")
+
+
+async def test_devices_whose_record_has_ended_are_forgotten():
+    with RedisServer() as server:
+        async with Node(server, "n1", timing=slow_beats()) as node:
+            keys = node.broker.life.keys
+            for i in range(100):
+                await node.broker.claim("alice", f"d{i}", f"n1-{i}")
+                if i < 99:
+                    server.command("DEL", keys.record("alice", f"d{i}"))
+            for _ in range(200):
+                await node.broker.claim("alice", "d99", "n1-99")
+            assert server.command("SMEMBERS", keys.devices("alice")) == {"d99"}

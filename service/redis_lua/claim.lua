@@ -11,6 +11,13 @@ local record = KEYS[3]
 local answer = { redis.call('HGET', record, '#owner') or '' }
 redis.call('HSET', record, '#owner', ARGV[3])
 redis.call('SADD', KEYS[4], ARGV[4])
+-- Devices whose record has ended go, a few at a time; else the set would only grow, and memberships look at all of it.
+local records = string.sub(record, 1, #record - #ARGV[4])
+for _, device in ipairs(redis.call('SRANDMEMBER', KEYS[4], 4)) do
+  if redis.call('EXISTS', records .. device) == 0 then
+    redis.call('SREM', KEYS[4], device)
+  end
+end
 redis.call('PEXPIRE', record, ARGV[5])
 redis.call('PEXPIRE', KEYS[4], ARGV[5])
 if redis.call('HEXISTS', record, '#saved') == 0 then
