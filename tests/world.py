@@ -367,7 +367,7 @@ class World:
     together in ``journal_bytes``; streams are remembered for ``meta_age_s``."""
 
     def __init__(
-        self, *, kept: int = 4, age_s: float = 100.0, journal_bytes: int = 2000, meta_age_s: float = 600.0
+        self, *, kept: int = 4, age_s: float = 100.0, journal_bytes: int = 6500, meta_age_s: float = 600.0
     ) -> None:
         self.loop = asyncio.new_event_loop()
         self.now_s = 1000.0
