@@ -326,11 +326,17 @@ proxy_ssl_verify_depth 4;
 proxy_ssl_trusted_certificate /etc/ssl/certs/ca-certificates.crt;
 """
     methods = "".join(
-        f"location = /{method} {{\n    proxy_pass {url.scheme}://tidegate_calls{url.path}/{method};\n}}\n"
+        f"""
+location = /{method} {{
+    js_header_filter interim.head;
+    js_body_filter interim.body buffer_type=buffer;
+    proxy_pass {url.scheme}://tidegate_calls{url.path}/{method};
+}}
+"""
         for method in calls.allow
     )
     return f"""
-listen 127.0.0.1:{config.edge.calls_port};
+listen 127.0.0.1:{config.edge.calls_port} backlog={BACKLOG};
 access_log off;
 client_max_body_size {config.limits.data_bytes};
 client_body_buffer_size {config.limits.data_bytes};
@@ -345,13 +351,19 @@ proxy_set_header User-Agent tidegate;
 proxy_connect_timeout {_seconds(calls.timeout_s)};
 proxy_send_timeout {_seconds(calls.timeout_s)};
 proxy_read_timeout {_seconds(calls.timeout_s)};
-proxy_max_temp_file_size 0;
+# Passed on as it comes: interim.js waits for the end of an answer that has none for nginx.
+proxy_buffering off;
+proxy_buffer_size 16k;
+proxy_busy_buffers_size 16k;
 # Once more only where a kept connection broke without an answer; on a new one nothing is sent twice.
 proxy_next_upstream error non_idempotent;
 proxy_next_upstream_tries 1;
 
-# What nginx itself says is told apart from the application's own 502 by a header.
+# An answer is the client's: it gives no orders to nginx.
+proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;
+# What nginx itself says, and what interim.js makes of an answer, is told apart from the application's own by a header.
 proxy_hide_header X-Tidegate-Failed;
+proxy_hide_header X-Tidegate-Interim;
 error_page 502 /.failed/unavailable;
 error_page 504 /.failed/timeout;
 location = /.failed/unavailable {{

@@ -13,6 +13,8 @@ import json
 from service.render_nodes import BACKLOG, is_resolving, relay, server, upstream
 from service.settings import Config, Edge
 
+PING_LATE_S = 5  # for which a ping of the service may be late
+
 
 def hops(config: Config) -> str:
     """For ``http``: the hops, and where there is one for all nodes, what is behind it."""
@@ -87,6 +89,9 @@ def settings(config: Config, frame_bytes: int) -> str:
         "frame_bytes": frame_bytes,
         "session_bytes": config.edge.session_bytes,
         "session_calls": config.edge.session_calls,
+        # After so long without a word of it a node may be gone, and then it is. Source: docs/protocol.md, Heartbeat.
+        "node_silence_s": config.heartbeat.websocket_ping_interval + PING_LATE_S,
+        "node_timeout_s": config.heartbeat.websocket_ping_timeout,
     }
     return f"js_var $tidegate_settings '{json.dumps(values, separators=(',', ':'))}';"
 

@@ -432,10 +432,17 @@ class Edge(Section, frozen=True):
     ] = 1024
     session_bytes: Annotated[
         int,
-        Meta(ge=0, le=268_435_456, description="Bytes of a session that njs reads itself; then it only relays."),
+        Meta(
+            ge=0, le=268_435_456, description="Bytes that a session may hold while njs reads it; then it only relays."
+        ),
     ] = 1_048_576
     session_calls: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Calls of a session that njs answers; then it only relays.")
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Calls of a session that njs answers, of which large ones count more; then it only relays.",
+        ),
     ] = 100
 
 

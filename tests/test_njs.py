@@ -1,87 +1,27 @@
-"""The njs edge's code without nginx, run by the njs command line (Debian's package ``njs``): what a session does with
-bytes, however they are cut, and that no JSON is taken which the service would not take."""
+"""The njs edge's sessions without nginx: what one does with bytes, however they are cut."""
 
 from __future__ import annotations
 
-import json
 import random
-import re
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from service import calls, frames
-from service.errors import CallBadAnswer
-from service.protocol import Call, NotUnderstood, decode_command
+from service import frames
+from tests.njs import (
+    ANSWER,
+    LARGE_PUSH,
+    OUR_PING,
+    PUSH,
+    REQUEST,
+    SIGN_OF_LIFE,
+    WELCOME,
+    Step,
+    after_handshake,
+    all_for,
+    call,
+    sessions,
+)
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, frame
-from tests.support import ROOT
-
-REQUEST = b"GET /ws-notifications/?client=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n"
-ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nTidegate-Client: alice\r\nTidegate-Connection: n1.ab-7\r\n\r\n"
-WELCOME = frames.text(b'{"type":"welcome"}')
-PUSH = frames.text(b'{"type":"message","data":"' + b"x" * 200 + b'"}')
-LARGE_PUSH = frames.text(b"y" * 70_000)
-SIGN_OF_LIFE = frame(PONG, mask=b"\0\0\0\0")
-OUR_PING = frame(PING, mask=b"\0\0\0\0")
-
-Step = tuple[Any, ...]
-
-
-def njs(job: dict[str, Any]) -> Any:
-    program = shutil.which("njs")
-    assert program is not None, "the njs command line is missing: apt-get install njs"
-    version = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stdout.strip()
-    module = ["-t", "module"] if version.startswith("0.") else ["-m"]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "job").write_text(json.dumps(job))
-        done = subprocess.run(
-            [program, *module, "-p", ROOT / "nginx/njs", ROOT / "tests/njs_driver.js", folder],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr or done.stdout
-        return json.loads((Path(folder) / "result").read_text())
-
-
-def sessions(*jobs: list[Step], **settings: Any) -> list[list[Step]]:
-    """What each session does: ("client" | "service", bytes), ("call", id, method, data, who…), ("relay",)."""
-    steps = [[[step[0], *(_packed(part) for part in step[1:])] for step in job] for job in jobs]
-    results = njs({"kind": "sessions", "sessions": [{"settings": settings, "steps": it} for it in steps]})
-    return [[_unpacked(action) for action in result] for result in results]
-
-
-def _packed(part: Any) -> Any:
-    return part.hex() if isinstance(part, bytes) else part
-
-
-def _unpacked(action: list[Any]) -> Step:
-    if action[0] == "call":
-        return ("call", action[1], action[2], bytes.fromhex(action[3]), *action[4:])
-    if action[0] == "relay":
-        return ("relay",)
-    return (action[0], bytes.fromhex(action[1]))
-
-
-def after_handshake(*steps: Step, **settings: Any) -> list[Step]:
-    """What a session does that has just been welcomed."""
-    (did,) = sessions([("client", REQUEST), ("service", ANSWER + WELCOME), *steps], **settings)
-    assert did[:2] == [("service", REQUEST), ("client", ANSWER + WELCOME)]
-    return did[2:]
-
-
-def call(number: int, data: bytes = b"1") -> bytes:
-    return b'{"type":"call","id":%d,"method":"echo","data":%b}' % (number, data)
-
-
-def all_for(whom: str, did: list[Step]) -> bytes:
-    return b"".join(action[1] for action in did if action[0] == whom)
-
 
 # The handshake
 
@@ -339,117 +279,115 @@ def test_calls_are_given_up_when_too_much_else_must_be_relayed():
     assert did[-1] == ("relay",)
 
 
-# JSON
+def test_calls_that_are_given_up_together_are_each_answered_once():
+    did = after_handshake(
+        ("client", b"".join(frame(TEXT, call(number)) for number in range(3))),
+        *[("service", LARGE_PUSH)] * 5,
+        session_bytes=10_000,
+    )
+    assert all_for("client", did) == LARGE_PUSH * 5 + b"\x81\x010\x81\x011\x81\x012"
+    assert did[-1] == ("relay",)
 
 
-def mutated(chance: random.Random, text: bytes) -> bytes:
-    """``text`` with a few bytes lost, doubled, replaced or put in."""
-    alphabet = b'{}[]",:\\ \n\t\r0123456789.-+eEtrufalsn\x00\x1f\x7f\xc3\xbc\xed\xa0\x80\xff\xf0\x9f\x98\x80abc'
-    out = bytearray(text)
-    for _ in range(chance.randint(0, 2)):
-        at = chance.randrange(len(out) + 1)
-        kind = chance.randrange(3)
-        if kind < 2:
-            del out[at : at + chance.randint(1, 2)]
-        if kind > 0:
-            out[at:at] = bytes([chance.choice(alphabet)])
-    return bytes(out)
+@pytest.mark.parametrize(
+    ("first", "cheap"), [(frame(TEXT, b"a", fin=False), frame(0, b"b", fin=False)), (b"", frame(PONG))]
+)
+def test_frames_cost_what_they_hold_and_not_their_bytes(first: bytes, cheap: bytes):
+    did = after_handshake(("client", first), *[("client", cheap * 500)] * 20, session_bytes=256_000)
+    before = did[: did.index(("relay",))]
+    assert 2000 <= all_for("service", before).count(cheap) <= 4000
 
 
-VALUES = [
-    b"1", b"-0", b"0.5", b"-1.25e+10", b"1E400", b"123456789012345678901234567890", b"true", b"false", b"null",
-    b'""', b"[]", b"{}", b'[1, [2, {"a":[]}],"x"]', b'{"a":1,"a":{"b" :null}}',
-    b'"\\u00fc\\n\\/\\uD83d\\uDe00"', b'"\\ud800"', b'"\\udc00\\ud800"',
-    '"ü☂😀"'.encode(), b'"{[\\"]}"',
-]  # fmt: skip
-CALLS = [
-    b'{"type":"call","id":%b,"method":"echo","data":%b}',
-    b' { "method" : "orders.create" , "data" :\t%b\n, "id" : %b , "type" : "call" } ',
-]
-IDS = [
-    b"1",
-    b"-77",
-    b'"abc"',
-    b'""',
-    '"☂"'.encode(),
-    b"9007199254740992",
-    b"1.0",
-    b"-0",
-    b'"a\\n"',
-    b'"%b"' % (b"x" * 65),
-]
+def test_heartbeats_cost_what_they_hold_and_not_their_bytes():
+    did = after_handshake(*[("client", frame(TEXT, b"pong") * 100)] * 20, session_bytes=256_000)
+    assert ("relay",) in did
+    assert 500 <= 2000 - all_for("service", did).count(frame(TEXT, b"pong")) <= 1000
 
 
-def as_service_does(text: bytes) -> Call | None:
-    try:
-        text.decode()
-        command = decode_command(text, depth=64)
-    except (UnicodeDecodeError, NotUnderstood):
-        return None
-    return command if isinstance(command, Call) else None
+def test_a_session_whose_answer_finds_no_gap_is_cut_before_it_ruins_the_worker():
+    did = after_handshake(
+        ("client", frame(TEXT, call(1))),
+        ("service", LARGE_PUSH[:100]),
+        ("answer", 0, frames.text(b"answer")),
+        *[("client", frame(BINARY, b"x" * 60_000))] * 8,
+        session_bytes=10_000,
+    )
+    assert did[-1] == ("end",)
+    assert all_for("client", did) == LARGE_PUSH[:100]
 
 
-def test_a_call_is_taken_only_as_the_service_would_and_with_the_same_bytes():
-    chance = random.Random(7)
-    texts = [CALLS[0] % (id_, value) for id_ in IDS for value in VALUES]
-    texts += [CALLS[1] % (value, id_) for id_ in IDS[:5] for value in VALUES]
-    texts += [mutated(chance, chance.choice(texts)) for _ in range(6000)]
-    taken = njs({"kind": "parse", "texts": [text.hex() for text in texts]})
-    assert sum(call is not None for call in taken) > 200
-    for text, found in zip(texts, taken, strict=True):
-        command = as_service_does(text)
-        if found is None:
-            # What it leaves to the service are ids that it could not give back as the service writes them.
-            if command is not None and command.method in ("echo", "orders.create"):
-                members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-                odd = re.search(rb"\\|^-?[0-9]*[.eE]|^-0|[0-9]{16}", bytes(members["id"]))
-                assert odd or b"\\" in text, text  # a name with an escape
-        else:
-            assert command is not None, text
-            id_, method, data = found
-            assert (msgspec.json.decode(id_), method) == (command.id, command.method), text
-            assert id_.encode() == msgspec.json.encode(command.id)
-            assert bytes.fromhex(data) == bytes(command.data), text
+# A node that is silent
 
 
-def test_what_is_no_call_or_beyond_a_limit_is_left_to_the_service():
-    refused = [
-        b"", b"{}", b"[]", b'"call"', b'{"type":"call"}', b'{"type":"call","id":1}',
-        b'{"type":"call","id":1,"method":"other"}', b'{"type":"call","id":1,"method":"ech\\u006f"}',
-        b'{"type":"call","id":1,"method":["echo"]}', b'{"type":"call","id":null,"method":"echo"}',
-        b'{"type":"call","id":1,"id":1,"method":"echo"}', b'{"type":"call","id":1,"method":"echo","key":1}',
-        b'{"type":"publish","type":"call","id":1,"method":"echo"}', b'{"type":"call","id":true,"method":"echo"}',
-        call(1, b'"' + b"x" * 65_535 + b'"'), call(1, b"[" * 64 + b"]" * 64), call(1, b"[" * 5000),
-        b"\xef\xbb\xbf" + call(1),
-    ]  # fmt: skip
-    taken = [
-        call(1, b'"' + b"x" * 65_534 + b'"'),
-        call(1, b"[" * 63 + b"]" * 63),
-        b'{"type":"call","id":1,"method":"echo"}',
-    ]
-    result = njs({"kind": "parse", "texts": [text.hex() for text in refused + taken]})
-    assert result[: len(refused)] == [None] * len(refused)
-    assert None not in result[len(refused) :]
-    assert bytes.fromhex(result[-1][2]) == b"null"
+def silent(*steps: Step) -> list[Step]:
+    """What a session does of which the service has said nothing for 35 s and a little more."""
+    return after_handshake(("ms", 35_001), *steps)
 
 
-def test_an_answer_is_good_where_the_services_own_check_says_so():
-    chance = random.Random(11)
-    texts = [b"[" * depth + b"]" * depth for depth in (1, 64, 65, 4000)] + [b'{"a":' * 64 + b"1" + b"}" * 64]
-    texts += [b" " + value + b"\r\n\t" for value in VALUES] + [
-        b"\xef\xbb\xbf1",
-        b" ",
-        b"1 2",
-        b"01",
-        b"NaN",
-        b"+1",
-        b"'a'",
-    ]
-    texts += [mutated(chance, chance.choice(VALUES)) for _ in range(6000)]
-    texts = [text for text in texts if text]
-    for text, found in zip(texts, njs({"kind": "documents", "texts": [text.hex() for text in texts]}), strict=True):
-        try:
-            expected: str | None = calls.check_answer(text).hex()
-        except CallBadAnswer:
-            expected = None
-        assert found == expected, text
+def test_a_heartbeat_or_a_call_is_not_answered_for_a_node_that_may_be_gone():
+    asked = [frame(TEXT, b"ping"), frame(TEXT, call(1))]
+    did = silent(("client", asked[0]), ("client", asked[1]), ("service", PUSH), ("client", asked[0]))
+    assert all_for("service", did) == asked[0] + OUR_PING + asked[1]
+    assert did[-2:] == [("client", PUSH), ("client", frames.text(b"pong"))]
+    late = after_handshake(("ms", 35_000), ("client", asked[0]))
+    assert late == [("service", SIGN_OF_LIFE), ("client", frames.text(b"pong"))]
+
+
+def test_a_node_that_does_not_answer_is_given_up_and_the_session_ends_with_1012():
+    ping = frame(TEXT, b"ping")
+    did = silent(("client", ping), ("ms", 24_998), ("client", ping), ("ms", 1), ("client", ping))
+    goodbye: list[Step] = [("client", frames.close(1012, "")), ("end",)]
+    assert did == [("service", ping), ("service", OUR_PING), ("service", ping), *goodbye]
+    cut = silent(("service", PUSH[:9]), ("ms", 60_000), ("client", ping), ("ms", 5_000), ("client", ping))
+    assert cut[-1] == ("end",)
+    assert all_for("client", cut) == PUSH[:9]
+
+
+def test_an_edge_that_stood_still_itself_asks_before_it_gives_a_node_up():
+    ping = frame(TEXT, b"ping")
+    did = after_handshake(("ms", 10**9), ("client", ping), ("ms", 4_999), ("client", ping), ("service", b"\x8a\x00"))
+    assert did == [("service", ping), ("service", OUR_PING), ("service", ping)]
+
+
+def test_the_question_waits_for_the_end_of_a_clients_frame():
+    large = frame(BINARY, b"z" * 1000)
+    did = silent(("client", large[:100]), ("ms", 60_000), ("client", large[100:]))
+    assert did == [("service", large[:100]), ("service", large[100:]), ("service", OUR_PING)]
+
+
+# Calls that the service makes
+
+
+def test_a_call_that_could_not_be_made_is_the_services_and_so_are_those_after_it():
+    ping = frame(PING, b"between")
+    did = after_handshake(
+        ("client", frame(TEXT, call(1)) + ping[:8]),
+        ("unmade", 0),
+        ("client", ping[8:] + frame(TEXT, call(2))),
+        ("client", frame(TEXT, b"ping")),
+    )
+    assert all_for("service", did) == ping + frame(TEXT, call(2)) + frame(TEXT, call(1))
+    assert did[-1] == ("client", frames.text(b"pong"))
+
+
+ESCAPED = frame(TEXT, call(9).replace(b"call", b"\\u0063all"))
+FRAGMENTED = frame(TEXT, call(9)[:9], fin=False) + frame(0, call(9)[9:])
+
+
+@pytest.mark.parametrize("other", [ESCAPED, FRAGMENTED, frame(TEXT, b" " * 66_000 + call(9))])
+def test_what_may_be_a_call_of_the_services_waits_while_as_many_are_in_flight_as_may_be(other: bytes):
+    three = b"".join(frame(TEXT, call(number)) for number in range(3))
+    later = frame(TEXT, b'{"type":"ping","id":5}')
+    did = after_handshake(
+        ("client", three + other + later), ("answer", 0, frames.text(b"a")), ("client", frame(TEXT, call(4)))
+    )
+    assert [action[0] for action in did[:5]] == ["call", "call", "call", "client", "service"]
+    assert all_for("service", did) == other + later  # the last waits for another of the three
+    gone = after_handshake(("client", three + other), ("client", b"", True))
+    assert all_for("service", gone) == other
+
+
+def test_once_the_service_was_left_a_call_it_is_left_all():
+    did = after_handshake(("client", ESCAPED + frame(TEXT, call(1))), ("client", frame(TEXT, b"ping")))
+    assert all_for("service", did) == ESCAPED + frame(TEXT, call(1))
+    assert did[-1] == ("client", frames.text(b"pong"))

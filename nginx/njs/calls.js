@@ -4,11 +4,14 @@ import frames from 'frames.js';
 import json from 'json.js';
 
 const ANSWER_DEPTH = 64; // as in service/calls.py
+const STATUS_BYTES = 4; // which interim.js puts before a body
 const NULL = Buffer.from('null');
+const EMPTY = Buffer.alloc(0);
 const END = Buffer.from('}');
 
-// `who` is {client, connection, request_id}. `done` is called once, with the frame for the client and with
-// "reply" or an error's code: within calls_timeout_s, or not at all if the session ends before. The function that this gives ends the wait at once.
+// `who` is {client, connection, request_id}. `done` is called once, with the frame for the client and with "reply" or an
+// error's code: within calls_timeout_s, or not at all if the session ends before. Its frame is null where nobody has heard
+// of the call: this nginx takes no requests any more (it was told to quit). The function that this gives ends the wait at once.
 function make(call, who, settings, done) {
     let timer = setTimeout(() => {
         timer = null; // qjs ends the session with an error where a timer is cleared that has fired
@@ -23,7 +26,7 @@ function make(call, who, settings, done) {
     }
     request(call, who, settings).then((answer) => {
         answer.arrayBuffer().then((body) => {
-            finish(reply(call.id, answer, Buffer.from(body), settings));
+            finish(reply(call.id, answer, bytes(body), settings));
         }).catch(() => {
             finish(error(call.id, 'call_bad_answer', 'the answer ended too early'));
         });
@@ -33,6 +36,15 @@ function make(call, who, settings, done) {
     return () => {
         finish(error(call.id, 'call_unavailable', 'given up: too much else to relay'));
     };
+}
+
+// What there is of an empty answer njs 0.7.9 lets nobody touch ("detached buffer").
+function bytes(body) {
+    try {
+        return Buffer.from(body);
+    } catch (empty) {
+        return EMPTY;
+    }
 }
 
 function finish_with(done, result) {
@@ -50,7 +62,7 @@ function request(call, who, settings) {
             'X-Request-Id': who.request_id,
             'X-Tidegate-Via': 'njs',
         },
-        max_response_body_size: settings.answer_bytes,
+        max_response_body_size: settings.answer_bytes + STATUS_BYTES,
     });
 }
 
@@ -60,6 +72,9 @@ function request(call, who, settings) {
 function failed(id, reason, settings) {
     if (reason.indexOf('too large') >= 0) {
         return too_large(id, settings);
+    }
+    if (reason.indexOf('connect failed') >= 0) {
+        return {code: 'left_to_service', frame: null};
     }
     if (reason.indexOf('prematurely closed') >= 0 || reason.indexOf('invalid') >= 0) {
         return error(id, 'call_bad_answer', 'the answer ended too early');
@@ -75,6 +90,14 @@ function reply(id, answer, body, settings) {
     if (code) {
         return error(id, 'call_unavailable', 'could not connect to the application');
     }
+    let status = answer.status;
+    if (answer.headers.get('X-Tidegate-Interim')) { // interim.js
+        status = Number(body.subarray(0, 3).toString());
+        body = body.subarray(4);
+        if (!(status > 0)) {
+            return error(id, 'call_bad_answer', 'the answer is not valid HTTP');
+        }
+    }
     if (body.length > settings.answer_bytes) {
         return too_large(id, settings);
     }
@@ -82,7 +105,7 @@ function reply(id, answer, body, settings) {
     if (data === null) {
         return error(id, 'call_bad_answer', 'the answer is not JSON in UTF-8');
     }
-    const start = Buffer.from(`{"type":"reply","id":${id},"status":${answer.status},"data":`);
+    const start = Buffer.from(`{"type":"reply","id":${id},"status":${status},"data":`);
     return {code: 'reply', frame: frames.text([start, data, END])};
 }
 

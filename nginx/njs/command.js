@@ -6,37 +6,52 @@ const KEYS = ['"type"', '"id"', '"method"', '"data"'];
 const NUMBER = /^(0|-?[1-9][0-9]{0,14})$/; // within 2^53, and written in the only way
 const STRING = /^"[^\\]*"$/;
 const NULL = Buffer.from('null');
+const PERHAPS = {perhaps: true};
 
-// {id, method, data} of a call that is allowed and within the limits, else null. `id` is JSON text and `data` bytes, both
-// as they came. Source: docs/protocol.md, Commands.
+// {id, method, data} of a call that is allowed and within the limits; `id` is JSON text and `data` bytes, both as they
+// came. PERHAPS: it may be a call that the service carries out, written in a way that is left to it. Null: nobody carries
+// it out as a call. Source: docs/protocol.md, Commands.
 function parse(bytes, settings) {
     const members = json.members(bytes, settings.json_depth);
     if (members === null) {
         return null;
     }
     const found = {};
+    let plain = true;
+    let known = true;
     for (let i = 0; i < members.length; i++) {
         const name = members[i][0];
-        if (KEYS.indexOf(name) < 0 || found[name] !== undefined) {
-            return null;
-        }
+        plain = plain && name.indexOf('\\') < 0 && found[name] === undefined;
+        known = known && KEYS.indexOf(name) >= 0;
         found[name] = bytes.subarray(members[i][1], members[i][2]);
     }
-    if (!found['"id"'] || !found['"method"'] || !found['"type"'] || found['"type"'].toString() !== '"call"') {
-        return null;
+    const type = text(found['"type"']);
+    const method = text(found['"method"']);
+    if (!plain || isEscaped(type) || (type === '"call"' && isEscaped(method))) {
+        return PERHAPS;
     }
-    const id = found['"id"'].toString();
-    const method = found['"method"'].toString().slice(1, -1);
     const data = found['"data"'] || NULL;
-    if (!isId(id) || settings.calls_allow.indexOf(method) < 0 || data.length > settings.data_bytes) {
+    if (type !== '"call"' || !known || settings.calls_allow.indexOf(method.slice(1, -1)) < 0 || method.charAt(0) !== '"') {
         return null;
     }
-    return {id: id, method: method, data: data};
+    const id = text(found['"id"']);
+    if (id === '' || data.length > settings.data_bytes) {
+        return null;
+    }
+    return isId(id) ? {id: id, method: method.slice(1, -1), data: data} : PERHAPS;
+}
+
+function text(bytes) {
+    return bytes === undefined ? '' : bytes.toString();
+}
+
+function isEscaped(value) {
+    return value.charAt(0) === '"' && value.indexOf('\\') >= 0;
 }
 
 // Up to 64 characters, counted with their quotes; an engine that counts a rare one twice leaves it to the service.
-function isId(text) {
-    return text.charAt(0) === '"' ? text.length <= 66 && STRING.test(text) : NUMBER.test(text);
+function isId(id) {
+    return id.charAt(0) === '"' ? id.length <= 66 && STRING.test(id) : NUMBER.test(id);
 }
 
-export default {parse};
+export default {PERHAPS, parse};

@@ -30,6 +30,10 @@ function filter(s) {
         to_service: sender((bytes, flags) => s.sendUpstream(bytes, flags)),
         call: calls.make,
         relay: relay,
+        end: (why) => {
+            relay();
+            throw new Error(why); // which ends the session, and is the only thing that does
+        },
         now: Date.now,
         count: metrics.count,
     };

@@ -7,11 +7,17 @@ const PONG = 10;
 const FIN = 0x80;
 const MASKED = 0x80;
 
-// The head of the frame that begins at `at`; null while it is incomplete. `size` counts its own bytes, the mask's too.
-function head(bytes, at) {
+// A head that is read again and again: an object for each frame would stay until the session ends.
+function blank() {
+    return {fin: false, reserved: false, opcode: 0, masked: false, size: 0, length: 0};
+}
+
+// Reads the head of the frame that begins at `at` into `into`; false while it is incomplete. `size` counts its own bytes,
+// the mask's too.
+function read_head(into, bytes, at) {
     const have = bytes.length - at;
     if (have < 2) {
-        return null;
+        return false;
     }
     const second = bytes[at + 1];
     const masked = second >= MASKED;
@@ -19,21 +25,20 @@ function head(bytes, at) {
     const extra = short === 126 ? 2 : short === 127 ? 8 : 0;
     const size = 2 + extra + (masked ? 4 : 0);
     if (have < size) {
-        return null;
+        return false;
     }
     let length = extra ? 0 : short;
     for (let i = 0; i < extra; i++) {
         length = length * 256 + bytes[at + 2 + i]; // above 2^53 inexact, and then too long for anybody
     }
     const first = bytes[at];
-    return {
-        fin: first >= FIN,
-        reserved: (first & 0x70) !== 0,
-        opcode: first & 0x0f,
-        masked: masked,
-        size: size,
-        length: length,
-    };
+    into.fin = first >= FIN;
+    into.reserved = (first & 0x70) !== 0;
+    into.opcode = first & 0x0f;
+    into.masked = masked;
+    into.size = size;
+    into.length = length;
+    return true;
 }
 
 // Whether a service may take such a frame from a client. `fragmented`: a message has begun and not ended.
@@ -47,9 +52,19 @@ function isLegal(head, fragmented) {
     return head.opcode <= 2 && (head.opcode === 0) === fragmented;
 }
 
-// The payload of a whole masked frame, as bytes of its own.
-function payload(frame, head) {
-    const start = head.size;
+// Four bytes of payload of the masked frame at `at`, as one number.
+function four_bytes(bytes, at, head) {
+    const start = at + head.size;
+    let number = 0;
+    for (let i = 0; i < 4; i++) {
+        number = number * 256 + (bytes[start + i] ^ bytes[start - 4 + i]);
+    }
+    return number;
+}
+
+// The payload of the whole masked frame at `at`, as bytes of its own.
+function payload(frame, at, head) {
+    const start = at + head.size;
     const end = start + head.length;
     const bytes = Buffer.alloc(head.length);
     const k0 = frame[start - 4];
@@ -104,6 +119,11 @@ function text(parts) {
 // The mask is 0: it has nothing to hide.
 function control(opcode) {
     return Buffer.from([FIN | opcode, MASKED, 0, 0, 0, 0]);
+}
+
+// A close frame to a client.
+function close(code) {
+    return Buffer.from([FIN | CLOSE, 2, code >> 8, code & 0xff]);
 }
 
 // Where in a stream of frames we are, while they pass by in pieces.
@@ -163,4 +183,6 @@ function ended(track) {
     }
 }
 
-export default {TEXT, CLOSE, PING, PONG, head, isLegal, payload, text, control, tracker, isBetween, pass};
+export default {
+    TEXT, CLOSE, PING, PONG, blank, read_head, isLegal, four_bytes, payload, text, control, close, tracker, isBetween, pass,
+};

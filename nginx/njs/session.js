@@ -1,70 +1,79 @@
 // One session: what passes between a client and the service, and what the edge answers itself.
 //
 // Bytes pass untouched, but for the few frames of a client that the edge answers: text heartbeats, and calls as
-// `command.js` knows them. A session goes through three states:
+// `command.js` knows them. A session goes through these states:
 //
 //   handshake -> reading     with a 101 answer of the service that says who the client is; nothing else says it
 //   handshake -> relaying    with any other answer
-//   reading   -> relaying    when the session has cost its share of memory (settings: session_bytes, session_calls)
+//   reading   -> relaying    when the session has cost its share of memory (budget.js)
+//   reading   -> ended       when the node is given up (node.js), or is in the way of what waits to be said
 //
 // Relaying is nginx's own, without any code, and the service answers everything. The engine gives memory back only
 // when a session ends, and nothing slows a fast sender down while the code stands between; so reading has a limit.
 //
-// To the client, the edge speaks between two frames of the service only, and not within a fragmented message. To the
-// service it speaks between two frames of the client: signs of life, and pings of its own, whose pongs it keeps. What is
-// sent outside of an event of nginx and does not fit into the socket waits for the next one (nginx asks to hear of
-// room only then): a ping after it brings one. `io` is the world:
+// What the edge says itself it says between the frames of others (speech.js). `io` is the world:
 //
 //   to_client(bytes, last), to_service(bytes, last)   send; `last`: the other side has ended
-//   call(call, who, settings, done)                   make the request; done(frame, code). Gives a function that ends it early
+//   call(call, who, settings, done)                   make the request; done(frame, code), without a frame if nothing was
+//                                                     asked. Gives a function that ends it early
 //   relay()                                           let everything pass from now on
+//   end(why)                                          end the session at once
 //   now()                                             ms
 //   count(name)                                       one more of it, for the metrics
 
+import budget from 'budget.js';
 import calls from 'calls.js';
 import command from 'command.js';
 import frames from 'frames.js';
+import handshake from 'handshake.js';
+import node from 'node.js';
+import speech from 'speech.js';
 
-const HEAD_BYTES = 16384;
-const HEAD_END = Buffer.from('\r\n\r\n');
-const EVENT_BYTES = 1024; // what reading costs beside the bytes read: measured in docs/decisions/0030-njs-engine.md
-const CALL_BYTES = 256; // of a call, beside its data: type, id, method
-const ENOUGH = 4; // shares after which no more calls are taken
-const TOO_MUCH = 32; // shares of session_bytes after which no more answers are waited for
-const SIGN_MS = 10000; // docs/protocol.md, Heartbeat: at most one sign of life in 10 s
-const SWITCHED = /^HTTP\/1\.1 101 /;
-const CLIENT = /\r\nTidegate-Client: ([A-Za-z0-9_.@-]+)(\r|$)/i;
-const CONNECTION = /\r\nTidegate-Connection: ([A-Za-z0-9_.@-]+)(\r|$)/i;
-const HEARTBEATS = {ping: frames.text([Buffer.from('pong')]), Ping: frames.text([Buffer.from('Pong')]), pong: null, Pong: null};
-const CALL = '"call"';
-const PROOF_BYTES = 16384; // to the client since the last ping, after which an answer is followed by one
-const PONG = 0x80 | frames.PONG;
+const MARGIN_BYTES = 256; // of a call, beside its data: type, id, method
+const RESTART = 1012;
 const EMPTY = Buffer.alloc(0);
+
+const CALL = Buffer.from('"call"');
+const ESCAPED = Buffer.from('\\u006'); // of its letters those that an escape can hide
+// `text` as a number, and the frame that answers, if there is one.
+const HEARTBEATS = [['ping', 'pong'], ['Ping', 'Pong'], ['pong', ''], ['Pong', '']].map((it) => ({
+    text: Buffer.from(it[0]).readUInt32BE(0),
+    answer: it[1] === '' ? null : frames.text([Buffer.from(it[1])]),
+}));
+
+// What becomes of a client's frame that is no heartbeat and no call of ours.
+const PASSES = {};
+const WAITS = {}; // for a call to end
+const COLLECTED = {}; // until all of it is there
 
 function open(settings, io) {
     return {
         settings: settings,
         io: io,
         state: 'handshake',
-        head: EMPTY, // of the answer, as far as it has come
-        tail: EMPTY, // the last bytes of the request
+        handshake: handshake.begin(),
         client: '',
         connection: '',
-        cost: 0,
+        budget: budget.open(),
+        node: node.open(),
         calls: 0, // made
         in_flight: 0,
+        elsewhere: 0, // what the service was left while some are in flight, and may be calls
         give_up: {}, // of each call in flight, by its number: answers it at once
+        unmade: [], // frames of calls that could not be made and wait for a gap between the client's
         waiting: [], // frames for the client that wait for a gap between the service's
         down: frames.tracker(), // service to client
         kept: EMPTY, // a byte that may begin the pong to a ping of ours
         pings: 0, // of ours, without their pongs yet
         unproven: 0, // bytes to the client since the last of them
         spoken: false, // there were answers among them
-        takes: true, // calls and heartbeats
+        takes: true, // heartbeats, and calls
+        leaves: false, // calls to the service
         deaf: false, // the client's frames are the service's affair alone
         fragmented: false, // a message of the client's has begun
+        head: frames.blank(), // of the client's latest frame
         left: 0, // bytes of a client's frame that pass as they come
-        held: EMPTY, // a head that is incomplete
+        held: EMPTY, // a head that is incomplete, or a frame that waits and what follows it
         frame: null, // a frame that may be ours: as much as has come of it
         filled: 0,
         passed_ms: 0, // when something last went to the service
@@ -74,21 +83,31 @@ function open(settings, io) {
 // Client to service
 
 function from_client(session, bytes, last) {
-    spend(session, bytes.length);
+    budget.event(session.budget, bytes.length);
     if (session.state === 'handshake') {
-        remember_tail(session, bytes);
-        to_service(session, bytes, last);
+        handshake.asked(session.handshake, bytes);
+        speech.to_service(session, bytes, last);
         return;
     }
+    if (session.state === 'ended' || node.isGivenUp(session.node, session.io.now(), session.settings)) {
+        end(session, 'the node is silent');
+        return;
+    }
+    go_on(session, bytes, last);
+}
+
+function go_on(session, bytes, last) {
     const rest = session.deaf ? bytes : read(session, bytes);
     if (last) {
         hold_nothing(session);
     }
-    to_service(session, rest, last);
+    speech.to_service(session, rest, last);
+    pass_unmade(session);
     if (session.held.length > 0 || session.frame !== null) {
-        sign_of_life(session);
+        speech.sign_of_life(session);
     }
-    prove(session);
+    speech.ask_node(session);
+    speech.prove(session);
     settle(session);
 }
 
@@ -98,35 +117,115 @@ function read(session, bytes) {
     let at = 0;
     if (session.held.length > 0) {
         bytes = Buffer.concat([session.held, bytes]);
+        budget.copy(session.budget, bytes.length);
         session.held = EMPTY;
     }
     while (at < bytes.length && !session.deaf) {
         if (session.left > 0) {
-            at += skip(session, bytes.length - at);
+            const here = Math.min(session.left, bytes.length - at);
+            session.left -= here;
+            at += here;
         } else if (session.frame !== null) {
             at = from = fill(session, bytes, at);
-        } else {
-            const head = frames.head(bytes, at);
-            if (head === null) {
-                to_service(session, bytes.subarray(from, at), false);
-                session.held = Buffer.from(bytes.subarray(at));
+            if (session.filled === session.frame.length && !take(session)) {
+                hold(session, bytes.subarray(at));
                 return EMPTY;
             }
-            if (is_candidate(session, head)) {
-                to_service(session, bytes.subarray(from, at), false);
-                at = from = begin(session, bytes, at, head);
+        } else {
+            const what = frames.read_head(session.head, bytes, at) ? judge(session, bytes, at) : WAITS;
+            if (what === PASSES) {
+                note(session);
+                continue;
+            }
+            if (at > from) {
+                speech.to_service(session, bytes.subarray(from, at), false);
+                from = at;
+            }
+            if (what === WAITS) {
+                hold(session, bytes.subarray(at));
+                return EMPTY;
+            }
+            if (what === COLLECTED) {
+                collect(session);
             } else {
-                note(session, head);
+                answer(session, what, bytes, at);
+                at = from = at + session.head.size + session.head.length;
             }
         }
     }
     return bytes.subarray(from);
 }
 
+// What becomes of the frame at `at`, whose head has been read: one of the above, a heartbeat, or a call.
+function judge(session, bytes, at) {
+    const settings = session.settings;
+    const head = session.head;
+    budget.frame(session.budget);
+    if (head.opcode !== frames.TEXT || head.length < 4 || isBroken(session)) {
+        return PASSES;
+    }
+    const takes = session.takes && node.lives(session.node, session.io.now(), settings);
+    const makes = takes && !session.leaves;
+    const whole = bytes.length - at >= head.size + head.length;
+    let call = command.PERHAPS;
+    if (head.fin && head.length === 4) {
+        if (!takes || budget.isSpent(session.budget, settings)) {
+            return PASSES;
+        }
+        return whole ? heartbeat(frames.four_bytes(bytes, at, head)) : COLLECTED;
+    }
+    if (head.fin && head.length <= settings.data_bytes + MARGIN_BYTES && (makes || session.in_flight > 0)) {
+        if (!whole) {
+            return COLLECTED;
+        }
+        call = look(session, bytes, at);
+        if (call === null || (makes && call !== command.PERHAPS)) {
+            return call || PASSES;
+        }
+    }
+    return leave(session);
+}
+
+function heartbeat(text) {
+    for (let i = 0; i < HEARTBEATS.length; i++) {
+        if (HEARTBEATS[i].text === text) {
+            return HEARTBEATS[i];
+        }
+    }
+    return PASSES;
+}
+
+// A call, or what may be one, is the service's, and from now on all are: each counts those in flight on its own. So that
+// there are never more of them than one alone would allow, some wait until ours are answered.
+function leave(session) {
+    if (session.in_flight > 0) {
+        if (session.in_flight + session.elsewhere >= session.settings.calls_in_flight) {
+            return WAITS;
+        }
+        session.elsewhere++;
+    }
+    session.leaves = true;
+    return PASSES;
+}
+
+// What `command.parse` says of the text frame at `at`.
+function look(session, bytes, at) {
+    const payload = frames.payload(bytes, at, session.head);
+    budget.look(session.budget, payload.length);
+    return payload.includes(CALL) || payload.includes(ESCAPED) ? command.parse(payload, session.settings) : null;
+}
+
+// Whether the frame whose head has been read makes the service end the session.
+function isBroken(session) {
+    const head = session.head;
+    return !frames.isLegal(head, session.fragmented) || head.length > session.settings.message_bytes;
+}
+
 // A frame that passes as it is.
-function note(session, head) {
-    if (!frames.isLegal(head, session.fragmented) || head.length > session.settings.message_bytes) {
-        session.deaf = true; // the service will end it
+function note(session) {
+    const head = session.head;
+    if (isBroken(session)) {
+        session.deaf = true;
         return;
     }
     if (head.opcode === frames.CLOSE) {
@@ -138,132 +237,124 @@ function note(session, head) {
     session.left = head.size + head.length;
 }
 
-function skip(session, available) {
-    const here = Math.min(session.left, available);
-    session.left -= here;
-    return here;
-}
-
-function is_candidate(session, head) {
-    return (
-        session.takes &&
-        head.opcode === frames.TEXT &&
-        head.fin &&
-        frames.isLegal(head, session.fragmented) &&
-        head.length <= Math.min(session.settings.data_bytes + CALL_BYTES, session.settings.message_bytes)
-    );
-}
-
-// Takes the frame at `at`, or begins to collect it; gives where its bytes end here.
-function begin(session, bytes, at, head) {
-    const size = head.size + head.length;
-    if (bytes.length - at >= size) {
-        take(session, bytes.subarray(at, at + size));
-        return at + size;
-    }
-    session.frame = Buffer.alloc(size);
+function collect(session) {
+    session.frame = Buffer.alloc(session.head.size + session.head.length);
     session.filled = 0;
-    return fill(session, bytes, at);
+    budget.copy(session.budget, session.frame.length);
 }
 
+// Adds to the frame that is collected; gives where its bytes end here.
 function fill(session, bytes, at) {
     const end = Math.min(bytes.length, at + session.frame.length - session.filled);
     bytes.copy(session.frame, session.filled, at, end);
     session.filled += end - at;
-    if (session.filled === session.frame.length) {
-        const frame = session.frame;
-        session.frame = null;
-        take(session, frame);
-    }
     return end;
+}
+
+// The frame that has been collected; false if it waits.
+function take(session) {
+    const frame = session.frame;
+    session.frame = null;
+    frames.read_head(session.head, frame, 0);
+    const what = judge(session, frame, 0);
+    if (what === WAITS) {
+        session.held = frame;
+        return false;
+    }
+    if (what === PASSES) {
+        speech.to_service(session, frame, false);
+    } else {
+        answer(session, what, frame, 0);
+    }
+    return true;
+}
+
+function hold(session, bytes) {
+    session.held = session.held.length > 0 ? Buffer.concat([session.held, bytes]) : Buffer.from(bytes);
+    budget.copy(session.budget, session.held.length);
 }
 
 // Gives up what is held: it goes on as it came.
 function hold_nothing(session) {
-    if (session.held.length > 0) {
-        const held = session.held;
-        session.held = EMPTY;
-        to_service(session, held, false);
-    }
+    let held = session.held;
     if (session.frame !== null) {
-        const frame = session.frame.subarray(0, session.filled);
+        held = session.frame.subarray(0, session.filled);
         session.left = session.frame.length - session.filled;
         session.frame = null;
-        to_service(session, frame, false);
+    }
+    session.held = EMPTY;
+    speech.to_service(session, held, false);
+}
+
+// A heartbeat or a call, whose frame is at `at`.
+function answer(session, what, bytes, at) {
+    speech.sign_of_life(session);
+    if (what.method !== undefined) {
+        carry_out(session, what, bytes.subarray(at, at + session.head.size + session.head.length));
+        return;
+    }
+    budget.heartbeat(session.budget);
+    session.io.count('heartbeats');
+    if (what.answer !== null) {
+        speech.say(session, what.answer);
     }
 }
 
-// A whole text frame: answered here, or sent on.
-function take(session, frame) {
-    const payload = frames.payload(frame, frames.head(frame, 0));
-    if (payload.length === 4) {
-        const answer = HEARTBEATS[payload.toString()];
-        if (answer !== undefined) {
-            session.io.count('heartbeats');
-            sign_of_life(session);
-            if (answer !== null) {
-                say(session, answer);
-            }
-            return;
-        }
-    } else if (payload.length > 4 && payload.includes(CALL)) {
-        const call = command.parse(payload, session.settings);
-        if (call !== null) {
-            sign_of_life(session);
-            carry_out(session, call);
-            return;
-        }
-    }
-    to_service(session, frame, false);
-}
-
-function carry_out(session, call) {
+function carry_out(session, call, frame) {
     const settings = session.settings;
     if (session.in_flight >= settings.calls_in_flight) {
         const refusal = calls.error(call.id, 'too_many_calls', `${session.in_flight} calls are in flight`);
+        budget.heartbeat(session.budget);
         session.io.count(refusal.code);
-        say(session, refusal.frame);
+        speech.say(session, refusal.frame);
         return;
     }
-    session.calls++;
+    const number = ++session.calls;
     session.in_flight++;
+    budget.call(session.budget);
+    budget.carried(session.budget, call.data.length);
+    session.takes = !budget.isOverspent(session.budget, settings);
     const who = {
         client: session.client,
         connection: session.connection,
-        request_id: `${session.connection}-e${session.calls}`,
+        request_id: `${session.connection}-e${number}`,
     };
-    const number = session.calls;
-    session.give_up[number] = session.io.call(call, who, settings, (frame, code) => {
-        session.io.count(code);
+    session.give_up[number] = session.io.call(call, who, settings, (reply, code) => {
         session.in_flight--;
-        delete session.give_up[number];
-        spend(session, frame.length);
-        say(session, frame);
-        settle(session);
+        session.give_up[number] = undefined;
+        session.io.count(code);
+        if (reply === null) {
+            session.leaves = true;
+            session.unmade.push(frame);
+        } else {
+            budget.carried(session.budget, reply.length);
+            speech.say(session, reply);
+        }
+        pass_unmade(session);
+        if (session.held.length > 0) {
+            go_on(session, EMPTY, false);
+        } else {
+            settle(session);
+        }
     });
 }
 
-// The service hears nothing of what is answered here, and must not take the client for dead. What passes is a sign
-// of its own. Source: docs/protocol.md, Heartbeat.
-function sign_of_life(session) {
-    if (session.io.now() - session.passed_ms >= SIGN_MS) {
-        to_service(session, frames.control(frames.PONG), false);
-    }
-}
-
-function to_service(session, bytes, last) {
-    if (bytes.length > 0 || last) {
-        session.passed_ms = session.io.now();
-        session.io.to_service(bytes, last);
+// Leaves calls that could not be made to the service, in a gap between the client's frames.
+function pass_unmade(session) {
+    if (session.unmade.length > 0 && session.left === 0 && !session.fragmented && !session.deaf) {
+        const unmade = session.unmade;
+        session.unmade = [];
+        unmade.forEach((frame) => speech.to_service(session, frame, false));
     }
 }
 
 // Service to client
 
 function from_service(session, bytes, last) {
-    spend(session, bytes.length);
+    budget.event(session.budget, bytes.length);
+    node.hear(session.node, session.io.now());
     if (session.state === 'handshake') {
-        to_client(session, bytes, last);
+        speech.to_client(session, bytes, last);
         read_answer(session, bytes);
         settle(session);
         return;
@@ -275,145 +366,95 @@ function from_service(session, bytes, last) {
     let from = 0;
     let at = 0;
     while (at < bytes.length) {
-        if (session.waiting.length > 0 && may_speak(session)) {
-            to_client(session, bytes.subarray(from, at), false);
+        if (session.waiting.length > 0 && speech.may_speak(session)) {
+            speech.to_client(session, bytes.subarray(from, at), false);
             from = at;
-            speak(session);
+            speech.speak(session);
         }
-        const ours = last ? 0 : own_pong(session, bytes, at);
+        const ours = last ? 0 : speech.own_pong(session, bytes, at);
         if (ours === 0) {
             at = frames.pass(session.down, bytes, at);
         } else {
-            to_client(session, bytes.subarray(from, at), false);
+            speech.to_client(session, bytes.subarray(from, at), false);
             at = from = at + ours;
         }
     }
-    to_client(session, from > 0 ? bytes.subarray(from) : bytes, last);
-    speak(session);
+    speech.to_client(session, from > 0 ? bytes.subarray(from) : bytes, last);
+    speech.speak(session);
     settle(session);
 }
 
-// How many bytes of the pong to a ping of ours are at `at`. The pong to an empty ping of the client's looks the same, and
-// either may stand for the other.
-function own_pong(session, bytes, at) {
-    if (session.pings === 0 || bytes[at] !== PONG || !frames.isBetween(session.down)) {
-        return 0;
-    }
-    if (at + 1 === bytes.length) {
-        session.kept = Buffer.from([PONG]);
-        return 1;
-    }
-    if (bytes[at + 1] !== 0) {
-        return 0;
-    }
-    session.pings--;
-    return 2;
-}
-
-function to_client(session, bytes, last) {
-    if (bytes.length > 0 || last) {
-        session.unproven += bytes.length;
-        session.io.to_client(bytes, last);
-    }
-}
-
-function may_speak(session) {
-    return frames.isBetween(session.down) && !session.down.fragmented;
-}
-
-function say(session, frame) {
-    session.waiting.push(frame);
-    speak(session);
-}
-
-// Sends what waits, if this is a gap; forgets it after a close frame.
-function speak(session) {
-    if (session.waiting.length === 0 || !may_speak(session)) {
-        return;
-    }
-    const waiting = session.waiting;
-    session.waiting = [];
-    for (let i = 0; i < waiting.length && !session.down.closed; i++) {
-        to_client(session, waiting[i], false);
-        session.spoken = true;
-    }
-    prove(session);
-}
-
-function prove(session) {
-    if (session.spoken && session.unproven >= PROOF_BYTES && session.left === 0 && !session.deaf) {
-        session.spoken = false;
-        session.unproven = 0;
-        session.pings++;
-        to_service(session, frames.control(frames.PING), false);
-    }
-}
-
-// The handshake
-
-function remember_tail(session, bytes) {
-    const both = Buffer.concat([session.tail, bytes.subarray(Math.max(0, bytes.length - 4))]);
-    session.tail = both.subarray(Math.max(0, both.length - 4));
-}
-
-// Frames follow a 101 that names client and connection, if the client has sent nothing beyond its request: a client
-// that does not wait for the answer is none of ours.
+// Frames follow a 101 that names client and connection.
 function read_answer(session, bytes) {
-    const before = session.head.length;
-    session.head = before > 0 ? Buffer.concat([session.head, bytes]) : bytes;
-    const end = session.head.indexOf(HEAD_END);
-    if (end < 0 && session.head.length <= HEAD_BYTES) {
+    const answered = handshake.answered(session.handshake, bytes);
+    if (answered === null) {
         return;
     }
-    const head = session.head.subarray(0, Math.max(end, 0)).toString();
-    session.head = EMPTY;
-    const client = CLIENT.exec(head);
-    const connection = CONNECTION.exec(head);
-    if (!SWITCHED.test(head) || client === null || connection === null || !session.tail.equals(HEAD_END)) {
+    if (answered.client === null) {
         relay(session);
         return;
     }
-    session.client = client[1];
-    session.connection = connection[1];
+    session.handshake = null;
+    session.client = answered.client;
+    session.connection = answered.connection;
     session.state = 'reading';
     session.passed_ms = session.io.now();
     session.io.count('sessions');
-    let at = end + HEAD_END.length - before;
+    let at = answered.end;
     while (at < bytes.length) {
         at = frames.pass(session.down, bytes, at);
     }
 }
 
-// The budget
+// The end of reading
 
-function spend(session, bytes) {
-    session.cost += EVENT_BYTES + bytes;
-}
-
-// Ends reading when its share is used up and nothing is under way. While calls are, more of them are taken, or they
-// would be counted here and by the service, each on its own; but not at any price.
+// Ends reading when the session has cost its share and nothing is under way. While calls are, more of them are taken, but
+// not at any price.
 function settle(session) {
     const settings = session.settings;
-    const share = Math.max(session.cost / settings.session_bytes, session.calls / settings.session_calls);
-    if (session.state !== 'reading' || share < 1) {
+    if (session.state !== 'reading' || !budget.isSpent(session.budget, settings)) {
         return;
     }
-    if (session.in_flight === 0 && session.waiting.length === 0 && session.pings === 0) {
+    const overspent = budget.isOverspent(session.budget, settings);
+    const quiet = session.in_flight === 0 && session.waiting.length === 0 && session.unmade.length === 0;
+    if (quiet && (session.pings === 0 || overspent)) {
         hold_nothing(session);
         session.io.count('relayed');
         relay(session);
-    } else if (share >= ENOUGH) {
-        hold_nothing(session);
+        return;
+    }
+    if (overspent) {
         session.takes = false;
     }
-    if (session.cost >= TOO_MUCH * settings.session_bytes) {
-        Object.keys(session.give_up).forEach((number) => session.give_up[number]());
+    if (budget.isRuinous(session.budget, settings)) {
+        give_up(session);
+    }
+}
+
+// Answers what is under way, so that nginx need not go on holding what passes meanwhile.
+function give_up(session) {
+    for (let number = 1; number <= session.calls; number++) {
+        if (session.give_up[number] !== undefined) { // one may end others
+            session.give_up[number]();
+        }
+    }
+    if (session.state === 'reading' && session.in_flight === 0) {
+        end(session, 'what is to be said finds no gap');
     }
 }
 
 function relay(session) {
     session.state = 'relaying';
     session.io.relay();
+}
+
+// Ends the session with the close code of a service that stops, where a close frame can be told from what came before.
+function end(session, why) {
+    session.state = 'ended';
+    if (speech.may_speak(session) && !session.down.closed) {
+        speech.to_client(session, frames.close(RESTART), false);
+    }
+    session.io.end(why);
 }
 
 export default {open, from_client, from_service};
