@@ -41,7 +41,8 @@ class TestNjs(EdgeContract):
     @pytest.mark.timeout(seconds=90)
     async def test_answers_that_did_not_fit_arrive_as_soon_as_the_client_reads(self) -> None:
         calls = 80
-        room = {"EDGE__SESSION_BYTES": 100_000_000, "LIMITS__CALLS_IN_FLIGHT": calls}  # all may be under way at once
+        # All may be under way at once.
+        room = {"EDGE__SESSION_BYTES": 100_000_000, "EDGE__SESSION_CALLS": 2000, "LIMITS__CALLS_IN_FLIGHT": calls}
         async with stand(self.variant, rest=True, **room) as s, s.peer("alice") as alice:
             await alice.event()
             alice.reading.clear()
