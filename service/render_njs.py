@@ -56,6 +56,8 @@ server {{
     listen {_hop(edge, number)} backlog={BACKLOG};
     proxy_connect_timeout {edge.connect_timeout_s}s;
     proxy_timeout {edge.read_timeout_s}s;
+    # The end of what the service says is passed on while the client still speaks, as with lingering_close in front.
+    proxy_half_close on;
     proxy_pass {node};
 }}
 """

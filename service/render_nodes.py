@@ -45,6 +45,11 @@ proxy_connect_timeout {edge.connect_timeout_s}s;
 proxy_read_timeout {edge.read_timeout_s}s;
 proxy_send_timeout {edge.send_timeout_s}s;
 
+# What a client still sends after the service's close frame is read, or the kernel would cut it off from that frame.
+lingering_close always;
+lingering_time 5s;
+lingering_timeout 2s;
+
 # A node that is dead, full or draining (503) passes the handshake on to another. The last one's answer counts.
 proxy_next_upstream error timeout http_503;
 proxy_next_upstream_tries {TRIES};

@@ -117,6 +117,24 @@ class Frames:
             peer.send_raw(sent)
             assert await peer.ended() == code
 
+    async def test_a_close_frame_reaches_who_goes_on_sending(self, s: Stand, name: str) -> None:
+        """A socket that is closed with unread bytes is reset, and the other side may never see what was said last."""
+        s.provoked("reset by peer|Broken pipe")
+
+        async def code(number: int) -> int | None:
+            async with s.peer(f"{name}-{number}") as peer:
+                await peer.event()
+                peer.send_raw(frame(TEXT, b"\xff\xfe"))
+                for _ in range(200):
+                    peer.send_raw(frame(TEXT, b"x" * 500))
+                    await asyncio.sleep(0)
+                    if peer.gone.is_set() or peer.close_code:
+                        break
+                return await peer.ended(10)
+
+        for round_ in range(4):
+            assert set(await asyncio.gather(*(code(round_ * 10 + number) for number in range(10)))) == {1007}
+
     async def test_the_largest_events_come_through(self, s: Stand, name: str) -> None:
         text = "☂" * (64 * KIB // 3 - 1)
         async with s.peer(name, groups=name) as peer:
