@@ -301,12 +301,23 @@ location = /stub_status {{
 # Calls
 
 
+def _room(config: Config) -> tuple[int, int]:
+    """How many calls of one method, and of one client, nginx makes at once. All calls may take half of its connections,
+    three each, one method half of these, and a client an eighth: what hangs leaves room for the others."""
+    calls = config.edge.workers * config.edge.worker_connections // 6
+    least = config.limits.calls_in_flight
+    return max(least, calls // 2), max(least, calls // 8)
+
+
 def _calls_upstream(config: Config) -> str:
     url = urlsplit(config.calls.url)
     address = url.netloc if url.port else f"{url.netloc}:{443 if url.scheme == 'https' else 80}"
     resolve = is_resolving(config.edge) and not url.netloc[0].isdigit() and not url.netloc.startswith("[")
     resolver = f"    resolver {config.edge.resolver} valid={DOWN_S}s;\n" if resolve else ""
     return f"""
+limit_conn_zone $uri zone=tidegate_calls_of_method:1m;
+limit_conn_zone $http_x_client_id zone=tidegate_calls_of_client:10m;
+
 upstream tidegate_calls {{
     zone tidegate_calls 256k;
 {resolver}    server {address}{" resolve" if resolve else ""} max_fails=0;
@@ -335,11 +346,17 @@ location = /{method} {{
 """
         for method in calls.allow
     )
+    of_method, of_client = _room(config)
     return f"""
 listen 127.0.0.1:{config.edge.calls_port} backlog={BACKLOG};
 access_log off;
 client_max_body_size {config.limits.data_bytes};
 client_body_buffer_size {config.limits.data_bytes};
+
+# An application that hangs, or is kept busy by one client, does not take nginx's connections from the others.
+limit_conn tidegate_calls_of_method {of_method};
+limit_conn tidegate_calls_of_client {of_client};
+limit_conn_status 503;
 
 proxy_http_version 1.1;
 proxy_set_header Host {url.netloc};
@@ -365,11 +382,17 @@ proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel
 proxy_hide_header X-Tidegate-Failed;
 proxy_hide_header X-Tidegate-Interim;
 error_page 502 /.failed/unavailable;
+error_page 503 /.failed/too_many;
 error_page 504 /.failed/timeout;
 location = /.failed/unavailable {{
     internal;
     add_header X-Tidegate-Failed call_unavailable always;
     return 502 "";
+}}
+location = /.failed/too_many {{
+    internal;
+    add_header X-Tidegate-Failed too_many_calls always;
+    return 503 "";
 }}
 location = /.failed/timeout {{
     internal;

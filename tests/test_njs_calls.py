@@ -218,3 +218,42 @@ async def test_a_connection_has_no_more_calls_in_flight_however_they_are_written
             codes = [(await alice.event())["code"] for _ in range(16)]
             assert set(codes) <= {"call_timeout", "too_many_calls"}
             assert most <= 8
+
+
+async def test_a_method_that_hangs_and_a_client_that_waits_leave_room_for_the_others() -> None:
+    """One worker with 256 connections: 21 calls of a method, 5 of a client."""
+    limits = {"LIMITS__CALLS_IN_FLIGHT": 4, "EDGE__WORKER_CONNECTIONS": 256}
+    async with (
+        stand("njs", CALLS__ALLOW=["echo", "other"], edge=limits) as s,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        s.provoked("pending events|returned zero")
+        hung = 0
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal hung
+            while True:
+                _, body = await request(reader)
+                if body == b'"hang"':
+                    hung += 1
+                    await reader.read()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+
+        async def waiting(client: str, calls: int) -> Peer:
+            peer: Peer = await stack.enter_async_context(s.peer(client))
+            await peer.event()
+            for number in range(calls):
+                peer.send(type="call", id=number, method="echo", data="hang")
+            return peer
+
+        await stack.enter_async_context(server(handle, port=s.rest_port))
+        other = await waiting("other", 0)
+        greedy = [await waiting("greedy", 4) for _ in range(3)]
+        await eventually(lambda: hung == 5 and sum(peer.pending() for peer in greedy) == 7)
+        assert {(await peer.event())["code"] for peer in greedy[1:]} == {"too_many_calls"}
+        assert (await other.ask(type="call", id=1, method="echo", data=1))["data"] == 1
+        for number in range(5):
+            await waiting(f"p{number}", 4)
+        await eventually(lambda: hung == 21)
+        assert (await other.ask(type="call", id=2, method="echo", data=1))["code"] == "too_many_calls"
+        assert (await other.ask(type="call", id=3, method="other", data=1))["data"] == 1

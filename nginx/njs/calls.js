@@ -87,6 +87,9 @@ function reply(id, answer, body, settings) {
     if (code === 'call_timeout') {
         return timeout(id, settings);
     }
+    if (code === 'too_many_calls') {
+        return error(id, code, 'too many calls are in flight: of this method, or of this client');
+    }
     if (code) {
         return error(id, 'call_unavailable', 'could not connect to the application');
     }
