@@ -224,7 +224,7 @@ async def test_a_method_that_hangs_and_a_client_that_waits_leave_room_for_the_ot
     """One worker with 256 connections: 21 calls of a method, 5 of a client."""
     limits = {"LIMITS__CALLS_IN_FLIGHT": 4, "EDGE__WORKER_CONNECTIONS": 256}
     async with (
-        stand("njs", CALLS__ALLOW=["echo", "other"], edge=limits) as s,
+        stand("njs", CALLS__ALLOW=["echo", "other"], CALLS__TIMEOUT_S=30, edge=limits) as s,
         contextlib.AsyncExitStack() as stack,
     ):
         s.provoked("pending events|returned zero")

@@ -74,7 +74,7 @@ function failed(id, reason, settings) {
         return too_large(id, settings);
     }
     if (reason.indexOf('connect failed') >= 0) {
-        return {code: 'left_to_service', frame: null};
+        return {code: '', frame: null};
     }
     if (reason.indexOf('prematurely closed') >= 0 || reason.indexOf('invalid') >= 0) {
         return error(id, 'call_bad_answer', 'the answer ended too early');

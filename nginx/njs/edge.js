@@ -31,8 +31,7 @@ function filter(s) {
         call: calls.make,
         relay: relay,
         end: (why) => {
-            relay();
-            throw new Error(why); // which ends the session, and is the only thing that does
+            throw new Error(why); // the only thing that ends a session, if an event of nginx has brought us here
         },
         now: Date.now,
         count: metrics.count,

@@ -322,11 +322,11 @@ function carry_out(session, call, frame) {
     session.give_up[number] = session.io.call(call, who, settings, (reply, code) => {
         session.in_flight--;
         session.give_up[number] = undefined;
-        session.io.count(code);
         if (reply === null) {
             session.leaves = true;
             session.unmade.push(frame);
         } else {
+            session.io.count(code);
             budget.carried(session.budget, reply.length);
             speech.say(session, reply);
         }
@@ -351,6 +351,10 @@ function pass_unmade(session) {
 // Service to client
 
 function from_service(session, bytes, last) {
+    if (session.state === 'ended') {
+        end(session, 'the session has ended');
+        return;
+    }
     budget.event(session.budget, bytes.length);
     node.hear(session.node, session.io.now());
     if (session.state === 'handshake') {
@@ -450,10 +454,10 @@ function relay(session) {
 
 // Ends the session with the close code of a service that stops, where a close frame can be told from what came before.
 function end(session, why) {
-    session.state = 'ended';
-    if (speech.may_speak(session) && !session.down.closed) {
+    if (session.state !== 'ended' && speech.may_speak(session) && !session.down.closed) {
         speech.to_client(session, frames.close(RESTART), false);
     }
+    session.state = 'ended'; // what calls us may swallow what `end` throws: then the next event ends it
     session.io.end(why);
 }
 
