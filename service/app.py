@@ -122,6 +122,8 @@ class App:
 
     async def start(self) -> None:
         config, loop = self.config, asyncio.get_running_loop()
+        if self._verifier is not None:
+            self._verifier.tell_left_out()
         self.turn = Turn(loop)
         self.turn.before, self.turn.after = self.hub.deliver, self._observe_writes
         self.hub.on_heard = self.turn.begin

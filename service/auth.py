@@ -7,25 +7,20 @@ A token is a JWT (RFC 7519). Its algorithm and its key are chosen by the configu
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 import ipaddress
-import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jwt
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import UNSET, UnsetType
 
-from service import log
+from service import auth_keys, log
+from service.auth_keys import Key
 from service.errors import BadRequest, HostNotAllowed, OriginNotAllowed, Unauthorized
 from service.model import is_id
 from service.patterns import is_pattern, matches
@@ -34,11 +29,9 @@ from service.settings import Auth
 TOKEN_BYTES = 8192
 
 _LOOK_S = 1.0  # how often the JWKS file's times are looked at
-_VERIFIED = 20_000  # tokens remembered, about 300 bytes each: more than a node has connections by default
+_REMEMBERED_BYTES = 16 * 1024 * 1024  # of tokens: 20,000 with a few patterns each
 _SHARED = 1000  # different lists of patterns kept to be shared
 
-_Key: TypeAlias = bytes | RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
-_Keys: TypeAlias = dict[str | None, _Key]  # by kid; a key without one is alone
 _Patterns: TypeAlias = tuple[str, ...]
 
 
@@ -89,12 +82,57 @@ class _Verified(NamedTuple):
     exp: float
     nbf: float
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about, as if nothing were shared with others."""
+        patterns = self.grant.groups or (), self.grant.publish or ()
+        return 600 + sum(60 + len(pattern) for some in patterns for pattern in some)
+
+
+class _Remembered:
+    """Tokens that were good, by their hash, until they expire or there are too many: then the ones that would expire
+    first are forgotten. ``bytes`` is what all of them take."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._verified: dict[bytes, _Verified] = {}
+        self._by_end: list[tuple[float, bytes]] = []  # a heap, the same tokens as above
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._verified)
+
+    def get(self, digest: bytes) -> _Verified | None:
+        return self._verified.get(digest)
+
+    def add(self, digest: bytes, verified: _Verified) -> None:
+        self._verified[digest] = verified
+        self.bytes += verified.size
+        heapq.heappush(self._by_end, (verified.exp, digest))
+        while self.bytes > self._most_bytes:
+            self._forget_first()
+
+    def forget_until(self, exp: float) -> None:
+        """Those that expired at ``exp`` or before."""
+        while self._by_end and self._by_end[0][0] <= exp:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        _, digest = heapq.heappop(self._by_end)
+        self.bytes -= self._verified.pop(digest).size
+
+    def clear(self) -> None:
+        self._verified.clear()
+        self._by_end.clear()
+        self.bytes = 0
+
 
 _decode_claims = msgspec.json.Decoder(_Claims).decode
 
 
 class Verifier:
-    """Turns tokens into grants. Raises ValueError at construction for keys that cannot be used.
+    """Turns tokens into grants. Raises Unusable at construction where there is no key that can be used; ``left_out``
+    says in words which keys of a set cannot.
 
     A token that was good is remembered, by its hash, until it expires: in a reconnect storm the same tokens come
     again. What depends on time is checked again from what is remembered; new keys forget all.
@@ -103,10 +141,10 @@ class Verifier:
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
         self._jws = jwt.PyJWS(algorithms=[auth.algorithm])
-        self._stamp = _stamp(auth.jwks_file) if auth.jwks_file else None
+        self._stamp = auth_keys.stamp(auth.jwks_file) if auth.jwks_file else None
         self._looked_s = 0.0
-        self._keys = _load_keys(auth)
-        self._verified: dict[bytes, _Verified] = {}
+        self._keys, self.left_out = auth_keys.load(auth)
+        self._remembered = _Remembered(_REMEMBERED_BYTES)
         self._shared: dict[_Patterns, _Patterns] = {}
 
     def verify(self, token: str, now: float) -> Grant:
@@ -116,17 +154,17 @@ class Verifier:
         if not token.isascii():
             raise Unauthorized("the token is not a JWT")
         self._follow_file(now)
-        digest = hashlib.sha256(token.encode()).digest()
-        verified = self._verified.get(digest) or self._examine(token)
         leeway_s = self._auth.leeway_s
+        self._remembered.forget_until(now - leeway_s)
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._remembered.get(digest)
+        verified = known or self._examine(token)
         if now >= verified.exp + leeway_s:
-            self._verified.pop(digest, None)
             raise Unauthorized("the token has expired")
         if now < verified.nbf - leeway_s:
             raise Unauthorized("the token is not valid yet")
-        self._verified[digest] = verified
-        if len(self._verified) > _VERIFIED:
-            del self._verified[next(iter(self._verified))]  # the one that came first
+        if known is None:
+            self._remembered.add(digest, verified)
         return verified.grant
 
     def _follow_file(self, now: float) -> None:
@@ -135,17 +173,23 @@ class Verifier:
         if not self._auth.jwks_file or abs(now - self._looked_s) < _LOOK_S:
             return
         self._looked_s = now
-        stamp = _stamp(self._auth.jwks_file)
+        stamp = auth_keys.stamp(self._auth.jwks_file)
         if stamp == self._stamp:
             return
         self._stamp = stamp  # taken before reading: a file that changes meanwhile is read again
         try:
-            self._keys = _load_keys(self._auth)
+            self._keys, self.left_out = auth_keys.load(self._auth)
         except ValueError as exc:
             log.warning("auth.jwks_refused", error=exc)
             return
-        self._verified.clear()
+        self._remembered.clear()
         log.info("auth.jwks_read", count=len(self._keys))
+        self.tell_left_out()
+
+    def tell_left_out(self) -> None:
+        """A line of the log for each key that is left out."""
+        for text in self.left_out:
+            log.warning("auth.jwk_ignored", error=text)
 
     def _examine(self, token: str) -> _Verified:
         """Checks all but the times."""
@@ -166,7 +210,7 @@ class Verifier:
             raise Unauthorized("the token's claims are not JSON") from None
         return self._judge(claims)
 
-    def _key_of(self, token: str) -> _Key:
+    def _key_of(self, token: str) -> Key:
         """The key that the token's ``kid`` names in a JWKS file; where there is one key only it may go unnamed."""
         keys = self._keys
         if not self._auth.jwks_file:
@@ -210,14 +254,14 @@ def sign(auth: Auth, claims: Mapping[str, Any], *, key_file: str | None = None, 
     Signed with ``key_file``, else with ``auth.key_file`` or ``auth.key``: the shared secret, or a private key as PEM.
     ``kid`` names the key, as a JWKS file with several keys demands. Raises ValueError.
     """
-    name, data = ("key_file", _read("key_file", key_file)) if key_file else _configured(auth)
+    name, data = ("key_file", auth_keys.read("key_file", key_file)) if key_file else auth_keys.configured(auth)
     if data is None:
         raise ValueError("auth.jwks_file: to sign, name the file of a private key")
     key: Any
     if auth.algorithm == "HS256":
-        key = _load_key(name, auth.algorithm, data)
+        key = auth_keys.load_key(name, auth.algorithm, data)
     else:
-        _load_key(name, auth.algorithm, data)  # says of what kind it should be
+        auth_keys.load_key(name, auth.algorithm, data)  # says of what kind it should be
         try:
             key = load_pem_private_key(data, password=None)
         except ValueError as exc:
@@ -229,148 +273,6 @@ def sign(auth: Auth, claims: Mapping[str, Any], *, key_file: str | None = None, 
         return jwt.encode(given | dict(claims), key, algorithm=auth.algorithm, headers={"kid": kid} if kid else None)
     except (TypeError, jwt.PyJWTError) as exc:
         raise ValueError(f"claims: {exc}") from exc
-
-
-# Keys
-
-
-def _load_keys(auth: Auth) -> _Keys:
-    """The keys that tokens are verified with. Raises ValueError with the setting's name."""
-    name, data = _configured(auth)
-    if data is not None:
-        return {None: _load_key(name, auth.algorithm, data)}
-    assert auth.jwks_file is not None
-    return _load_jwks(auth.algorithm, _read("auth.jwks_file", auth.jwks_file))
-
-
-def _configured(auth: Auth) -> tuple[str, bytes | None]:
-    """The name of the setting that holds the key, and the key as text; None for a JWKS file."""
-    if auth.key is not None:
-        return "auth.key", auth.key.encode()
-    if auth.key_file is not None:
-        return "auth.key_file", _read("auth.key_file", auth.key_file)
-    if auth.jwks_file is None:
-        raise ValueError("auth.key, auth.key_file or auth.jwks_file: one of them is needed")
-    return "auth.jwks_file", None
-
-
-def _read(name: str, path: str) -> bytes:
-    """The file's bytes without line breaks at the end, which editors and ``echo`` add to secrets."""
-    try:
-        return Path(path).read_bytes().rstrip(b"\r\n")
-    except OSError as exc:
-        raise ValueError(f"{name}: cannot read {path}: {exc.strerror}") from exc
-
-
-def _stamp(path: str) -> tuple[int, ...] | None:
-    """Changes with the file, also where it is replaced or its mode changes; None where it is missing."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
-
-
-def _load_key(name: str, algorithm: str, data: bytes) -> _Key:
-    """The shared secret, or the public key in a PEM text; of a private key its public half."""
-    key: Any = data
-    if algorithm != "HS256":
-        try:
-            private = b"PRIVATE KEY-----" in data
-            key = load_pem_private_key(data, password=None).public_key() if private else load_pem_public_key(data)
-        except TypeError:
-            raise ValueError(f"{name}: the private key is encrypted") from None
-        except (ValueError, UnsupportedAlgorithm) as exc:
-            raise ValueError(f"{name}: not a key as PEM") from exc
-    return _checked(name, algorithm, key)
-
-
-class _Jwk(msgspec.Struct, frozen=True):
-    """What tells for what a key is meant."""
-
-    kty: str
-    kid: str | None = None
-    crv: str | None = None
-    alg: str | None = None
-    use: str | None = None
-    key_ops: list[str] | None = None
-
-    def is_for(self, algorithm: str) -> bool:
-        kty, curves = _JWK_KINDS[algorithm]
-        return (
-            self.kty == kty
-            and (not curves or self.crv in curves)
-            and self.alg in (None, algorithm)
-            and self.use in (None, "sig")
-            and (self.key_ops is None or "verify" in self.key_ops)
-        )
-
-
-class _KeySet(msgspec.Struct):
-    keys: list[msgspec.Raw]
-
-
-def _load_jwks(algorithm: str, data: bytes) -> _Keys:
-    """The keys of a JWK Set (RFC 7517) that are meant to verify ``algorithm``; others are left out, as issuers
-    publish all of theirs in one."""
-    name = "auth.jwks_file"
-    try:
-        raws = msgspec.json.decode(data, type=_KeySet).keys
-        meant = [(jwk, raw) for raw in raws if (jwk := msgspec.json.decode(raw, type=_Jwk)).is_for(algorithm)]
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        raise ValueError(f"{name}: not a JSON Web Key Set: {exc}") from exc
-    if not meant:
-        raise ValueError(f"{name}: holds no key for {algorithm}")
-    keys: _Keys = {}
-    for jwk, raw in meant:
-        if jwk.kid in keys or (jwk.kid is None and len(meant) > 1):
-            raise ValueError(f"{name}: where there are several keys, each needs a kid of its own")
-        try:
-            key: Any = _ALGORITHMS.get_algorithm_by_name(algorithm).from_jwk(bytes(raw).decode())
-        except Exception as exc:  # PyJWT lets through whatever reading it meets: TypeError, KeyError, ...
-            raise ValueError(f"{name}: the key {jwk.kid} is malformed") from exc
-        keys[jwk.kid] = _checked(name, algorithm, key.public_key() if hasattr(key, "public_key") else key)
-    return keys
-
-
-_ALGORITHMS = jwt.PyJWS()
-_JWK_KINDS: dict[str, tuple[str, tuple[str, ...]]] = {  # kty, and crv where it has one
-    "HS256": ("oct", ()),
-    "RS256": ("RSA", ()),
-    "ES256": ("EC", ("P-256",)),
-    "EdDSA": ("OKP", ("Ed25519", "Ed448")),
-}
-_NEEDS = {
-    "HS256": "a shared secret of at least 32 bytes, not a public key",  # RFC 7518, 3.2
-    "RS256": "an RSA key of at least 2048 bits",  # RFC 7518, 3.3
-    "ES256": "an EC key on the curve P-256",
-    "EdDSA": "an Ed25519 or Ed448 key",
-}
-
-
-def _checked(name: str, algorithm: str, key: Any) -> _Key:
-    """``key``, if it is of the algorithm's kind and long enough."""
-    match algorithm:
-        case "HS256":
-            fits = isinstance(key, bytes) and len(key) >= 32 and not _is_public(key)
-        case "RS256":
-            fits = isinstance(key, RSAPublicKey) and key.key_size >= 2048
-        case "ES256":
-            fits = isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
-        case _:
-            fits = isinstance(key, Ed25519PublicKey | Ed448PublicKey)
-    if not fits:
-        raise ValueError(f"{name}: {algorithm} needs {_NEEDS[algorithm]}")
-    return key  # type: ignore[no-any-return]
-
-
-def _is_public(secret: bytes) -> bool:
-    """Whether it looks like a key of another kind: taken for a secret, it lets all who have it sign tokens."""
-    try:
-        _ALGORITHMS.get_algorithm_by_name("HS256").prepare_key(secret)
-    except jwt.InvalidKeyError:
-        return True
-    return False
 
 
 # API keys

@@ -396,10 +396,11 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if auth.mode == "jwt" and len(keys) != 1:
         given = " and ".join(f"auth.{name}" for name in keys) or "none"
         yield "auth.mode", f"needs exactly one of auth.key, auth.key_file and auth.jwks_file; set: {given}"
-    if auth.algorithm == "HS256" and auth.key is not None and len(auth.key.encode()) < 32:
+    secret = (auth.key or "").rstrip("\r\n").encode()  # as `auth_keys` takes it, which knows more of secrets
+    if auth.algorithm == "HS256" and auth.key is not None and len(secret) < 32:
         yield (
             "auth.key",
-            f"must have at least 32 bytes for auth.algorithm HS256, and has {len(auth.key.encode())}; "
+            f"must have at least 32 bytes for auth.algorithm HS256, and has {len(secret)}; "
             "`openssl rand -hex 32` makes one",
         )
     anywhere = ("0.0.0.0", "::")

@@ -2,7 +2,7 @@
 
 A ``Refused`` is an answer: over HTTP it becomes its status with
 ``{"error": {"code", "message"}}``, over a WebSocket an ``error`` event; the
-connection stays open. A ``Disconnect`` ends a connection. The class carries code
+connection stays open. A ``Disconnect`` ends a connection. ``Unusable`` is for who configures. The class carries code
 and status, the raise site only the facts. Source: docs/protocol.md, Errors and Close codes.
 """
 
@@ -62,6 +62,17 @@ class Disconnect(Exception):
         self.code = code
         self.reason = reason or code.reason
         super().__init__(f"{int(code)} {self.reason}")
+
+
+class Unusable(ValueError):
+    """The value of a setting looks right and cannot be used. ``local``: what it names is missing here, and may be there
+    on the machine that it is meant for. The text says what is wrong and what to set, and holds no secret."""
+
+    def __init__(self, key: str, message: str, *, local: bool = False) -> None:
+        self.key = key
+        self.message = message
+        self.local = local
+        super().__init__(f"{key}: {message}")
 
 
 class Refused(Exception):

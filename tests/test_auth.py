@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -197,15 +199,47 @@ def test_a_remembered_token_still_expires_and_still_begins():
     assert refusal(check, token, NOW - 1) == "the token is not valid yet"
     assert check.verify(token, NOW)
     assert refusal(check, token, NOW + 60) == "the token has expired"
-    assert check._verified == {}
+    assert len(check._remembered) == 0
 
 
 def test_no_more_tokens_are_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(auth, "_VERIFIED", 2)
+    monkeypatch.setattr(auth, "_REMEMBERED_BYTES", 1300)
     check = verifier()
-    tokens = [make_token(sub=f"client-{n}") for n in range(3)]
-    first, second, third = [check.verify(token, NOW) for token in tokens]
-    assert len(check._verified) == 2
-    assert check.verify(tokens[2], NOW) is third
+    tokens = [make_token(sub=f"client-{n}", exp=NOW + 60 + n) for n in (1, 2, 0)]
+    first, second, _ = [check.verify(token, NOW) for token in tokens]
+    assert len(check._remembered) == 2
+    assert check.verify(tokens[0], NOW) is first
     assert check.verify(tokens[1], NOW) is second
-    assert check.verify(tokens[0], NOW) is not first
+    assert check.verify(tokens[2], NOW) is not check.verify(tokens[2], NOW), "ends first, and was forgotten first"
+
+
+def test_tokens_with_many_patterns_take_no_more_memory_than_may_be(monkeypatch: pytest.MonkeyPatch):
+    most = 1024 * 1024
+    monkeypatch.setattr(auth, "_REMEMBERED_BYTES", most)
+    check = verifier()
+    # One takes about 40 KiB.
+    tokens = [make_token(sub=f"c{n}", groups=[f"{n}.{m}" for m in range(600)]) for n in range(60)]
+    tracemalloc.start()
+    try:
+        for token in tokens:
+            check.verify(token, NOW)
+        check._shared.clear()  # is bounded by itself
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most / 2 < taken < most * 1.3
+    assert most / 2 < check._remembered.bytes <= most
+
+
+def test_tokens_that_have_expired_are_forgotten_though_nobody_shows_them_again():
+    check = verifier(leeway_s=10)
+    for n in range(5):
+        check.verify(make_token(sub=f"c{n}", exp=NOW + 60 + n), NOW)
+    assert len(check._remembered) == 5
+    check.verify(make_token(), NOW + 72)
+    assert len(check._remembered) == 3, "three and four, and the new one"
+    check.verify(make_token(exp=NOW + 999), NOW + 99)
+    assert len(check._remembered) == 2
+    check.verify(make_token(exp=NOW + 9000), NOW + 8000)
+    assert (len(check._remembered), check._remembered.bytes) == (1, 600)

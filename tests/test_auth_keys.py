@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from service.auth import Grant, Verifier, sign
+from service.auth_keys import secret_fault
 from service.settings import Auth
 from tests.support import Logs
-from tests.tokens import ALGORITHMS, NOW, SECRET, jwk, make_token, private_pem, public_pem, refusal, verifier
+from tests.tokens import ALGORITHMS, NOW, SECRET, b64, jwk, make_token, private_pem, public_pem, refusal, verifier
 
 # Keys
 
@@ -28,9 +32,9 @@ def test_a_key_may_lie_in_a_file_and_be_the_private_one(algorithm: str, tmp_path
 @pytest.mark.parametrize(
     ("algorithm", "data", "message"),
     [
-        ("HS256", b"x" * 31 + b"\n", "HS256 needs a shared secret of at least 32 bytes, not a public key"),
-        ("HS256", b"", "HS256 needs a shared secret of at least 32 bytes, not a public key"),
-        ("HS256", "RS256", "HS256 needs a shared secret of at least 32 bytes, not a public key"),
+        ("HS256", b"x" * 31 + b"\n", "must have at least 32 bytes for auth.algorithm HS256, and has 31"),
+        ("HS256", b"", "must have at least 32 bytes for auth.algorithm HS256, and has 0"),
+        ("HS256", "RS256", "HS256 needs a shared secret, and this is a key of another kind"),
         ("RS256", "ES256", "RS256 needs an RSA key of at least 2048 bits"),
         ("RS256", "RS256 short", "RS256 needs an RSA key of at least 2048 bits"),
         ("ES256", "RS256", "ES256 needs an EC key on the curve P-256"),
@@ -63,8 +67,60 @@ def test_a_key_that_cannot_be_read_is_named(tmp_path: Path):
     (tmp_path / "key").write_bytes(private_pem("RS256", password=b"x"))
     with pytest.raises(ValueError, match=r"^auth\.key_file: the private key is encrypted"):
         verifier("RS256", key_file=str(tmp_path / "key"))
-    with pytest.raises(ValueError, match="one of them is needed"):
+    with pytest.raises(ValueError, match=r"needs a key; set auth.key, auth.key_file or auth.jwks_file"):
         Verifier(Auth(mode="jwt"))
+
+
+def _packed(data: bytes) -> bytes:
+    """The base64 lines of a PEM text, in one."""
+    return b"".join(line for line in data.splitlines() if not line.startswith(b"-----"))
+
+
+ANOTHER_KIND = "a key of another kind, with which whoever has it could sign tokens"
+BAD_SECRETS = {
+    "base64": (_packed(public_pem("RS256")), ANOTHER_KIND),
+    "base64-lines": (b"\n".join(public_pem("RS256").splitlines()[1:-1]), ANOTHER_KIND),
+    "base64-url": (b64(base64.b64decode(_packed(public_pem("ES256")))).encode(), ANOTHER_KIND),
+    "base64-of-pem": (base64.b64encode(public_pem("EdDSA")), ANOTHER_KIND),
+    "hexadecimal": (base64.b64decode(_packed(public_pem("EdDSA"))).hex().encode(), ANOTHER_KIND),
+    "der": (base64.b64decode(_packed(public_pem("ES256"))), ANOTHER_KIND),
+    "private": (_packed(private_pem("ES256")), ANOTHER_KIND),
+    "ssh": (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJyx8w8Jb1Yx0mXWl5yqv8pGQ5n0F5a9n9vH6m2c7x1d", ANOTHER_KIND),
+    "ssh-base64": (b"AAAAC3NzaC1lZDI1NTE5AAAAIJyx8w8Jb1Yx0mXWl5yqv8pGQ5n0F5a9n9vH6m2c7x1d", ANOTHER_KIND),
+    "jwk": (json.dumps(jwk("ES256")).encode(), ANOTHER_KIND),
+    "blanks": (b" " * 40, "is easy to guess, with 1 different bytes in it"),
+    "zeros": (bytes(32), "is easy to guess, with 1 different bytes in it"),
+    "repeated": (b"secret" * 8, "is easy to guess, with 5 different bytes in it"),
+    "blank-in-front": (b" " + SECRET.encode(), "begins or ends with blanks"),
+    "blank-at-the-end": (SECRET.encode() + b" \n", "begins or ends with blanks"),
+    "marked": (b"\xef\xbb\xbf" + SECRET.encode(), "begins with a byte order mark"),
+    "utf-16": (SECRET.encode("utf-16"), "begins with a byte order mark"),
+}
+
+
+@pytest.mark.parametrize(("secret", "message"), BAD_SECRETS.values(), ids=BAD_SECRETS)
+def test_what_is_no_secret_is_not_taken_for_one(secret: bytes, message: str, tmp_path: Path):
+    (tmp_path / "key").write_bytes(secret)
+    with pytest.raises(ValueError, match=rf"^auth\.key_file: .*{message}") as caught:
+        verifier(key_file=str(tmp_path / "key"))
+    assert secret.decode("latin-1").strip()[:8] not in str(caught.value) or not secret.strip(b" \0")
+
+
+@given(st.binary(min_size=32, max_size=64))
+def test_random_bytes_are_a_secret_in_every_coat(secret: bytes):
+    assume(len(set(secret)) >= 20)  # as 32 random ones have
+    assert secret_fault(secret.hex().encode()) == ""
+    assert secret_fault(b64(secret).encode()) == ""
+    assert secret_fault(base64.b64encode(secret)) == ""
+    assert secret_fault(b"\x80" + secret) == ""  # no text, in which a blank at the end would be a mistake
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_line_breaks_at_the_end_are_no_part_of_a_secret(end: str, tmp_path: Path):
+    (tmp_path / "key").write_text(SECRET + end)
+    for auth in (Auth(mode="jwt", key=SECRET + end), Auth(mode="jwt", key_file=str(tmp_path / "key"))):
+        assert Verifier(auth).verify(make_token(), NOW).client == "alice"
+        assert verifier().verify(sign(auth, {"sub": "bob", "exp": NOW + 9}), NOW)
 
 
 # JWKS files
@@ -76,7 +132,7 @@ class KeySet:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "jwks.json"
 
-    def write(self, *keys: dict[str, Any]) -> KeySet:
+    def write(self, *keys: Any) -> KeySet:
         self.write_bytes(json.dumps({"keys": keys}).encode())
         return self
 
@@ -134,23 +190,16 @@ BAD_KEY_SETS = {
     "no-json": (b"x", "not a JSON Web Key Set"),
     "empty": (b"", "not a JSON Web Key Set"),
     "a-list": (b"[]", "not a JSON Web Key Set"),
-    "no-utf8": (b'{"keys":[{"kty":"\xff"}]}', "not a JSON Web Key Set"),
+    "no-utf8": (b'{"keys":[{"kty":"\xff"}]}', "holds no key for ES256; key 1 is malformed"),
     "deep": (b'{"keys":' + b"[" * 5000, "not a JSON Web Key Set"),
     "no-keys": (b'{"keys":[]}', "holds no key for ES256"),
-    "keys-are-none": (b'{"keys":[1]}', "not a JSON Web Key Set"),
-    "kid-is-none": (b'{"keys":[{"kty":"EC","kid":1}]}', "not a JSON Web Key Set"),
-    "of-another-kind": (json.dumps({"keys": [jwk("RS256", kid="a")]}).encode(), "holds no key for ES256"),
-    "same-kid": (
-        json.dumps({"keys": [jwk("ES256", kid="a"), jwk("ES256", "b", kid="a")]}).encode(),
-        "each needs a kid of its own",
-    ),
+    "keys-are-none": (b'{"keys":[1]}', "holds no key for ES256; key 1 is malformed"),
+    "of-another-kind": (json.dumps({"keys": [jwk("RS256", kid="a")]}).encode(), "holds no key for ES256$"),
     "no-kid": (
-        json.dumps({"keys": [jwk("ES256"), jwk("ES256", "b", kid="a")]}).encode(),
-        "each needs a kid of its own",
+        json.dumps({"keys": [jwk("ES256"), jwk("ES256", "b")]}).encode(),
+        "key 2 has no kid, which each needs where there are several",
     ),
-    "half": (json.dumps({"keys": [jwk("ES256", kid="a", y=None)]}).encode(), "the key a is malformed"),
-    "off-the-curve": (json.dumps({"keys": [jwk("ES256", kid="a", y="A" * 43)]}).encode(), "the key a is malformed"),
-    "odd": (json.dumps({"keys": [jwk("ES256", kid="a", x=5)]}).encode(), "the key a is malformed"),
+    "half": (json.dumps({"keys": [jwk("ES256", kid="a", y=None)]}).encode(), r"key 1 \('a'\) is malformed"),
 }
 
 
@@ -161,10 +210,41 @@ def test_a_key_set_that_cannot_be_used_is_refused_at_the_start(data: bytes, mess
         verifier("ES256", jwks_file=str(key_set.path))
 
 
-def test_short_keys_in_a_set_are_refused(key_set: KeySet):
-    for algorithm, key in (("RS256", jwk("RS256 short")), ("HS256", {"kty": "oct", "k": "c2VjcmV0"})):
-        with pytest.raises(ValueError, match=rf"^auth\.jwks_file: {algorithm} needs "):
-            verifier(algorithm, jwks_file=str(key_set.write(key).path))
+# What an issuer may publish beside good keys (RFC 7517, 5): the key, and the words in which it is told of.
+UNUSABLE = {
+    "short": ("RS256", jwk("RS256 short", kid="b"), "('b') does not fit: RS256 needs an RSA key of at least 2048 bits"),
+    "short-secret": ("HS256", {"kty": "oct", "kid": "b", "k": "c2VjcmV0"}, "('b') does not fit: must have at least 32"),
+    "public-secret": ("HS256", {"kty": "oct", "kid": "b", "k": b64(public_pem("ES256"))}, "a key of another kind"),
+    "no-n": ("RS256", jwk("RS256", kid="b", n=None), "('b') is malformed"),
+    "no-kty": ("RS256", jwk("RS256", kid="b", kty=None), "key 2 is malformed: Object missing required field `kty`"),
+    "numeric-kid": ("RS256", jwk("RS256", "b", kid=7), "key 2 is malformed: Expected `str | null`, got `int`"),
+    "double": ("RS256", jwk("RS256", "b", kid="a"), "('a') has the kid of another before it"),
+    "no-kid": ("RS256", jwk("RS256", "b"), "key 2 has no kid, which each needs where there are several"),
+    "no-object": ("RS256", 1, "key 2 is malformed: Expected `object`, got `int`"),
+    "odd-n": ("RS256", jwk("RS256", kid="b", n=5), "('b') is malformed"),
+    "off-the-curve": ("ES256", jwk("ES256", kid="b", y="A" * 43), "('b') is malformed"),
+    "odd-x": ("EdDSA", jwk("EdDSA", kid="b", x="!"), "('b') is malformed"),
+    "odd-kid": ("ES256", jwk("ES256", kid="b\n\x1b[2J", y=None), "key 2 ('b\\n\\x1b[2J') is malformed"),
+}
+
+
+@pytest.mark.parametrize(("algorithm", "bad", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_key_that_cannot_be_used_is_left_out_of_a_set_and_the_others_work(
+    algorithm: str, bad: Any, message: str, key_set: KeySet, expected_logs: Logs
+):
+    good = jwk(algorithm, "a", kid="a")
+    check = verifier(algorithm, jwks_file=str(key_set.write(good, bad).path))
+    assert check.verify(make_token(algorithm, "a", kid="a"), NOW)
+    (text,) = check.left_out
+    assert message in text
+
+    # The same when it comes by a rotation, beside a new key.
+    key_set.write(good, bad, jwk(algorithm, "c", kid="c"))
+    expected_logs.expect("auth.jwk_ignored")
+    assert check.verify(make_token(algorithm, "c", kid="c"), NOW + 1)
+    assert check.verify(make_token(algorithm, "a", kid="a"), NOW + 1)
+    (record,) = expected_logs.seen("auth.jwk_ignored")
+    assert message in record.__dict__["fields"]["error"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -263,6 +343,6 @@ def test_what_cannot_be_signed_is_said(tmp_path: Path):
     refused("^auth.key: to sign, a private key is needed", key=public_pem("ES256").decode())
     refused("^auth.jwks_file: to sign, name the file of a private key", jwks_file="jwks.json")
     refused("^auth.key_file: cannot read", key_file=str(tmp_path / "none"))
-    refused("one of them is needed")
-    refused("^auth.key: HS256 needs a shared secret", algorithm="HS256", key="short")
+    refused("needs a key; set auth.key, auth.key_file or auth.jwks_file")
+    refused("^auth.key: must have at least 32 bytes", algorithm="HS256", key="short")
     refused("^claims: ", private_pem("ES256"), {"sub": object()})
