@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import service
 from service import app, cli, log, nginx_check, render, signals
 from service import config as configuration
 from service.errors import BrokerDown
+from service.nginx_files import NginxError
 from service.settings import Config
 
 
@@ -40,6 +42,8 @@ def main() -> int:
     written.set_defaults(run=_render)
     cli.add_commands(commands)
     args = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name may be what the locale cannot say
     path = (
         args.config or os.environ.get("TIDEGATE_CONFIG") or ("config.yaml" if os.path.exists("config.yaml") else None)
     )
@@ -84,12 +88,12 @@ def _check(args: argparse.Namespace, config: Config) -> int:
             findings += nginx_check.check_file(args.nginx, config)
         if args.nginx_dump:
             findings += nginx_check.check_dump(_read(args.nginx_dump), config)
-    except (nginx_check.NginxError, OSError, UnicodeDecodeError) as exc:
+    except (NginxError, OSError) as exc:
         print(f"nginx: {exc}", file=sys.stderr)
         return 1
     ok = all(finding.level != "error" for finding in findings)
     if args.json:
-        print(msgspec.json.encode({"ok": ok, "problems": [], "warnings": warnings, "nginx": findings}).decode())
+        _print_json({"ok": ok, "problems": [], "warnings": warnings, "nginx": findings})
         return 0 if ok else 1
     for text in warnings:
         print(f"warning: {text}")
@@ -102,7 +106,9 @@ def _check(args: argparse.Namespace, config: Config) -> int:
 
 
 def _read(name: str) -> str:
-    return sys.stdin.read() if name == "-" else Path(name).read_text()
+    """As UTF-8, whatever the locale says: nginx's own text is ASCII."""
+    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    return data.decode(errors="replace")
 
 
 def _render(args: argparse.Namespace, config: Config) -> int:
@@ -118,10 +124,16 @@ def _render(args: argparse.Namespace, config: Config) -> int:
 def _report(args: argparse.Namespace, error: configuration.ConfigError) -> int:
     if args.json:
         problems = [{"key": problem.key, "message": str(problem)} for problem in error.problems]
-        print(msgspec.json.encode({"ok": False, "problems": problems, "warnings": [], "nginx": []}).decode())
+        _print_json({"ok": False, "problems": problems, "warnings": [], "nginx": []})
     else:
         print(error, file=sys.stderr)
     return 1
+
+
+def _print_json(value: object) -> None:
+    """In UTF-8, whatever the locale says (RFC 8259, 8.1)."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
 
 
 if __name__ == "__main__":

@@ -2,26 +2,26 @@
 
 It may be anybody's configuration, not only ours: a file with its includes, or what ``nginx -T`` printed of a live
 server. Each rule is a generator of findings over the effective directives of a place, which are those of the innermost
-block that has any. crossplane does the parsing.
+block that has any. ``nginx_files`` reads them.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
+from service import nginx_files
+from service.nginx_files import Block
 from service.settings import Config
 
 LINE_BYTES = 8192  # request lines that must pass: docs/protocol.md, Limits
 INGRESS_TIMEOUT_S = 300
 DEFAULT_NOFILE = 1024  # what most systems give a process that does not ask
 
-Rule: TypeAlias = Callable[["Block", Config], Iterator["Finding"]]
+Rule: TypeAlias = Callable[[Block, Config], Iterator["Finding"]]
 
 _TIME_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2_592_000, "y": 31_536_000}
 _SIZE = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -43,103 +43,14 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{self.level}: {self.where}: {self.rule}: {self.message}"
 
 
-class NginxError(Exception):
-    """The configuration cannot be read, in words."""
-
-
-class Block:
-    """One directive with a block: its children, and the block that it stands in."""
-
-    def __init__(self, directive: dict[str, Any], parent: Block | None) -> None:
-        self.name: str = directive["directive"]
-        self.args: list[str] = directive["args"]
-        self.where = f"{directive['file']}:{directive['line']}"
-        self.parent = parent
-        self.children = [Block(child, self) for child in directive.get("block", ())]
-
-    @property
-    def top(self) -> Block:
-        return self if self.parent is None else self.parent.top
-
-    def all(self, name: str) -> list[Block]:
-        """Its own directives of this name."""
-        return [child for child in self.children if child.name == name]
-
-    def effective(self, name: str) -> list[Block]:
-        """Those that hold here: its own, else those of the blocks around it."""
-        block: Block | None = self
-        while block is not None:
-            if found := block.all(name):
-                return found
-            block = block.parent
-        return []
-
-    def one(self, name: str) -> Block | None:
-        found = self.effective(name)
-        return found[-1] if found else None
-
-    def everywhere(self, name: str) -> Iterator[Block]:
-        for child in self.children:
-            if child.name == name:
-                yield child
-            yield from child.everywhere(name)
-
-    def within(self, name: str) -> bool:
-        block = self.parent
-        while block is not None and block.name != name:
-            block = block.parent
-        return block is not None
-
-
 def check_file(path: str, config: Config) -> list[Finding]:
     """What is wrong with the configuration whose top is ``path``. Raises NginxError."""
-    return check(_parse(Path(path), ""), config)
+    return check(nginx_files.read(path), config)
 
 
 def check_dump(text: str, config: Config) -> list[Finding]:
     """The same for what ``nginx -T`` printed. Raises NginxError."""
-    parts = re.split(r"^# configuration file (/.+):\n", text, flags=re.MULTILINE)
-    if len(parts) < 3:
-        raise NginxError("this is not what `nginx -T` prints: no line begins with `# configuration file /`")
-    with tempfile.TemporaryDirectory() as root:
-        for name, content in zip(parts[1::2], parts[2::2], strict=True):
-            file = Path(root + name)
-            if Path(root) not in file.resolve().parents:
-                raise NginxError(f"the dump names a file outside: {name}")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(re.sub(r"(^|[;{}\s])include(\s+)/", rf"\1include\2{root}/", content))
-        return check(_parse(Path(root + parts[1]), root), config)
-
-
-def _parse(path: Path, root: str) -> Block:
-    import crossplane  # here, because every command imports this module and only one needs it
-
-    if not path.is_file():
-        raise NginxError(f"{path}: there is no such file")
-    # Joined here and not by crossplane, which gives what follows an include the name of the included file.
-    result = crossplane.parse(str(path), check_ctx=False, check_args=False)
-    if result["errors"]:
-        words = "\n".join(str(item["error"]) for item in result["errors"])
-        raise NginxError(words.replace(root, "") if root else words)
-    files = result["config"]
-    top = {"directive": "", "args": [], "line": 1, "file": files[0]["file"].removeprefix(root)}
-    top["block"] = list(_joined(files, 0, files[0]["parsed"], root))
-    return Block(top, None)
-
-
-def _joined(
-    files: list[dict[str, Any]], index: int, directives: list[dict[str, Any]], root: str
-) -> Iterator[dict[str, Any]]:
-    """``directives`` of the file at ``index``, each with its file's name, includes put in their place."""
-    for directive in directives:
-        if "includes" in directive:
-            for number in directive["includes"]:
-                yield from _joined(files, number, files[number]["parsed"], root)
-            continue
-        joined = {**directive, "file": files[index]["file"].removeprefix(root)}
-        if "block" in directive:
-            joined["block"] = list(_joined(files, index, directive["block"], root))
-        yield joined
+    return check(nginx_files.read_dump(text), config)
 
 
 def check(top: Block, config: Config) -> list[Finding]:

