@@ -12,9 +12,9 @@ import msgspec
 import uvloop
 
 import service
-from service import app, cli, log, nginx_check, render, signals
+from service import app, check, cli, log, nginx_check, render, signals
 from service import config as configuration
-from service.errors import BrokerDown
+from service.errors import BrokerDown, Unusable
 from service.nginx_files import NginxError
 from service.settings import Config
 
@@ -32,11 +32,11 @@ def main() -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the gateway")
     serve.set_defaults(run=_serve)
-    check = commands.add_parser("check", help="check the configuration, and nginx's against it")
-    check.add_argument("--nginx", metavar="FILE", help="an nginx configuration; its includes are read too")
-    check.add_argument("--nginx-dump", metavar="FILE", help="what `nginx -T` printed of a live server; - reads stdin")
-    check.add_argument("--json", action="store_true", help="the result as JSON")
-    check.set_defaults(run=_check)
+    checked = commands.add_parser("check", help="check the configuration, and nginx's against it")
+    checked.add_argument("--nginx", metavar="FILE", help="an nginx configuration; its includes are read too")
+    checked.add_argument("--nginx-dump", metavar="FILE", help="what `nginx -T` printed of a live server; - reads stdin")
+    checked.add_argument("--json", action="store_true", help="the result as JSON")
+    checked.set_defaults(run=_check)
     written = commands.add_parser("render", help="write nginx's configuration")
     written.add_argument("--out", required=True, metavar="DIR", help="folder to write to: conf.d/, njs/, lua/")
     written.set_defaults(run=_render)
@@ -72,6 +72,11 @@ def _serve(args: argparse.Namespace, config: Config) -> int:
     log.setup(config.log.level, node)
     try:
         return uvloop.run(app.serve(config, node))
+    except Unusable as exc:
+        fault = str(configuration.problem(config, exc))
+        log.error("service.failed", error=fault)
+        log.say(f"cannot start: {fault}", to=log.STDERR)
+        return 1
     except (OSError, ValueError, BrokerDown) as exc:
         log.error("service.failed", error=f"{type(exc).__name__}: {exc}")
         log.say(f"cannot start: {exc}", to=log.STDERR)
@@ -81,7 +86,9 @@ def _serve(args: argparse.Namespace, config: Config) -> int:
 
 
 def _check(args: argparse.Namespace, config: Config) -> int:
-    warnings = configuration.warnings(config)
+    problems, warnings = check.check(config, edge=not (args.nginx or args.nginx_dump))
+    if problems:
+        return _report(args, configuration.ConfigError(problems))
     findings: list[nginx_check.Finding] = []
     try:
         if args.nginx:
@@ -114,6 +121,9 @@ def _read(name: str) -> str:
 def _render(args: argparse.Namespace, config: Config) -> int:
     try:
         written = render.write(config, Path(args.out))
+    except Unusable as exc:
+        print(configuration.problem(config, exc), file=sys.stderr)
+        return 1
     except OSError as exc:
         print(f"cannot write: {exc}", file=sys.stderr)
         return 1
@@ -132,8 +142,12 @@ def _report(args: argparse.Namespace, error: configuration.ConfigError) -> int:
 
 def _print_json(value: object) -> None:
     """In UTF-8, whatever the locale says (RFC 8259, 8.1)."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    data = msgspec.json.encode(value)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data + b"\n")
+    else:  # closed by who started us, or another's
+        print(data.decode())
 
 
 if __name__ == "__main__":

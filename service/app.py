@@ -54,7 +54,7 @@ SPARES = 16  # of the internal port: a health check must be answered when there 
 
 class App:
     """One node. ``await start()``, then ``public_port`` and ``internal_port`` are where it listens (a configured 0
-    means any free one); ``await stop(drain_s)`` ends it. Raises ValueError for a configuration that cannot be used and
+    means any free one); ``await stop(drain_s)`` ends it. Raises Unusable for a configuration that cannot be used and
     OSError for an address that cannot be bound."""
 
     def __init__(self, config: Config, node: str | None = None) -> None:
@@ -68,8 +68,8 @@ class App:
             open_files.limit(), connections=limits.connections, calls=config.calls.connections
         )
         self.started_ms = int(time.time() * 1000)
-        self._verifier = Verifier(config.auth) if config.auth.mode == "jwt" else None
-        self.broker = self._make_broker()
+        self._verifier = make_verifier(config)
+        self.broker = make_broker(config, self.node, self.metrics.pushed)
         self._caller = Caller(config.calls, observe=self._observe_call)
         self._requests = itertools.count(1)
         recovery = Recovery(self.hub, self.broker, self.tasks, self.metrics)
@@ -95,28 +95,6 @@ class App:
         )
         self.gateway.capacity = self.files.connections
         self._servers: list[Server] = []
-
-    def _make_broker(self) -> Broker:
-        config = self.config
-        if config.broker.kind == "redis":
-            return RedisBroker(
-                url=config.broker.url,
-                prefix=config.broker.prefix,
-                node=self.node,
-                retention=config.retention,
-                meta_age_s=config.history.meta_age_s,
-                data_bytes=config.limits.data_bytes,
-                json_depth=config.limits.json_depth,
-                tail_bytes=config.limits.journal_bytes,
-                events=config.events.messages if config.events.enabled else 0,
-                observe=self.metrics.pushed,
-            )
-        return MemoryBroker(
-            epoch=secrets.token_hex(4),
-            retention=config.retention,
-            meta_age_s=config.history.meta_age_s,
-            journal_bytes=config.limits.journal_bytes,
-        )
 
     # Life
 
@@ -371,6 +349,34 @@ class App:
             draining=self.gateway.draining,
             lag_ms=self.gateway.lag_ms,
         )
+
+
+def make_verifier(config: Config) -> Verifier | None:
+    """None where there are no tokens. Raises Unusable."""
+    return Verifier(config.auth) if config.auth.mode == "jwt" else None
+
+
+def make_broker(config: Config, node: str, observe: Callable[[str, str], None]) -> Broker:
+    """Not connected yet. Raises Unusable."""
+    if config.broker.kind == "redis":
+        return RedisBroker(
+            url=config.broker.url,
+            prefix=config.broker.prefix,
+            node=node,
+            retention=config.retention,
+            meta_age_s=config.history.meta_age_s,
+            data_bytes=config.limits.data_bytes,
+            json_depth=config.limits.json_depth,
+            tail_bytes=config.limits.journal_bytes,
+            events=config.events.messages if config.events.enabled else 0,
+            observe=observe,
+        )
+    return MemoryBroker(
+        epoch=secrets.token_hex(4),
+        retention=config.retention,
+        meta_age_s=config.history.meta_age_s,
+        journal_bytes=config.limits.journal_bytes,
+    )
 
 
 def node_id(prefix: str) -> str:

@@ -8,13 +8,12 @@ First each value is looked at by itself, then, if all are right, whether they co
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import re
 import reprlib
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeGuard, TypeVar, get_args, get_type_hints
 
@@ -22,8 +21,10 @@ import msgspec
 import yaml
 from msgspec import inspect
 
+from service.contradictions import contradictions, is_loopback
+from service.errors import Unusable
 from service.patterns import is_pattern
-from service.settings import ENVELOPE_BYTES, Config, GroupPolicy, Section
+from service.settings import Config, GroupPolicy, Section
 
 __all__ = [
     "Config",
@@ -56,6 +57,10 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     variable: str = ""
 
+    def printable(self) -> Problem:
+        """The same on one line, for a terminal or as JSON: a name may have come with anything in it."""
+        return Problem(*(_printable(getattr(self, name)) for name in self.__struct_fields__))
+
     def __str__(self) -> str:
         name = f"{self.key} ({self.variable})" if self.variable else self.key
         return f"{name} = {self.value}: {self.message}" if self.value else f"{name}: {self.message}"
@@ -65,8 +70,12 @@ class ConfigError(ValueError):
     """The configuration is refused; one line of text for each problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = [problem.printable() for problem in problems]
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def load(path: str | None, environ: Mapping[str, str]) -> Config:
@@ -78,12 +87,17 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     variables = _overlay(raw, environ, problems)
     config = _read(Config, raw, "", problems)
     if not problems:
-        problems = [Problem(key, _shown(key, _value(config, key)), text) for key, text in _contradictions(config)]
+        problems = [Problem(key, _shown(key, _value(config, key)), text) for key, text in contradictions(config)]
     if problems:
         raise ConfigError(
             [msgspec.structs.replace(p, variable=variables.get(p.key.partition("[")[0], "")) for p in problems]
         )
     return config
+
+
+def problem(config: Config, error: Unusable) -> Problem:
+    """What was found when something was built from ``config``, as ``load`` would say it."""
+    return Problem(error.key, _shown(error.key, _value(config, error.key)), error.message).printable()
 
 
 def warnings(config: Config) -> list[str]:
@@ -110,14 +124,6 @@ def effective(config: Config) -> dict[str, Any]:
         section, _, name = key.partition(".")
         settings[section][name] = _masked(key, settings[section][name])
     return settings
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach ``address``. A host name other than localhost counts as no."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 # What a value may be
@@ -170,6 +176,20 @@ def _allowed(kind: inspect.Type) -> str:
     return "null"
 
 
+def _fault(kind: inspect.Type, value: Any) -> int | None:
+    """Where ``value``, which is of the right type, is not what the setting's own ``is`` takes: the number of a list's
+    item, -1 for the whole; None: nowhere."""
+    match kind:
+        case inspect.Metadata(type=inner, extra=extra):
+            found = _fault(inner, value)
+            return -1 if found is None and extra and "is" in extra and not extra["is"](value) else found
+        case inspect.UnionType(types=types):  # a type or null
+            return None if value is None else _fault(types[0], value)
+        case inspect.ListType(item_type=item):
+            return next((number for number, one in enumerate(value) if _fault(item, one) is not None), None)
+    return None
+
+
 # Showing values
 
 
@@ -204,7 +224,8 @@ def _value(config: Config, key: str) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, where a key that stands twice is an error instead of the last one winning."""
+    """YAML, where a key that stands twice is an error instead of the last one winning. Numbers are those of YAML 1.2:
+    in 1.1 012 is ten and 1:30 ninety, here both are texts, which no number takes."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -214,6 +235,21 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.parser.ParserError(None, None, f"the key {key.value} stands twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9](_?[0-9])*)\Z", re.ASCII),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?((0|[1-9](_?[0-9])*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z",
+        re.ASCII,
+    ),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 
 
 def _parse(path: str) -> dict[Any, Any]:
@@ -248,7 +284,7 @@ def _overlay(raw: dict[Any, Any], environ: Mapping[str, str], problems: list[Pro
             continue
         key = name.removeprefix(PREFIX).lower().replace("__", ".", 1)
         if key not in _TYPES:
-            problems.append(_unknown(name, key, _TYPES))
+            problems.append(_of_kubernetes(name, text) or _unknown(name, key, _TYPES))
             continue
         if key in variables:
             problems.append(Problem(name, "", f"sets {key}, and so does {variables[key]}; keep one"))
@@ -299,8 +335,12 @@ def _read(cls: type[S], raw: object, prefix: str, problems: list[Problem]) -> S:
         else:
             try:
                 converted = msgspec.convert(value, hint)
-            except msgspec.ValidationError as exc:
-                problems.append(_refusal(key, value, hint, exc))
+                fault = _fault(inspect.type_info(hint), converted)
+            except (msgspec.ValidationError, UnicodeEncodeError) as exc:  # the latter for half a character
+                item = re.search(r"`\$\[(\d+)\]`", str(exc))  # which item of a list it is, msgspec says in words only
+                converted, fault = None, int(item[1]) if item else -1
+            if fault is not None:
+                problems.append(_refusal(key, value, hint, fault))
             else:
                 values[name] = value if isinstance(value, int) else converted  # 30 seconds stay 30, not 30.0
     return cls(**values)
@@ -325,14 +365,13 @@ def _mapping(raw: object, prefix: str, problems: list[Problem]) -> dict[Any, Any
     return {}
 
 
-def _refusal(key: str, value: Any, hint: Any, exc: msgspec.ValidationError) -> Problem:
+def _refusal(key: str, value: Any, hint: Any, item: int) -> Problem:
+    """``item``: which of a list is wrong; -1 for the whole value."""
     kind = inspect.type_info(hint)
     bare = _bare(kind)
-    item = re.search(r"`\$\[(\d+)\]`", str(exc))  # which item of a list it is, msgspec says in words only
-    if item and isinstance(bare, inspect.ListType) and isinstance(value, list):
-        index = int(item[1])
-        shown = MASK if key in _SECRETS else _shown(key, value[index])
-        return Problem(f"{key}[{index}]", shown, f"must be {_allowed(bare.item_type)}")
+    if item >= 0 and isinstance(bare, inspect.ListType) and isinstance(value, list):
+        shown = MASK if key in _SECRETS else _shown(key, value[item])
+        return Problem(f"{key}[{item}]", shown, f"must be {_allowed(bare.item_type)}")
     in_json = " (in a variable: as JSON)" if isinstance(bare, inspect.ListType) else ""
     return Problem(key, _shown(key, value), f"must be {_allowed(kind)}{in_json}")
 
@@ -341,88 +380,33 @@ def _unknown(name: str, key: str, known: Iterable[str]) -> Problem:
     """``key`` is what ``name`` stands for. Suggests the same name in another section, or the closest of ``known``."""
     last = key.rpartition(".")[2]
     close = [other for other in known if other.rpartition(".")[2] == last] or difflib.get_close_matches(key, known, n=1)
-    if re.match(r"TIDEGATE_(SERVICE|PORT)(_|\Z)", name):
-        text = "is unknown; if Kubernetes sets it for a Service named tidegate, say enableServiceLinks: false"
-        return Problem(name, "", text)
     if not close:
         return Problem(name, "", "is unknown; config.yaml has every setting there is")
     meant = _variable(close[0]) if name.startswith(PREFIX) else close[0]
     return Problem(name, "", f"is unknown; did you mean {meant}?")
 
 
+def _of_kubernetes(name: str, text: str) -> Problem | None:
+    """A variable that Kubernetes sets in every pod for a Service whose name begins with tidegate: tidegate-internal
+    gives TIDEGATE_INTERNAL_SERVICE_HOST, ..._SERVICE_PORT_HTTP, ..._PORT and ..._PORT_8001_TCP_ADDR."""
+    if not (_SERVICE_VARIABLE.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_PORT.fullmatch(text))):
+        return None
+    return Problem(
+        name,
+        "",
+        "is unknown; it looks like what Kubernetes sets for a Service whose name begins with tidegate: say "
+        "enableServiceLinks: false in the pod's spec",
+    )
+
+
+_SERVICE_VARIABLE = re.compile(
+    r"TIDEGATE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
+_SERVICE_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
+
+
 def _variable(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
-
-
-# Contradictions
-
-
-def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
-    """Keys, and why their values cannot be together with others: what is wrong, then what to set."""
-    server, internal, auth = config.server, config.internal, config.auth
-    heartbeat, limits, edge = config.heartbeat, config.limits, config.edge
-    for name in ("websocket_ping_interval", "websocket_ping_timeout"):
-        if getattr(heartbeat, name) >= edge.read_timeout_s:
-            yield (
-                f"heartbeat.{name}",
-                f"must be below edge.read_timeout_s ({edge.read_timeout_s}), or the edge cuts quiet connections; "
-                "lower it, or set edge.read_timeout_s above it",
-            )
-    if heartbeat.websocket_ping_interval > heartbeat.websocket_ping_timeout:
-        yield (
-            "heartbeat.websocket_ping_interval",
-            f"must not be above heartbeat.websocket_ping_timeout ({heartbeat.websocket_ping_timeout}), or quiet peers "
-            "are closed before they are asked; set it to half of that",
-        )
-    if heartbeat.write_timeout_s > edge.send_timeout_s:
-        yield (
-            "heartbeat.write_timeout_s",
-            f"must not be above edge.send_timeout_s ({edge.send_timeout_s}), or the edge cuts first; "
-            "lower it, or raise edge.send_timeout_s",
-        )
-    if auth.mode == "none" and not auth.anonymous_anywhere and not is_loopback(server.address):
-        yield (
-            "auth.mode",
-            f"with server.address {server.address} whoever reaches the port may be any client; set auth.mode to jwt, "
-            "or server.address to 127.0.0.1, or, where that is meant, auth.anonymous_anywhere to true",
-        )
-    if not internal.api_keys and not internal.keyless_anywhere and not is_loopback(internal.address):
-        yield (
-            "internal.api_keys",
-            f"with internal.address {internal.address} whoever reaches the port may push to everybody; set a key, or "
-            "internal.address to 127.0.0.1, or, where that is meant, internal.keyless_anywhere to true",
-        )
-    keys = [name for name in ("key", "key_file", "jwks_file") if getattr(auth, name) is not None]
-    if auth.mode == "jwt" and len(keys) != 1:
-        given = " and ".join(f"auth.{name}" for name in keys) or "none"
-        yield "auth.mode", f"needs exactly one of auth.key, auth.key_file and auth.jwks_file; set: {given}"
-    secret = (auth.key or "").rstrip("\r\n").encode()  # as `auth_keys` takes it, which knows more of secrets
-    if auth.algorithm == "HS256" and auth.key is not None and len(secret) < 32:
-        yield (
-            "auth.key",
-            f"must have at least 32 bytes for auth.algorithm HS256, and has {len(secret)}; "
-            "`openssl rand -hex 32` makes one",
-        )
-    anywhere = ("0.0.0.0", "::")
-    if server.port == internal.port != 0 and (
-        server.address == internal.address or server.address in anywhere or internal.address in anywhere
-    ):
-        yield "internal.port", f"must differ from server.port ({server.port}); 8001 is usual"
-    for name in ("message_bytes", "body_bytes"):
-        if limits.data_bytes > getattr(limits, name):
-            yield (
-                "limits.data_bytes",
-                f"must not be above limits.{name} ({getattr(limits, name)}), in which it comes; "
-                f"lower it, or raise limits.{name}",
-            )
-    if limits.answer_bytes < limits.data_bytes + ENVELOPE_BYTES:
-        yield (
-            "limits.answer_bytes",
-            f"must be at least limits.data_bytes + {ENVELOPE_BYTES} ({limits.data_bytes + ENVELOPE_BYTES}), or no "
-            "answer could hold the largest message; raise it, or lower limits.data_bytes",
-        )
-    if config.events.enabled and config.broker.kind == "memory":
-        yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
 
 
 # Printing

@@ -19,7 +19,8 @@ from hiredis import ProtocolError, Reader, pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import RedisError, ResponseError
 
-from service.errors import BrokerDown
+from service.endpoints import is_host_port
+from service.errors import BrokerDown, Unusable
 from service.redis_scripts import Script
 from service.redis_sentinel import Sentinel, Sentinels
 
@@ -33,10 +34,23 @@ class Gone(BrokerDown):
 
 
 class Address:
-    """Where Redis is, as ``broker.url`` says. Raises ValueError for a URL that cannot be used, without its secrets."""
+    """Where Redis is, as ``broker.url`` says. Raises Unusable for a URL that cannot be used, without its secrets: any
+    part may be one of a password that is not encoded."""
 
     def __init__(self, url: str) -> None:
         self._sentinels: Sentinels | None = None
+        try:
+            self._read(url)
+            self._make("127.0.0.1", 6379, 1.0)
+        except Unusable:
+            raise
+        except TypeError as exc:  # says which
+            option = re.search(r"argument '(\w+)'", str(exc))
+            raise Unusable("broker.url", f"unknown option {option[1] if option else ''}; take it out") from None
+        except Exception:  # redis-py lets through whatever it meets
+            raise Unusable("broker.url", _UNREADABLE) from None
+
+    def _read(self, url: str) -> None:
         kind, _, rest = url.partition("://")
         if kind.endswith("+sentinel"):
             sentinels, name, sentinel_options, url = _of_sentinels(kind.removesuffix("+sentinel"), rest)
@@ -45,10 +59,6 @@ class Address:
             encrypted = {name: value for name, value in self._options.items() if name.startswith("ssl_")}
             self._sentinel_options: dict[str, Any] = {**encrypted, **sentinel_options, "protocol": 2}
             self._sentinels = Sentinels(sentinels, name, self._make_sentinel)
-        try:
-            self._make("127.0.0.1", 6379, 1.0)
-        except TypeError as exc:
-            raise ValueError(f"broker.url: {exc}") from None
 
     def _make(self, host: str | None, port: int, timeout_s: float) -> AbstractConnection:
         options = dict(self._options)
@@ -90,7 +100,7 @@ class Address:
 
 def _of_sentinels(scheme: str, rest: str) -> tuple[list[Sentinel], str, dict[str, Any], str]:
     """``[user:password@]h1:p1,h2:p2/NAME?…`` as Sentinels, the master's name, how to sign in to Sentinels, and the URL
-    of what they will name. Raises ValueError."""
+    of what they will name. Raises Unusable."""
     sentinels: list[Sentinel] = []
     try:
         parts = urlsplit(f"//{rest}")
@@ -98,13 +108,13 @@ def _of_sentinels(scheme: str, rest: str) -> tuple[list[Sentinel], str, dict[str
         name = unquote(parts.path.strip("/"))
         for host in hosts.split(","):
             address, _, port = host.rpartition(":") if re.search(r":[0-9]+\Z", host) else (host, "", "26379")
-            if not address or re.search(r":[^]]*\Z", address) or not 0 < int(port) < 65536:
+            if not is_host_port(f"{address.lower()}:{int(port)}"):
                 raise ValueError
             sentinels.append(Sentinel(address.strip("[]"), int(port)))
         if not name:
             raise ValueError
     except ValueError:
-        raise ValueError(f"broker.url: {scheme}+sentinel://h1:p1,h2:p2/NAME?db=0") from None
+        raise Unusable("broker.url", f"must be {scheme}+sentinel://h1:p1,h2:p2/NAME?db=0; {_UNREADABLE}") from None
     query = parse_qsl(parts.query, keep_blank_values=True)
     own = {key: value for key, value in query if key in ("sentinel_username", "sentinel_password")}
     options = {key.removeprefix("sentinel_"): value for key, value in own.items() if value}
@@ -113,15 +123,20 @@ def _of_sentinels(scheme: str, rest: str) -> tuple[list[Sentinel], str, dict[str
 
 
 def _options(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
-    """As redis-py reads the URL. Raises ValueError, without what may be a part of a password."""
+    """As redis-py reads the URL. Raises Unusable."""
     try:
         options: dict[str, Any] = dict(parse_url(url))
     except ValueError as exc:
         known = str(exc).startswith(("Invalid value for", "Redis URL must"))
-        text = str(exc) if known else "it cannot be read; is its port right, and its password percent-encoded?"
-        raise ValueError(f"broker.url: {text}") from None
+        raise Unusable("broker.url", str(exc) if known else _UNREADABLE) from None
     options["protocol"] = 2
     return options.pop("connection_class", Connection), options
+
+
+_UNREADABLE = (
+    "cannot be read: user and password are percent-encoded ([ is %5B, # is %23, @ is %40), a port is from 1 to 65535, "
+    "an IPv6 address in brackets, options are known and of their type"
+)
 
 
 async def _is_master(connection: AbstractConnection) -> None:

@@ -44,7 +44,7 @@ _CIPHERS = ":".join(
 
 
 def includes(config: Config) -> dict[str, str]:
-    """File name -> text."""
+    """File name -> text. Raises Unusable."""
     return {
         name: _HEAD + text.strip("\n") + "\n"
         for name, text in {
@@ -74,7 +74,7 @@ def includes(config: Config) -> dict[str, str]:
 
 
 def write(config: Config, folder: Path) -> list[Path]:
-    """Makes ``folder`` one that nginx can be started with, and returns what was written. Raises OSError."""
+    """Makes ``folder`` one that nginx can be started with; what was written. Raises OSError and Unusable."""
     written = []
     for name in ("conf.d", "njs", "lua"):
         (folder / name).mkdir(parents=True, exist_ok=True)

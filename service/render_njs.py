@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 
+from service.errors import Unusable
 from service.render_nodes import BACKLOG, is_resolving, relay, server, upstream
 from service.settings import Config, Edge
 
 PING_LATE_S = 5  # for which a ping of the service may be late
+WORD_BYTES = 4000  # nginx reads words of less than 4 KiB, quotes included
 
 
 def hops(config: Config) -> str:
@@ -78,7 +80,7 @@ def _indented(text: str, by: int) -> str:
 
 
 def settings(config: Config, frame_bytes: int) -> str:
-    """For ``stream``: what the code needs to know, as JSON."""
+    """For ``stream``: what the code needs to know, as JSON. Raises Unusable."""
     values = {
         "calls_url": f"http://127.0.0.1:{config.edge.calls_port}",
         "calls_allow": config.calls.allow,
@@ -95,7 +97,14 @@ def settings(config: Config, frame_bytes: int) -> str:
         "node_silence_s": config.heartbeat.websocket_ping_interval + PING_LATE_S,
         "node_timeout_s": config.heartbeat.websocket_ping_timeout,
     }
-    return f"js_var $tidegate_settings '{json.dumps(values, separators=(',', ':'))}';"
+    text = json.dumps(values, separators=(",", ":"))
+    if len(text) > WORD_BYTES:
+        raise Unusable(
+            "calls.allow",
+            f"is {len(text) - WORD_BYTES} bytes too long for the njs edge, which gets it as one word of nginx's; allow "
+            "fewer methods, or shorter ones",
+        )
+    return f"js_var $tidegate_settings '{text}';"
 
 
 def counters(edge: Edge) -> dict[str, str]:

@@ -7,66 +7,23 @@ a description is a sentence, ``allowed`` follows "must be".
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from service import endpoints
 from service.broker import Retention
+from service.endpoints import HOST, PATH, PATH_ALLOWED, Address, Host, HostPort, Network, Origin, Upstream
 from service.model import group_of
 from service.patterns import matches
+from service.texts import ApiKey, Method, Text, Word
 
 EVENT_BYTES = 262144  # no event is larger; edges are built for it
 ENVELOPE_BYTES = 16384  # of an event, beside its data
 POLICIES_KEPT = 10000
 
-_NAME = r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?"
-_HOST = rf"({_NAME}|\[[0-9a-f:.]+\])"
-
-# Of nginx's own meaning are spaces, quotes, ; { } and $.
-_PATH = r"^[A-Za-z0-9_./@+=-]+\Z"
-_PATH_ALLOWED = "a path of A-Z a-z 0-9 _ . / @ + = -"
-
-Address: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9_.:-]+\Z",
-        extra={"allowed": "an IP address without brackets or a host name, without a port"},
-    ),
-]
-Host: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=rf"^{_HOST}\Z",
-        extra={"allowed": 'a host name or address in lower case, without a port, IPv6 in brackets ("[::1]")'},
-    ),
-]
-Origin: TypeAlias = Annotated[
-    str,
-    Meta(
-        # A browser leaves the default port out, so that an origin with it would never match.
-        pattern=rf"^(?!http://.*:80\Z|https://.*:443\Z)[a-z][a-z0-9+.-]*://{_HOST}(:[0-9]{{1,5}})?\Z",
-        extra={"allowed": "scheme://host[:port] in lower case, without a path and without the scheme's default port"},
-    ),
-]
-ApiKey: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[!-~]{16,512}\Z", extra={"allowed": "16 to 512 visible ASCII characters without spaces"})
-]
-Upstream: TypeAlias = Annotated[
-    str, Meta(pattern=rf"^({_HOST}:[0-9]{{1,5}}|unix:/[^\s;]+)\Z", extra={"allowed": "host:port or unix:/path"})
-]
-Network: TypeAlias = Annotated[
-    str,
-    Meta(pattern=r"^[0-9a-f.:]+(/[0-9]{1,3})?\Z", extra={"allowed": "an IP address or a network such as 10.0.0.0/8"}),
-]
-Text: TypeAlias = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]+\Z")]  # no surrogates: what is not UTF-8 has no bytes
-Method: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z",
-        extra={"allowed": "words of A-Z a-z 0-9 _ - joined by single dots"},
-    ),
-]
+PATH_LENGTH = 1024  # nginx takes words of 4 KiB
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -81,9 +38,14 @@ class Server(Section, frozen=True):
     path: Annotated[
         str,
         Meta(
-            pattern=r"^/((?!\.+/)[A-Za-z0-9_.~-]+/)*\Z",
+            # Under /.refused/ the edge keeps its answers.
+            pattern=r"^/(?!\.refused/)((?!\.+/)[A-Za-z0-9_.~-]+/)*\Z",
+            max_length=PATH_LENGTH,
             description="Path of the WebSocket.",
-            extra={"allowed": 'a path that begins and ends with "/"'},
+            extra={
+                "allowed": 'a path that begins and ends with "/", of A-Z a-z 0-9 _ . ~ - between, not under '
+                f"/.refused/, up to {PATH_LENGTH} characters"
+            },
         ),
     ] = "/ws-notifications/"
     hosts: Annotated[
@@ -205,10 +167,10 @@ class Auth(Section, frozen=True):
     key: Annotated[
         Text | None, Meta(description="HS256: the shared secret, 32 bytes or more. Else the public key as PEM.")
     ] = None
-    key_file: Annotated[Text | None, Meta(description="File with the key, in place of key.")] = None
-    jwks_file: Annotated[Text | None, Meta(description="File with a JSON Web Key Set, in place of key.")] = None
-    issuer: Annotated[Text | None, Meta(description="What a token's iss must be; null does not look at it.")] = None
-    audience: Annotated[Text | None, Meta(description="What a token's aud must name; null does not ask for one.")] = (
+    key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
+    jwks_file: Annotated[Word | None, Meta(description="File with a JSON Web Key Set, in place of key.")] = None
+    issuer: Annotated[Word | None, Meta(description="What a token's iss must be; null does not look at it.")] = None
+    audience: Annotated[Word | None, Meta(description="What a token's aud must name; null does not ask for one.")] = (
         None
     )
     leeway_s: Annotated[
@@ -311,14 +273,23 @@ class Calls(Section, frozen=True):
     url: Annotated[
         str,
         Meta(
-            pattern=rf"^https?://{_HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9_.~-]+)*\Z",
+            pattern=rf"^https?://{HOST}(:[0-9]+)?(/(?!\.+(/|\Z))[A-Za-z0-9_.~-]+)*\Z",
+            max_length=PATH_LENGTH,
             description="Where calls go; the method follows after a slash.",
-            extra={"allowed": 'http://host[:port][/path] or https://…, without user, query and "/" at the end'},
+            extra={
+                "allowed": "http://host[:port][/path] or https://…, in lower case but for the path, without user, "
+                f'query and "/" at the end, the port from 1 to 65535, up to {PATH_LENGTH} characters',
+                "is": endpoints.is_url,
+            },
         ),
     ] = "http://127.0.0.1:9000"
-    allow: Annotated[list[Method], Meta(description="Methods that clients may call.")] = msgspec.field(
-        default_factory=lambda: ["echo"]
-    )
+    allow: Annotated[
+        list[Method],
+        Meta(
+            description="Methods that clients may call.",
+            extra={"allowed": "a list of methods, none of them twice", "is": endpoints.are_different},
+        ),
+    ] = msgspec.field(default_factory=lambda: ["echo"])
     timeout_s: Annotated[float, Meta(ge=0.01, le=300, description="Seconds to wait for an answer.")] = 5
     answer_bytes: Annotated[
         int,
@@ -337,11 +308,20 @@ class Events(Section, frozen=True):
 class Edge(Section, frozen=True):
     """What nginx and the service must agree on beside the rest of this file; rendered into nginx's includes."""
 
-    upstreams: Annotated[list[Upstream], Meta(min_length=1, description="The public ports of all nodes.")] = (
-        msgspec.field(default_factory=lambda: ["127.0.0.1:8000"])
-    )
+    upstreams: Annotated[
+        list[Upstream],
+        Meta(
+            min_length=1,
+            max_length=100,
+            description="The public ports of all nodes.",
+            extra={
+                "allowed": "a list of 1 to 100, none of them twice, each host:port or unix:/path",
+                "is": endpoints.are_different,
+            },
+        ),
+    ] = msgspec.field(default_factory=lambda: ["127.0.0.1:8000"])
     resolver: Annotated[
-        Upstream | None,
+        HostPort | None,
         Meta(description="DNS server that finds the upstreams' addresses again; null: they are looked up at start."),
     ] = None
     nginx: Annotated[
@@ -354,9 +334,10 @@ class Edge(Section, frozen=True):
     tls_dir: Annotated[
         str,
         Meta(
-            pattern=_PATH,
+            pattern=rf"^{PATH}\Z",
+            max_length=PATH_LENGTH,
             description="Folder with fullchain.pem and privkey.pem; relative to nginx's own configuration.",
-            extra={"allowed": _PATH_ALLOWED},
+            extra={"allowed": f"{PATH_ALLOWED}, up to {PATH_LENGTH} characters"},
         ),
     ] = "../../deploy/tls"
     hsts_s: Annotated[
@@ -370,18 +351,19 @@ class Edge(Section, frozen=True):
         str,
         # A Unix socket's path has 107 bytes at most (sys/un.h), and "/node-99.sock" follows.
         Meta(
-            pattern=_PATH,
+            pattern=rf"^{PATH}\Z",
             max_length=90,
             description="Folder that nginx writes to: pid, temporary files, sockets.",
-            extra={"allowed": _PATH_ALLOWED + ", up to 90 characters"},
+            extra={"allowed": PATH_ALLOWED + ", up to 90 characters"},
         ),
     ] = "/run/tidegate"
     access_log: Annotated[
         str,
         Meta(
-            pattern=_PATH,
+            pattern=rf"^(?!off\Z){PATH}\Z",  # nginx takes "off" for none, but not with a format
+            max_length=PATH_LENGTH,
             description="Where a line of JSON goes for each WebSocket and each refusal.",
-            extra={"allowed": _PATH_ALLOWED},
+            extra={"allowed": f"{PATH_ALLOWED}, up to {PATH_LENGTH} characters; without a log /dev/null"},
         ),
     ] = "/dev/stdout"
     trusted_proxies: Annotated[
@@ -408,20 +390,22 @@ class Edge(Section, frozen=True):
         int,
         Meta(ge=1, le=86400, description="Seconds after a reload or stop when old workers cut what they still have."),
     ] = 30
-    workers: Annotated[int, Meta(ge=1, le=1024, description="Worker processes; one for each core is usual.")] = 4
+    # nginx has room for 1024 processes, old ones after a reload among them.
+    workers: Annotated[int, Meta(ge=1, le=512, description="Worker processes; one for each core is usual.")] = 4
     worker_connections: Annotated[
+        # What is listened on counts: with njs a socket for each of edge.upstreams.
         int,
-        Meta(ge=64, le=1_000_000, description="Connections of a worker; a WebSocket is two, with njs four or six."),
+        Meta(ge=128, le=1_000_000, description="Connections of a worker; a WebSocket is two, with njs four or six."),
     ] = 16384
     nofile: Annotated[int, Meta(ge=128, le=2_000_000, description="Open files of a worker.")] = 20000
     connections_per_address: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Connections of one address; over it 429.")
+        int, Meta(ge=1, le=65535, description="Connections of one address; over it 429.")
     ] = 200
     handshakes_per_second: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Handshakes per second of one address; over it 429.")
     ] = 20
     handshakes_burst: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Handshakes of one address at once, beyond those per second.")
+        int, Meta(ge=1, le=1_000_000, description="Handshakes of one address at once, beyond those per second.")
     ] = 100
     header_bytes: Annotated[
         # A request line of 8 KiB must pass: docs/protocol.md, Limits.

@@ -48,7 +48,7 @@ def test_every_include_that_a_configuration_names_is_rendered() -> None:
         ("EDGE__CONNECT_TIMEOUT_S", 5, "location_ws.inc", "proxy_connect_timeout 5s;"),
         ("EDGE__SHUTDOWN_TIMEOUT_S", 44, "main.inc", "worker_shutdown_timeout 44s;"),
         ("EDGE__WORKERS", 7, "main.inc", "worker_processes 7;"),
-        ("EDGE__NOFILE", 5000, "main.inc", "worker_rlimit_nofile 5000;"),
+        ("EDGE__NOFILE", 50000, "main.inc", "worker_rlimit_nofile 50000;"),
         ("EDGE__WORKER_CONNECTIONS", 4000, "events.inc", "worker_connections 4000;"),
         ("EDGE__CONNECTIONS_PER_ADDRESS", 9, "listen.inc", "limit_conn tidegate_connections 9;"),
         ("EDGE__HANDSHAKES_PER_SECOND", 8, "http.inc", "rate=8r/s;"),
