@@ -362,9 +362,12 @@ class Origins:
         """Raises ValueError for what is no origin."""
         self._allowed = {_split_origin(name) for name in (*allowed, *extra)}
 
-    def check(self, origin: str | None, host: str | None) -> None:
-        """``origin`` and ``host`` are headers; no Origin is no browser, and fine. Raises OriginNotAllowed."""
+    def check(self, origin: str | None, host: str | None, site: str | None = None) -> None:
+        """Origin, Host and Sec-Fetch-Site are headers. No Origin is no browser, and fine, unless one says that the page
+        is another's and leaves out whose. Raises OriginNotAllowed."""
         if origin is None:
+            if site is not None and re.search(r"(cross|same)-site", site, re.IGNORECASE):
+                raise OriginNotAllowed("the page's origin is not said, and it is another one")
             return
         try:
             given = _split_origin(origin)

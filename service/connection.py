@@ -125,9 +125,9 @@ class Connection(WebSocketHandler):
             raise NotFound("nothing here; WebSockets are served under the configured path")
         if self.request.method != "GET":
             raise MethodNotAllowed("GET only")
-        handshake.check_upgrade(headers)
-        if "Origin" in headers:
-            door.origins.check(headers["Origin"], headers["Host"])
+        handshake.check_upgrade(headers, self.request.version)
+        if "Origin" in headers or "Sec-Fetch-Site" in headers:
+            door.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
         query = handshake.read_query(self.request.query)
         grant = self._authenticate(query)
         asked = handshake.asked(grant.client, query)

@@ -18,8 +18,10 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _BEARER = "bearer."
 
 
-def check_upgrade(headers: HTTPHeaders) -> None:
-    """Raises UpgradeRequired or BadRequest (RFC 6455, 4.2.1)."""
+def check_upgrade(headers: HTTPHeaders, version: str) -> None:
+    """``version``: of HTTP. Raises UpgradeRequired or BadRequest (RFC 6455, 4.2.1)."""
+    if version == "HTTP/1.0":  # which has no upgrade (RFC 9110, 7.8)
+        raise UpgradeRequired("this is a WebSocket endpoint, and a handshake is HTTP/1.1")
     if "websocket" not in _words(headers, "Upgrade") or "upgrade" not in _words(headers, "Connection"):
         raise UpgradeRequired("this is a WebSocket endpoint")
     if headers.get("Sec-WebSocket-Version") != "13":

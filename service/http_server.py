@@ -34,6 +34,7 @@ from service.listener import Listener
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE = r"(?:[!-~]++(?:[ \t]++[!-~]++)*+)?+"
 _request = re.compile(rf"([^\r\n]++)\r\n((?:{_NAME}:[ \t]*+{_VALUE}[ \t]*+\r\n)*+)\r\n")
+_absolute = re.compile(r"(?i:https?)://([^/?#]*)([^#]*)")
 _field = re.compile(rf"({_NAME}):[ \t]*+({_VALUE})[ \t]*+\r\n")
 
 
@@ -47,8 +48,23 @@ class Request(HTTPServerRequest):
         asked = cast(RequestStartLine, line)
         self.connection = connection
         self.method = asked.method
-        self.path, _, self.query = asked.path.partition("?")
+        self.version = asked.version
         self.headers = headers
+        target = asked.path
+        if not target.startswith("/"):
+            target = self._take_host(target)
+        self.path, _, self.query = target.partition("?")
+
+    def _take_host(self, target: str) -> str:
+        """Path and query of a target in absolute form. Its host takes the place of the Host header, which HTTP/1.1
+        demands all the same (RFC 9112, 3.2 and 3.2.2). Another form is given back as it is."""
+        found = _absolute.fullmatch(target)
+        if found is None:
+            return target
+        given = self.headers.get("Host")
+        if (self.version == "HTTP/1.0") if given is None else ("," not in given):  # there are not two of them
+            self.headers["Host"] = found[1]
+        return found[2] if found[2].startswith("/") else f"/{found[2]}"
 
 
 class Server(HTTPServer):

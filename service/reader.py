@@ -124,6 +124,8 @@ class Reader:
             return False
         if extended:
             length = int.from_bytes(buffer[at + 2 : at + 2 + extended], "big")
+            if length < (126 if extended == 2 else 65536):
+                raise FrameError(CloseCode.PROTOCOL_ERROR, "a length must have its shortest form")  # section 5.2
         if opcode < frames.CLOSE:
             if length >> 63:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "invalid length")

@@ -164,7 +164,12 @@ limit_req_log_level warn;
 
 {chr(10).join(real) or "# No proxy in front is trusted: a client is at the address that its connection comes from."}
 
-map $http_upgrade $connection_upgrade {{
+# HTTP/1.0 has no upgrade (RFC 9110, 7.8), and nodes are spoken to in 1.1.
+map $server_protocol $tidegate_upgrade {{
+    default $http_upgrade;
+    HTTP/1.0 "";
+}}
+map $tidegate_upgrade $connection_upgrade {{
     default upgrade;
     "" close;
 }}

@@ -35,7 +35,7 @@ def relay(edge: Edge) -> str:
     """For a ``location``: passes a handshake on, and the WebSocket after it."""
     return f"""
 proxy_http_version 1.1;
-proxy_set_header Upgrade $http_upgrade;
+proxy_set_header Upgrade $tidegate_upgrade;
 proxy_set_header Connection $connection_upgrade;
 proxy_set_header Host $http_host;
 

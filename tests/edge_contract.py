@@ -19,7 +19,7 @@ import pytest
 from tests.edge import Stand, ask, stand
 from tests.edge_failures import Failures
 from tests.edge_frames import Calls, Frames
-from tests.http_node import JSON
+from tests.http_node import JSON, Link, head
 from tests.peer import PING, Refusal, frame
 from tests.support import eventually
 from tests.tokens import SECRET, make_token
@@ -115,6 +115,7 @@ class Sessions(Base):
             ({"Host": "other.example"}, "?client=a", 403, "host_not_allowed"),
             ({"Origin": "https://other.example"}, "?client=a", 403, "origin_not_allowed"),
             ({"Origin": "null"}, "?client=a", 403, "origin_not_allowed"),
+            ({"Sec-Fetch-Site": "cross-site"}, "?client=a", 403, "origin_not_allowed"),
         ],
     )
     async def test_a_refusal_has_its_status_and_its_words(
@@ -127,6 +128,17 @@ class Sessions(Base):
         assert list(answer.json["error"]) == ["code", "message"]
         if status == 426:
             assert answer.headers["sec-websocket-version"] == "13"
+
+    async def test_http_1_0_has_no_upgrade(self, s: Stand) -> None:
+        request = head("GET", f"{PATH}?client=a", {"Host": f"127.0.0.1:{s.port}", **UPGRADE})
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        answer = await Link(reader, writer).ask(request.replace(b" HTTP/1.1", b" HTTP/1.0", 1))
+        writer.close()
+        assert (answer.status, answer.code) == (426, "upgrade_required")
+
+    async def test_a_target_in_absolute_form_is_taken(self, s: Stand, name: str) -> None:
+        async with s.peer(name, path=f"http://127.0.0.1:{s.port}{PATH}") as peer:
+            assert (await peer.event())["type"] == "welcome"
 
     async def test_a_page_of_the_same_host_may_connect(self, s: Stand, name: str) -> None:
         async with s.peer(name, headers={"Origin": f"http://127.0.0.1:{s.port}"}) as peer:

@@ -108,6 +108,10 @@ class Frames:
             (frame(PING, b"x" * 126), 1002),
             (frame(CONTINUATION, b"x"), 1002),
             (frame(TEXT, b"\xff\xfe"), 1007),
+            (frame(TEXT, b"ping", form=126), 1002),
+            (frame(TEXT, b"ping", form=127), 1002),
+            (frame(TEXT, b" " * 65535, form=127), 1002),
+            (frame(TEXT, b"pi", fin=False) + frame(CONTINUATION, b"ng", form=126), 1002),
         ],
     )
     async def test_broken_frames_end_it_with_their_code(self, s: Stand, name: str, sent: bytes, code: int) -> None:

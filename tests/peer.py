@@ -33,15 +33,22 @@ class Refusal(Exception):
 
 
 def frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bytes | None = b"\x01\x02\x03\x04", rsv: int = 0
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    mask: bytes | None = b"\x01\x02\x03\x04",
+    rsv: int = 0,
+    form: int = 0,
 ) -> bytes:
-    """One frame; ``mask`` None sends it unmasked, as a client must not."""
+    """One frame; ``mask`` None sends it unmasked, as a client must not; ``form`` (126, 127) is how the length is
+    written at least."""
     first = (0x80 if fin else 0) | rsv | opcode
     bit = 0 if mask is None else 0x80
     length = len(payload)
-    if length < 126:
+    if length < 126 and not form:
         head = struct.pack("!BB", first, bit | length)
-    elif length < 65536:
+    elif length < 65536 and form != 127:
         head = struct.pack("!BBH", first, bit | 126, length)
     else:
         head = struct.pack("!BBQ", first, bit | 127, length)

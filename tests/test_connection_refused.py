@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.app import App
 from tests.handshakes import JWT, KEY, connected, cursor, handshake, raw, refused, said, token
 from tests.service_fixture import running
 from tests.support import eventually, scaled
@@ -37,6 +38,93 @@ async def test_other_methods_are_not_allowed(method: str) -> None:
         assert answer.startswith(b"HTTP/1.1 405 ")
         assert b"\r\nAllow: GET\r\n" in answer
         assert answer.endswith(b"\r\n\r\n" if method == "HEAD" else b'"message":"GET only"}}')
+
+
+def as_written(target: str, *, host: str | None = "Host: localhost", version: str = "1.1") -> bytes:
+    """A handshake with this target, line for line."""
+    request = handshake(target=target).replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1)
+    return request.replace(b"Host: localhost\r\n", b"" if host is None else f"{host}\r\n".encode())
+
+
+async def status_of(app: App, request: bytes) -> int:
+    """Also of a 101, behind which the connection stays."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", app.public_port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(scaled(5)):
+            return int((await reader.readuntil(b"\r\n")).split()[1])
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost{path}", "Host: localhost", 101),
+        ("HTTP://LOCALHOST:{port}{path}", "Host: localhost", 101),
+        ("https://[::1]{path}", "Host: localhost", 101),
+        # The host of the target counts, and not the header, which must be there.
+        ("http://localhost{path}", "Host: evil.example", 101),
+        ("http://evil.example{path}", "Host: localhost", 403),
+        ("http://localhost{path}", None, 400),
+        ("http://localhost{path}", "Host: localhost\r\nHost: localhost", 400),
+        ("http://localhost@evil.example{path}", "Host: localhost", 400),
+        ("http://{path}", "Host: localhost", 400),
+        ("http://localhost", "Host: localhost", 404),
+        ("http://localhost?client=alice", "Host: localhost", 404),
+        ("http://localhost/elsewhere", "Host: localhost", 404),
+        ("ftp://localhost{path}", "Host: localhost", 404),
+        ("//localhost{path}", "Host: localhost", 404),
+        ("localhost:{port}", "Host: localhost", 404),
+        ("*", "Host: localhost", 404),
+    ],
+)
+async def test_a_target_in_absolute_form_says_the_host(target: str, host: str | None, status: int) -> None:
+    async with running() as app:
+        written = target.format(path="/ws-notifications/?client=alice", port=app.public_port)
+        assert await status_of(app, as_written(written, host=host)) == status
+
+
+async def test_the_host_of_a_target_is_the_one_that_a_page_must_be_of() -> None:
+    async with running() as app:
+        target = "http://127.0.0.1/ws-notifications/?client=alice"
+        for origin, status in (("http://127.0.0.1", 101), ("http://localhost", 403)):
+            assert await status_of(app, as_written(target, host=f"Host: localhost\r\nOrigin: {origin}")) == status
+
+
+async def test_http_1_0_has_no_upgrade() -> None:
+    async with running() as app:
+        for target in ("/ws-notifications/?client=alice", "http://localhost/ws-notifications/?client=alice"):
+            answer = await raw(app, as_written(target, version="1.0"))
+            assert answer.startswith(b"HTTP/1.1 426 ")
+            assert b"\r\nUpgrade: websocket\r\n" in answer
+            assert b"a handshake is HTTP/1.1" in answer
+        assert (await raw(app, as_written("http://localhost/", host=None, version="1.0"))).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "Cross-Site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin, cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 101),
+        ({"Sec-Fetch-Site": "none"}, 101),
+        ({"Sec-Fetch-Site": "something-new"}, 101),
+        # Where the origin is said, it counts: a listed one is of another site.
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://app.example"}, 101),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://other.example"}, 403),
+    ],
+    ids=str,
+)
+async def test_a_page_of_another_site_says_its_origin(headers: dict[str, str], status: int) -> None:
+    async with running(ORIGINS=["https://app.example"]) as app:
+        if status == 101:
+            async with connected(app, headers):
+                pass
+        else:
+            assert await said(app, headers) == (403, "origin_not_allowed")
 
 
 @pytest.mark.parametrize(

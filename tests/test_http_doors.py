@@ -74,6 +74,28 @@ async def test_who_belongs_here_may_push(headers: Any) -> None:
         assert (await n.call("POST", "/api/all/push", {"data": 1}, headers)).status == 202
 
 
+def absolute(host: str, headers: dict[str, str]) -> bytes:
+    """A push whose target has its host with it."""
+    fields = {"Content-Type": "application/json", "Content-Length": "10", "Connection": "close", **headers}
+    return head("POST", f"http://{host}/api/all/push", fields) + b'{"data":1}'
+
+
+async def test_a_target_in_absolute_form_says_the_host() -> None:
+    async with node() as n:
+        for host, given, status in (
+            (n.host, n.host, 202),
+            (n.host, "evil.example", 202),
+            ("evil.example", n.host, 403),
+            (f"user@{n.host}", n.host, 400),
+        ):
+            answer = await n.send(absolute(host, {"Host": given}))
+            assert answer.status == status
+        answer = await n.send(absolute(n.host, {"Host": n.host, "Origin": "http://evil.example"}))
+        assert (answer.status, answer.code) == (403, "origin_not_allowed")
+        answer = await n.send(head("GET", f"http://{n.host}", {"Host": n.host, "Connection": "close"}))
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+
 async def test_the_console_own_page_may_push() -> None:
     async with node() as n:
         headers = {"Origin": f"http://{n.host}", "Sec-Fetch-Site": "same-origin"}

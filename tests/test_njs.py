@@ -150,6 +150,8 @@ def test_two_cuts_anywhere_change_nothing():
     [
         frame(TEXT, b"ping", mask=None),
         frame(TEXT, b"ping", rsv=0x40),
+        frame(TEXT, b"ping", form=126),
+        frame(TEXT, b"x" * 126, form=127),
         frame(3, b"x"),
         frame(0, b"x"),
         frame(PING, b"x", fin=False),

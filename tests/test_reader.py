@@ -51,7 +51,10 @@ def judge(data: bytes, *, limit: int, binary: bool) -> Verdict:
         if len(data) < start:
             break
         if length > 125:
+            least = 126 if length == 126 else 65536
             length = int.from_bytes(data[2:start], "big")
+            if length < least:
+                return Verdict(heard, 1002)
         if not control and length >= 2**63:
             return Verdict(heard, 1002)
         if not control and length + len(message or b"") > limit:
@@ -193,9 +196,9 @@ SEQUENCES = {
     "one above the limit": frames((TEXT, b"*" * LIMIT), (TEXT, b"*" * (LIMIT + 1))),
     "fragments that reach the limit": frames((TEXT, b"*" * 200, False), (CONTINUATION, b"*" * 100)),
     "fragments that pass the limit": frames((TEXT, b"*" * 200, False), (PING, b"p"), (CONTINUATION, b"*" * 101)),
-    # A length that fits a shorter form: section 5.2 forbids a sender that, but there is no doubt what is meant.
-    "a length in too long a form": b"\x81\xfe\x00\x05" + frame(TEXT, b"hello")[2:] + frames((TEXT, b"after")),
-    "a pong's length in too long a form": b"\x8a\xfe\x00\x02" + frame(PONG, b"ab")[2:],
+    "a length in too long a form": frame(TEXT, b"hello", form=126) + frames((TEXT, b"after")),
+    "a length in far too long a form": frames((TEXT, b"a", False)) + frame(CONTINUATION, b"*" * 200, form=127),
+    "a pong's length in too long a form": frame(PONG, b"ab", form=126),
     "a length of 2**63": b"\x81\xff\x80\x00\x00\x00\x00\x00\x00\x00",
     "a length of 2**63 - 1": b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff",
 }
@@ -308,14 +311,15 @@ def test_text_is_taken_wherever_it_is_cut(text: str, data: st.DataObject) -> Non
     "text", [b"\xc0", b"\xed\xa0", b"\xf4\x90", b"\xf5", b"\xe0\x80", b"\xf0\x80", b"\x80", b"\xff", b"\xce\xce"]
 )
 def test_a_text_ends_the_connection_as_soon_as_it_can_no_longer_be_utf8(text: bytes) -> None:
-    head = frame(TEXT, b"", fin=False) + b"\x80\xff" + (250).to_bytes(8, "big") + b"\x00\x00\x00\x00"
+    head = frame(TEXT, b"", fin=False) + b"\x80\xfe" + (250).to_bytes(2, "big") + b"\x00\x00\x00\x00"
     assert by_wire([head + b"hello ", *(bytes([byte]) for byte in text)]) == Verdict([], 1007)
     assert by_wire([head + b"hello " + text[:-1]]).close is None  # and not before
 
 
 @pytest.mark.parametrize(("length", "code"), [(LIMIT, None), (LIMIT + 1, 1009), (2**20, 1009), (2**63, 1002)])
 def test_a_message_is_refused_by_its_header_before_any_of_it_is_kept(length: int, code: int | None) -> None:
-    header = b"\x82\xff" + length.to_bytes(8, "big")  # not even the mask has come
+    short = length < 65536
+    header = (b"\x82\xfe" if short else b"\x82\xff") + length.to_bytes(2 if short else 8, "big")  # and no mask yet
     assert by_wire([header]) == Verdict([], code)
     assert by_reader([header]) == Verdict([], code)
 

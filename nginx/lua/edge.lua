@@ -82,9 +82,6 @@ end
 
 -- One request for a WebSocket, to its end.
 function _M.serve()
-    if ngx.req.http_version() ~= 1.1 then
-        return ngx.exit(400)
-    end
     local answer = handshake.dial()
     if not answer then
         return ngx.exit(502)

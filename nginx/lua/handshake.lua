@@ -47,8 +47,9 @@ local function request()
         end
     end
     add(lines, "Host", var.http_host)
-    add(lines, "Upgrade", var.http_upgrade)
-    add(lines, "Connection", var.http_upgrade and "upgrade" or "close")
+    local upgrade = var.tidegate_upgrade -- empty where the client has none, or speaks HTTP/1.0
+    add(lines, "Upgrade", upgrade ~= "" and upgrade or nil)
+    add(lines, "Connection", upgrade ~= "" and "upgrade" or "close")
     add(lines, "X-Forwarded-For", var.remote_addr)
     add(lines, "X-Forwarded-Proto", var.scheme)
     add(lines, "X-Request-Id", var.request_id)

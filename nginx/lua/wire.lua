@@ -9,6 +9,7 @@ local band = bit.band
 local char = string.char
 local pcall = pcall
 local rshift = bit.rshift
+local byte = string.byte
 local setmetatable = setmetatable
 local sub = string.sub
 
@@ -20,7 +21,27 @@ end
 local OPCODES = { continuation = 0x0, text = 0x1, binary = 0x2, close = 0x8, ping = 0x9, pong = 0xa }
 local CONTROL = 0x8
 local REASON_BYTES = 123
+local LONG_FORM = "\0\0\0\0\0\1\0\0" -- 65536, the least length that takes eight bytes
 local LONG_S = 86400 -- a writer that waits longer is ended with its session
+
+-- A client's stream as the library reads a frame from it: two bytes, then two more or eight for a longer length, then the
+-- rest. It takes a length in any form, and RFC 6455, 5.2, wants the shortest.
+local head = {}
+
+
+function head.receive(self, size)
+    local data, err = self.stream:receive(size)
+    local step = self.step
+    self.step = step + 1
+    if data and step == 0 then
+        self.form = band(byte(data, 2), 0x7f)
+    elseif data and step == 1 and ((self.form == 126 and data < "\0\126") or (self.form == 127 and data < LONG_FORM)) then
+        self.is_longer = true
+        return nil, "length"
+    end
+    return data, err
+end
+
 
 local _M = {}
 local mt = { __index = _M }
@@ -28,8 +49,10 @@ local mt = { __index = _M }
 
 -- `masking`: we are the client here. The rest is the stream's.
 function _M.new(masking, sock, session, early)
+    local both = stream.new(sock, session, early)
     return setmetatable({
-        stream = stream.new(sock, session, early),
+        stream = both,
+        head = not masking and setmetatable({ stream = both, step = 0, form = 0 }, { __index = head }) or nil,
         masking = masking,
         lock = semaphore.new(1),
         is_inside = false, -- a fragmented message of the relayed ones has begun
@@ -49,7 +72,14 @@ end
 -- The next frame: payload, its kind, whether it is its message's last; of a close frame reason, "close", code. At the
 -- end nil, nil, what happened.
 function _M.receive(self)
-    local payload, kind, more = protocol.recv_frame(self.stream, settings.frame_bytes, not self.masking)
+    local from = self.head
+    if from then
+        from.step = 0
+    end
+    local payload, kind, more = protocol.recv_frame(from or self.stream, settings.frame_bytes, not self.masking)
+    if from and from.is_longer then
+        return nil, nil, "a length is not in its shortest form"
+    end
     if not kind or kind == "close" then
         return payload, kind, more
     end

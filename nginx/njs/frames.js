@@ -9,7 +9,7 @@ const MASKED = 0x80;
 
 // A head that is read again and again: an object for each frame would stay until the session ends.
 function blank() {
-    return {fin: false, reserved: false, opcode: 0, masked: false, size: 0, length: 0};
+    return {fin: false, broken: false, opcode: 0, masked: false, size: 0, length: 0};
 }
 
 // Reads the head of the frame that begins at `at` into `into`; false while it is incomplete. `size` counts its own bytes,
@@ -33,7 +33,8 @@ function read_head(into, bytes, at) {
     }
     const first = bytes[at];
     into.fin = first >= FIN;
-    into.reserved = (first & 0x70) !== 0;
+    // Reserved bits, or a length that is not in its shortest form (RFC 6455, 5.2).
+    into.broken = (first & 0x70) !== 0 || (extra === 2 && length < 126) || (extra === 8 && length < 65536);
     into.opcode = first & 0x0f;
     into.masked = masked;
     into.size = size;
@@ -43,7 +44,7 @@ function read_head(into, bytes, at) {
 
 // Whether a service may take such a frame from a client. `fragmented`: a message has begun and not ended.
 function isLegal(head, fragmented) {
-    if (!head.masked || head.reserved) {
+    if (!head.masked || head.broken) {
         return false;
     }
     if (head.opcode >= CLOSE) {
