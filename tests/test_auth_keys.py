@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from service.auth import Grant, Verifier, sign
 from service.auth_keys import secret_fault
 from service.settings import Auth
+from tests.service_fixture import running
 from tests.support import Logs
 from tests.tokens import ALGORITHMS, NOW, SECRET, b64, jwk, make_token, private_pem, public_pem, refusal, verifier
 
@@ -245,6 +246,14 @@ def test_a_key_that_cannot_be_used_is_left_out_of_a_set_and_the_others_work(
     assert check.verify(make_token(algorithm, "a", kid="a"), NOW + 1)
     (record,) = expected_logs.seen("auth.jwk_ignored")
     assert message in record.__dict__["fields"]["error"]
+
+
+async def test_a_key_that_is_left_out_is_told_of_once_at_the_start(key_set: KeySet, expected_logs: Logs):
+    key_set.write(jwk("ES256", "a", kid="a"), jwk("ES256", kid="b", y=None), jwk("ES256", "c", kid="a"))
+    expected_logs.expect("auth.jwk_ignored")
+    async with running(AUTH__MODE="jwt", AUTH__ALGORITHM="ES256", AUTH__JWKS_FILE=str(key_set.path)):
+        told = [record.__dict__["fields"]["error"] for record in expected_logs.seen("auth.jwk_ignored")]
+    assert told == ["key 2 ('b') is malformed", "key 3 ('a') has the kid of another before it"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
