@@ -222,7 +222,7 @@ _READ = """
     local sock = ngx.socket.tcp();
     assert(sock:connect("127.0.0.1", tonumber(text)));
     sock:send("GET / HTTP/1.1");
-    local answer = require("http1").new(sock, "POST", ngx.now() + 0.3);
+    local answer = require("http1").new(sock, "POST", ngx.now() + 0.3, "application");
     local ok, err = answer:read_head();
     if not ok then return err end;
     local body, failure = answer:read_body(20);

@@ -1,18 +1,15 @@
-"""Sessions of the OpenResty edge with services, applications and clients that are not as they should be."""
+"""Sessions of the OpenResty edge with services and clients that are not as they should be."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.edge import Edge
+from tests.lua import Service, running, session
 from tests.peer import CLOSE, PING, PONG, TEXT, Peer, Refusal, frame
 from tests.scripted import Handler, Names, says, server
 from tests.support import eventually, free_port
@@ -21,77 +18,8 @@ CONTINUATION = 0
 DNS_CLIENT = Path("/usr/share/lua/5.1/nginx/dns/resolver.lua")
 
 
-class Service:
-    """Stands for the service: ``received`` are the frames of its one session, as (opcode, fin, payload)."""
-
-    def __init__(self) -> None:
-        self.requests: list[bytes] = []
-        self.received: list[tuple[int, bool, bytes]] = []
-        self.writer: asyncio.StreamWriter
-        self.gone = asyncio.Event()
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-        self.writer = writer
-        writer.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: x\r\nTidegate-Client: alice\r\nTidegate-Connection: n-1\r\n\r\n"
-        )
-        try:
-            while True:
-                first, second = await reader.readexactly(2)
-                assert second & 0x80, "a client must mask"
-                size = second & 0x7F
-                if size > 125:
-                    size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
-                mask = await reader.readexactly(4)
-                masked = await reader.readexactly(size)
-                payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked))
-                self.received.append((first & 0x0F, bool(first & 0x80), payload))
-        finally:
-            self.gone.set()
-
-    def say(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
-        self.writer.write(frame(opcode, payload, fin=fin, mask=None))
-
-
-def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="tidegate-lua-"))
-    folder.chmod(0o755)  # workers of nginx run as another user where tests run as root
-    return folder
-
-
-@contextlib.asynccontextmanager
-async def _edge(*nodes: int, **settings: object) -> AsyncIterator[Edge]:
-    folder = _folder()
-    upstreams = {"EDGE__UPSTREAMS": [f"127.0.0.1:{port}" for port in nodes]} if nodes else {}
-    it = Edge("openresty", folder, {"EDGE__SHUTDOWN_TIMEOUT_S": 2, **upstreams, **settings})
-    it.start()
-    try:
-        await it.ready()
-        yield it
-        assert it.complaints() == []
-    finally:
-        it.process.kill()
-        shutil.rmtree(folder)
-
-
-@contextlib.asynccontextmanager
-async def _session(**settings: object) -> AsyncIterator[tuple[Service, Peer, Edge]]:
-    service = Service()
-    async with (
-        server(service.handle) as port,
-        _edge(port, **settings) as edge,
-        Peer(edge.port, client="liar", headers={"X-Client-Id": "liar", "Cookie": "a=b"}, rcvbuf=16384) as peer,
-    ):
-        yield service, peer, edge
-
-
-# Sessions
-
-
 async def test_the_service_hears_what_the_client_said_and_where_it_is() -> None:
-    async with _session() as (service, peer, _):
+    async with session() as (service, peer, _):
         (request,) = service.requests
         line, *fields = request.decode().strip().split("\r\n")
         named = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
@@ -103,7 +31,7 @@ async def test_the_service_hears_what_the_client_said_and_where_it_is() -> None:
 
 
 async def test_frames_keep_their_kind_and_fragments_and_nothing_comes_between_these() -> None:
-    async with _session() as (service, peer, _):
+    async with session() as (service, peer, _):
         reader = peer.reader
         assert peer._task is not None
         peer._task.cancel()  # this test looks at the frames itself
@@ -122,7 +50,7 @@ async def test_frames_keep_their_kind_and_fragments_and_nothing_comes_between_th
 
 
 async def test_heartbeats_are_one_sign_of_life_in_ten_seconds() -> None:
-    async with _session() as (service, peer, _):
+    async with session() as (service, peer, _):
         for text in ("ping", "Ping", "pong", "Pong", "ping"):
             peer.send_text(text)
         assert [await peer.raw() for _ in range(3)] == [b"pong", b"Pong", b"pong"]
@@ -132,14 +60,14 @@ async def test_heartbeats_are_one_sign_of_life_in_ten_seconds() -> None:
 
 
 async def test_close_frames_pass_with_code_and_reason_in_both_directions() -> None:
-    async with _session() as (service, peer, edge):
+    async with session() as (service, peer, edge):
         service.say(CLOSE, (4501).to_bytes(2, "big") + "müde".encode())
         assert (await peer.ended(), peer.close_reason) == (4501, "müde")
         await eventually(service.gone.is_set)
         assert service.received == [(CLOSE, True, (4501).to_bytes(2, "big"))]
         await peer.cut()
         assert (await edge.logged(client="alice"))["close_code"] == 4501
-    async with _session() as (service, peer, edge):
+    async with session() as (service, peer, edge):
         peer.send_raw(frame(CLOSE))
         await eventually(lambda: service.received == [(CLOSE, True, b"")])
         service.say(TEXT, b"late")
@@ -151,7 +79,7 @@ async def test_close_frames_pass_with_code_and_reason_in_both_directions() -> No
 
 
 async def test_broken_frames_are_told_to_the_service_as_the_clients_end() -> None:
-    async with _session() as (service, peer, _):
+    async with session() as (service, peer, _):
         peer.send_raw(frame(TEXT, b"x", rsv=0x40) + b"more" * 100_000)
         await eventually(lambda: service.received and service.received[-1][0] == CLOSE)
         service.say(CLOSE, (1002).to_bytes(2, "big"))
@@ -161,7 +89,7 @@ async def test_broken_frames_are_told_to_the_service_as_the_clients_end() -> Non
 
 @pytest.mark.slow
 async def test_a_service_that_does_not_answer_a_close_frame_is_not_waited_for() -> None:
-    async with _session() as (service, peer, _):
+    async with session() as (service, peer, _):
         peer.close(1000)
         assert await peer.ended(10) is None
         await eventually(service.gone.is_set)
@@ -169,7 +97,7 @@ async def test_a_service_that_does_not_answer_a_close_frame_is_not_waited_for() 
 
 async def test_a_session_without_traffic_is_cut_and_traffic_in_one_direction_is_enough() -> None:
     settings = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": 0.1, "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 0.2}
-    async with _session(EDGE__READ_TIMEOUT_S=1, **settings) as (service, peer, _):
+    async with session(EDGE__READ_TIMEOUT_S=1, **settings) as (service, peer, _):
         loop = asyncio.get_running_loop()
         begun_s = last_s = loop.time()
         while loop.time() - begun_s < 1.5:
@@ -184,7 +112,7 @@ async def test_a_session_without_traffic_is_cut_and_traffic_in_one_direction_is_
 
 
 async def test_a_client_that_reads_nothing_holds_the_service_up_and_is_cut_in_time() -> None:
-    async with _session(EDGE__SEND_TIMEOUT_S=1, HEARTBEAT__WRITE_TIMEOUT_S=1) as (service, peer, edge):
+    async with session(EDGE__SEND_TIMEOUT_S=1, HEARTBEAT__WRITE_TIMEOUT_S=1) as (service, peer, edge):
         peer.reading.clear()
         service.say(TEXT, b"x")
 
@@ -201,7 +129,7 @@ async def test_a_client_that_reads_nothing_holds_the_service_up_and_is_cut_in_ti
 
 
 async def test_a_stop_says_1001_to_the_client_and_the_service() -> None:
-    async with _session() as (service, peer, edge):
+    async with session() as (service, peer, edge):
         edge.process.signal(signal.SIGQUIT)
         await eventually(lambda: peer.close_code == 1001)
         await eventually(lambda: service.received == [(CLOSE, True, (1001).to_bytes(2, "big"))])
@@ -216,12 +144,12 @@ async def test_a_service_that_is_not_one_is_passed_over() -> None:
     async with (
         server(says(b"220 mail\r\n\r\n")) as other,
         server(service.handle) as port,
-        _edge(other, port) as edge,
+        running(other, port) as edge,
     ):
         for _ in range(4):
             async with Peer(edge.port, client="a"):
                 pass
-    async with server(says(b"220 mail\r\n\r\n")) as other, _edge(other) as edge:
+    async with server(says(b"220 mail\r\n\r\n")) as other, running(other) as edge:
         with pytest.raises(Refusal) as info:
             await Peer(edge.port, client="a").connect()
         assert (info.value.status, info.value.code) == (502, "unavailable")
@@ -244,7 +172,7 @@ async def test_nodes_behind_a_name_are_found_again_when_they_change() -> None:
         port = free_port()
         for host in taken:
             await stack.enter_async_context(server(node(host), host, port))
-        edge = await stack.enter_async_context(_edge(EDGE__UPSTREAMS=[f"service:{port}"], EDGE__RESOLVER=resolver))
+        edge = await stack.enter_async_context(running(EDGE__UPSTREAMS=[f"service:{port}"], EDGE__RESOLVER=resolver))
 
         async def connect() -> bool:
             await stack.enter_async_context(Peer(edge.port, client="a"))
@@ -258,72 +186,3 @@ async def test_nodes_behind_a_name_are_found_again_when_they_change() -> None:
         await eventually(lambda: "cannot resolve service" in edge.process.stderr or connect())
         assert await connect()  # the last answer stays good
         names.stop()
-
-
-# Calls
-
-
-@contextlib.asynccontextmanager
-async def _calling(handler: Handler) -> AsyncIterator[tuple[Service, Peer]]:
-    async with (
-        server(handler) as port,
-        _session(CALLS__URL=f"http://127.0.0.1:{port}/base", CALLS__TIMEOUT_S=1) as (service, peer, _),
-    ):
-        yield service, peer
-
-
-@pytest.mark.parametrize(
-    ("answer", "fields"),
-    [
-        (b"HTTP/1.1 204 No Content\r\n\r\n", {"type": "reply", "status": 204, "data": None}),
-        (
-            b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
-            {"type": "reply", "status": 302, "data": None},
-        ),
-        (b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\n{}", {"type": "reply", "status": 502, "data": {}}),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", {"type": "error", "code": "call_bad_answer"}),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1", {"type": "error", "code": "call_bad_answer"}),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", {"type": "error", "code": "call_bad_answer"}),
-        (b"nonsense\r\n\r\n", {"type": "error", "code": "call_bad_answer"}),
-        (b"", {"type": "error", "code": "call_unavailable"}),
-    ],
-)
-async def test_what_an_application_answers_is_told(answer: bytes, fields: dict[str, object]) -> None:
-    async with _calling(says(answer)) as (_, peer):
-        event = await peer.ask(type="call", id="a", method="echo", data=1)
-        assert fields.items() <= event.items()
-
-
-async def test_a_call_over_a_kept_connection_that_breaks_is_made_once_more_under_its_id() -> None:
-    requests: list[bytes] = []
-
-    async def once_per_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        requests.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % len(requests))
-        requests.append(await reader.readuntil(b"\r\n\r\n"))  # and closes
-
-    async with _calling(once_per_connection) as (_, peer):
-        assert (await peer.ask(type="call", id=1, method="echo", data=1))["data"] == 1
-        assert (await peer.ask(type="call", id=2, method="echo", data=2))["data"] == 3
-    ids = [line for request in requests for line in request.split(b"\r\n") if line.startswith(b"X-Request-Id")]
-    assert ids == [b"X-Request-Id: n-1-e1", b"X-Request-Id: n-1-e2", b"X-Request-Id: n-1-e2"]
-    assert requests[0].startswith(b"POST /base/echo HTTP/1.1\r\nHost: 127.0.0.1:")
-    for line in (b"X-Client-Id: alice", b"X-Connection-Id: n-1", b"X-Tidegate-Via: openresty", b"Content-Length: 1"):
-        assert line in requests[0].split(b"\r\n")
-
-
-async def test_answers_that_a_client_does_not_take_are_not_heaped_up() -> None:
-    body = b'"%b"' % (b"x" * 200_000)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await reader.readuntil(b"\r\n\r\n1")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-
-    async with _calling(answer) as (service, peer):
-        peer.reading.clear()
-        for number in range(200):
-            peer.send(type="call", id=number, method="echo", data=1)
-        await eventually(service.gone.is_set)
-        peer.reading.set()
-        assert await peer.ended() is None  # cut: there was no room for a close frame

@@ -75,7 +75,7 @@ local function ask(text, pool, until_s)
         return nil, err == "timeout" and err or "unconnected"
     end
     local reused = sock:getreusedtimes() > 0
-    local answer = http1.new(sock, "POST", until_s)
+    local answer = http1.new(sock, "POST", until_s, "application")
     local sent
     sent, err = sock:send(text)
     local ok = sent
@@ -133,7 +133,6 @@ end
 
 -- The event that answers `call`, within calls_timeout_s. `who` is {client, connection}, `number` is this call's own.
 function _M.make(call, who, number)
-    ngx.update_time()
     local begun_s = now()
     local body, err, status = exchange(concat(request(call, who, number)), begun_s + settings.calls_timeout_s)
     local data = body == "" and "null" or body and json_text.document(body, ANSWER_DEPTH)

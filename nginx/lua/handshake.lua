@@ -76,7 +76,7 @@ local function knock(node, text)
     if not sock then
         return nil, err
     end
-    local answer = http1.new(sock, ngx.req.get_method(), now() + settings.read_timeout_s)
+    local answer = http1.new(sock, ngx.req.get_method(), now() + settings.read_timeout_s, "service")
     local ok, failure = sock:send(text)
     if ok then
         ok, failure = answer:read_head()

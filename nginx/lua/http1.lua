@@ -1,5 +1,7 @@
 -- Answers of HTTP/1.1 servers, read from a socket. Nothing is read without a limit.
 
+local share = require "share"
+
 local concat = table.concat
 local find = string.find
 local gmatch = string.gmatch
@@ -20,11 +22,19 @@ local _M = {}
 local mt = { __index = _M }
 
 
--- An answer on `sock`, which was asked by `method`. Reading raises nothing and gives value, err; err is "timeout" once
+-- An answer on `sock`, which was asked by `method`; `from` says in a metric who answers. Reading raises nothing and gives value, err; err is "timeout" once
 -- it is later than `until_s` (as ngx.now), "too large", "malformed", or the socket's own. `begun` says that something
 -- has come, `rest` is what came and has not been read.
-function _M.new(sock, method, until_s)
-    return setmetatable({ sock = sock, method = method, until_s = until_s, begun = false, rest = "" }, mt)
+function _M.new(sock, method, until_s, from)
+    return setmetatable({
+        sock = sock,
+        method = method,
+        until_s = until_s,
+        from = from,
+        share = share.new(), -- or who answers without end would keep the worker, and time would stand still
+        begun = false,
+        rest = "",
+    }, mt)
 end
 
 
@@ -49,6 +59,7 @@ end
 local function cut(self, size, skipped)
     local text = sub(self.rest, 1, size)
     self.rest = sub(self.rest, size + skipped + 1)
+    self.share:spend(size, self.from)
     return text
 end
 

@@ -24,6 +24,7 @@ local FAMILIES = {
     { "tidegate_edge_closed_total", "counter", "Ended WebSockets, by close code; cut: without a close frame." },
     { "tidegate_edge_frames_total", "counter", "Frames relayed, by who sent them." },
     { "tidegate_edge_bytes_total", "counter", "Bytes of these frames' payloads." },
+    { "tidegate_edge_pauses_total", "counter", "Turns that a session had to leave to others, by whose flood it was." },
     { "tidegate_edge_heartbeats_total", "counter", "Text heartbeats taken at the edge." },
     { "tidegate_edge_calls_total", "counter", "Calls taken at the edge, by outcome." },
     { "tidegate_edge_call_seconds", "histogram", "Time from a call to its answer." },

@@ -15,6 +15,7 @@ local command = require "command"
 local metrics = require "metrics"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
+local share = require "share"
 local wire = require "wire"
 
 local find = string.find
@@ -51,8 +52,10 @@ end
 
 -- `answer` is the service's 101.
 function _M.new(client_sock, answer)
+    local caller = who(answer.headers)
     local self = setmetatable({
-        who = who(answer.headers),
+        who = caller,
+        share = share.new(caller),
         news = semaphore.new(0), -- something has happened that `main` must know
         work = semaphore.new(0), -- a call waits for a caller
         waiting = {}, -- these calls
@@ -238,6 +241,7 @@ local function read_client(self)
                 return is_over(self)
             end
         end
+        self.share:spend(#payload, "client")
     end
 end
 
@@ -261,6 +265,7 @@ local function read_service(self)
             end
             return is_over(self)
         end
+        self.share:spend(#payload, "service")
     end
 end
 

@@ -1,0 +1,68 @@
+"""Calls through the OpenResty edge, to applications that are not as they should be."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.lua import calling
+from tests.scripted import says
+from tests.support import eventually
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", {"type": "reply", "status": 204, "data": None}),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
+            {"type": "reply", "status": 302, "data": None},
+        ),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\n{}", {"type": "reply", "status": 502, "data": {}}),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", {"type": "error", "code": "call_bad_answer"}),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1", {"type": "error", "code": "call_bad_answer"}),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", {"type": "error", "code": "call_bad_answer"}),
+        (b"nonsense\r\n\r\n", {"type": "error", "code": "call_bad_answer"}),
+        (b"", {"type": "error", "code": "call_unavailable"}),
+    ],
+)
+async def test_what_an_application_answers_is_told(answer: bytes, fields: dict[str, object]) -> None:
+    async with calling(says(answer)) as (_, peer):
+        event = await peer.ask(type="call", id="a", method="echo", data=1)
+        assert fields.items() <= event.items()
+
+
+async def test_a_call_over_a_kept_connection_that_breaks_is_made_once_more_under_its_id() -> None:
+    requests: list[bytes] = []
+
+    async def once_per_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % len(requests))
+        requests.append(await reader.readuntil(b"\r\n\r\n"))  # and closes
+
+    async with calling(once_per_connection) as (_, peer):
+        assert (await peer.ask(type="call", id=1, method="echo", data=1))["data"] == 1
+        assert (await peer.ask(type="call", id=2, method="echo", data=2))["data"] == 3
+    ids = [line for request in requests for line in request.split(b"\r\n") if line.startswith(b"X-Request-Id")]
+    assert ids == [b"X-Request-Id: n-1-e1", b"X-Request-Id: n-1-e2", b"X-Request-Id: n-1-e2"]
+    assert requests[0].startswith(b"POST /base/echo HTTP/1.1\r\nHost: 127.0.0.1:")
+    for line in (b"X-Client-Id: alice", b"X-Connection-Id: n-1", b"X-Tidegate-Via: openresty", b"Content-Length: 1"):
+        assert line in requests[0].split(b"\r\n")
+
+
+async def test_answers_that_a_client_does_not_take_are_not_heaped_up() -> None:
+    body = b'"%b"' % (b"x" * 200_000)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n1")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with calling(answer) as (service, peer):
+        peer.reading.clear()
+        for number in range(200):
+            peer.send(type="call", id=number, method="echo", data=1)
+        await eventually(service.gone.is_set)
+        peer.reading.set()
+        assert await peer.ended() is None  # cut: there was no room for a close frame
