@@ -19,6 +19,12 @@ def says(sent: bytes) -> Handler:
     return handle
 
 
+async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Takes what comes, and answers nothing."""
+    while await reader.read(65536):
+        pass
+
+
 @contextlib.asynccontextmanager
 async def server(handler: Handler, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
     """Its port. A connection is closed when its handler is done, or with the server."""

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from tests.lua import calling
-from tests.scripted import says
+from tests.peer import PING, TEXT, frame
+from tests.scripted import never, says
 from tests.support import eventually
 
 
@@ -66,3 +67,50 @@ async def test_answers_that_a_client_does_not_take_are_not_heaped_up() -> None:
         await eventually(service.gone.is_set)
         peer.reading.set()
         assert await peer.ended() is None  # cut: there was no room for a close frame
+
+
+def _fragments(text: bytes, size: int) -> bytes:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    last = len(pieces) - 1
+    return b"".join(
+        frame(0 if number else TEXT, piece, fin=number == last) + frame(PING) for number, piece in enumerate(pieces)
+    )
+
+
+def _call(number: int) -> bytes:
+    """A call, each written in another way."""
+    call = b'{"type":"call","id":%d,"method":"echo","data":1}' % number
+    ways = [
+        frame(TEXT, call),
+        frame(TEXT, call.replace(b"call", b"\\u0063all")),
+        frame(TEXT, call.replace(b"type", b"t\\u0079pe").replace(b"echo", b"\\u0065cho")),
+        frame(TEXT, b"\n " + call),
+        frame(TEXT, call.replace(b"{", b'{"id":"x","data":[],')),
+        frame(TEXT, call.replace(b'"id":', b'"id":"\\u0069",  "id" : ')),
+        _fragments(call, 7),
+        frame(TEXT, fin=False) + frame(0, b" ", fin=False) + frame(0, call),
+    ]
+    return ways[number % len(ways)]
+
+
+async def test_a_connection_cannot_have_more_calls_in_flight_however_they_are_written() -> None:
+    async with calling(never) as (service, peer):
+        for number in range(64):
+            peer.send_raw(_call(number))
+        errors = [await peer.event() for _ in range(64)]
+        assert [error["code"] for error in errors] == 32 * ["too_many_calls"] + 32 * ["call_timeout"]
+        assert not [frame for frame in service.received if frame[0] in (0, TEXT)]
+
+
+async def test_fragments_that_are_no_call_reach_the_service_as_a_message() -> None:
+    async with calling(never) as (service, peer):
+        command = b'{"type":"ping","id":1,"call":"%b"}' % (b"x" * 1000)
+        peer.send_raw(_fragments(command, 1))
+        await eventually(lambda: (TEXT, True, command) in service.received)
+        assert service.received.count((PING, True, b"")) == len(command)
+        # One that grows too large goes on as it comes, for the service to say so; so does one that is broken off.
+        large = b"{" + b" " * 131_072
+        peer.send_raw(frame(TEXT, large[:-1], fin=False) + frame(0, large[-1:]))
+        await eventually(lambda: service.received[-2:] == [(TEXT, False, large[:-1]), (0, True, large[-1:])])
+        peer.send_raw(frame(TEXT, b"{", fin=False) + frame(TEXT, b"}"))
+        await eventually(lambda: service.received[-2:] == [(TEXT, False, b"{"), (TEXT, True, b"}")])

@@ -20,7 +20,7 @@ from tests.edge import Edge, Stand, ask, stand
 from tests.flood import KINDS
 from tests.lua import Service, calling, running
 from tests.peer import PONG, TEXT, Peer, frame
-from tests.scripted import server
+from tests.scripted import never, server
 from tests.support import Process, eventually, scaled
 
 PAIRS = 5
@@ -111,11 +111,6 @@ async def test_an_application_that_answers_without_end_holds_nobody_up(head: byt
             turns += 1
             peer.send_text("ping")
         assert turns > 400  # in the second until the call is given up; without shares, 70
-
-
-async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An application that takes each request and answers none."""
-    await reader.read()
 
 
 @contextlib.asynccontextmanager

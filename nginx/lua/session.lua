@@ -18,6 +18,7 @@ local settings = require "settings"
 local share = require "share"
 local wire = require "wire"
 
+local concat = table.concat
 local find = string.find
 local ipairs = ipairs
 local kill = ngx.thread.kill
@@ -35,6 +36,7 @@ local CLOSE_S = 6 -- the service waits for the answer to its close frame for 5 s
 local SIGN_S = 10 -- docs/protocol.md, Heartbeat: at most one sign of life in 10 s
 local LONG_S = 86400
 local LEAST_S = 0.001 -- what is less is no wait, and time would stand still
+local PIECES = 256 -- of a message that comes in fragments, after which they are made one
 local HEARTBEATS = { ping = "pong", Ping = "Pong", pong = "", Pong = "" }
 
 local open = setmetatable({}, { __mode = "k" }) -- of this worker
@@ -68,6 +70,7 @@ function _M.new(client_sock, answer)
         left = 0, -- how many of the two readers have, in order
         is_over = false,
         must_go = false,
+        kept = nil, -- fragments of a message that may be a call; `bytes` in all
         close_code = nil, -- the first that was said, by whomever
     }, mt)
     self.client = wire.new(false, client_sock, self)
@@ -204,6 +207,42 @@ local function take(self, text)
 end
 
 
+-- Whether a message that begins like this may be a call.
+local function may_be_call(text)
+    return find(text, "^%s*{") or find(text, "^%s*$")
+end
+
+
+-- A call may come in fragments, and the service would make it beside as many of ours: what may be one is put together.
+-- Gives the frame that goes on, which may be the whole message; nil while it is kept.
+local function put_together(self, payload, kind, last)
+    local kept = self.kept
+    if not kept then
+        if kind ~= "text" or last or not self.who or self.service.is_inside or not may_be_call(payload) then
+            return payload, kind, last
+        end
+        kept = { bytes = 0 }
+        self.kept = kept
+    elseif kind == "ping" or kind == "pong" then
+        return payload, kind, last
+    elseif kind ~= "continuation" or kept.bytes + #payload > settings.message_bytes then
+        self.kept = nil
+        self.service:relay("text", concat(kept), false) -- the service will say what is wrong
+        return payload, kind, last
+    end
+    kept[#kept + 1], kept.bytes = payload, kept.bytes + #payload
+    if last then
+        self.kept = nil
+        return concat(kept), "text", true
+    end
+    if #kept == PIECES then
+        self.kept = { concat(kept), bytes = kept.bytes }
+    end
+    sign_of_life(self)
+    return nil
+end
+
+
 -- The client's frames have ended without a close frame.
 local function client_failed(self, err)
     if find(err, "^failed to") then
@@ -224,6 +263,13 @@ local function count(sender, payload)
 end
 
 
+-- A frame that is not answered here.
+local function pass_on(self, payload, kind, last)
+    count("client", payload)
+    return self.service:relay(kind, payload, last)
+end
+
+
 local function read_client(self)
     local service = self.service
     while true do
@@ -234,14 +280,13 @@ local function read_client(self)
         if kind == "close" then
             return relay_close(self, service, payload, last)
         end
+        local bytes = #payload
+        payload, kind, last = put_together(self, payload, kind, last)
         local may_be_ours = kind == "text" and last and not service.is_inside and not self.client.has_closed
-        if not (may_be_ours and take(self, payload)) then
-            count("client", payload)
-            if not service:relay(kind, payload, last) then
-                return is_over(self)
-            end
+        if payload and not (may_be_ours and take(self, payload)) and not pass_on(self, payload, kind, last) then
+            return is_over(self)
         end
-        self.share:spend(#payload, "client")
+        self.share:spend(bytes, "client")
     end
 end
 
