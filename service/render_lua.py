@@ -11,7 +11,7 @@ from service.settings import Config
 
 def openresty_settings(config: Config, **more: Any) -> str:
     """The text of an include. ``more`` are settings that ``render`` has chosen itself."""
-    edge, url = config.edge, urlsplit(config.calls.url)
+    edge, heartbeat, url = config.edge, config.heartbeat, urlsplit(config.calls.url)
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     is_tls = url.scheme == "https"
     values = {
@@ -20,6 +20,9 @@ def openresty_settings(config: Config, **more: Any) -> str:
         "connect_timeout_s": edge.connect_timeout_s,
         "read_timeout_s": edge.read_timeout_s,
         "send_timeout_s": edge.send_timeout_s,
+        # After which nothing is answered in a node's name, and after which it is given up: docs/protocol.md, Heartbeat.
+        "node_lives_s": heartbeat.websocket_ping_interval + 5,
+        "node_timeout_s": heartbeat.websocket_ping_timeout,
         # Late enough that not all come back at once, early enough that all have gone before nginx cuts.
         "spread_s": min(10, edge.shutdown_timeout_s / 2),
         "calls_url": {

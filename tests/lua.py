@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.edge import Edge
 from tests.peer import Peer, frame
 from tests.scripted import Handler, server
+from tests.support import eventually
 
 
 class Service:
@@ -54,14 +57,28 @@ def _folder() -> Path:
     return folder
 
 
+async def _change(edge: Edge, lua: Mapping[str, float]) -> None:
+    file = edge.folder / "conf.d/openresty_settings.inc"
+    text = file.read_text()
+    for name, value in lua.items():
+        text, count = re.subn(rf'(\["{name}"\])=[0-9.]+', rf"\1={value}", text)
+        assert count == 1, name
+    file.write_text(text)
+    await edge.reload()
+    await eventually(lambda: len(edge.workers()) == 1)
+
+
 @contextlib.asynccontextmanager
-async def running(*nodes: int, **settings: object) -> AsyncIterator[Edge]:
+async def running(*nodes: int, lua: Mapping[str, float] | None = None, **settings: Any) -> AsyncIterator[Edge]:
+    """``lua`` are settings of the code that config.yaml does not have, or not as small."""
     folder = _folder()
     upstreams = {"EDGE__UPSTREAMS": [f"127.0.0.1:{port}" for port in nodes]} if nodes else {}
     it = Edge("openresty", folder, {"EDGE__SHUTDOWN_TIMEOUT_S": 2, **upstreams, **settings})
     it.start()
     try:
         await it.ready()
+        if lua:
+            await _change(it, lua)
         yield it
         assert it.complaints() == []
     finally:
@@ -70,7 +87,7 @@ async def running(*nodes: int, **settings: object) -> AsyncIterator[Edge]:
 
 
 @contextlib.asynccontextmanager
-async def session(**settings: object) -> AsyncIterator[tuple[Service, Peer, Edge]]:
+async def session(**settings: Any) -> AsyncIterator[tuple[Service, Peer, Edge]]:
     service = Service()
     async with (
         server(service.handle) as port,

@@ -1,6 +1,7 @@
 -- What openresty.conf calls.
 
 local addresses = require "addresses"
+local clock = require "clock"
 local handshake = require "handshake"
 local metrics = require "metrics"
 local session = require "session"
@@ -47,6 +48,7 @@ end
 function _M.init_worker()
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
     metrics.start()
+    clock.start()
     ngx.timer.every(HOUR_S, end_all)
 end
 

@@ -9,8 +9,13 @@
 -- The end. A close frame passes like any other, and its answer too; then both readers have left, and it is over. If
 -- only one has, the other has CLOSE_S. Where the edge itself closes (1001 when nginx stops, or broken frames), it says
 -- so to the client, and what follows is the same. A cut on one side cuts the other, as it would without an edge.
+--
+-- A node that hangs looks like one that has nothing to say, until it misses its ping. From then on nothing is answered in
+-- its name, and when it was silent for websocket_ping_timeout the client is sent away (1012). Source: docs/protocol.md,
+-- Heartbeat.
 
 local calls = require "calls"
+local clock = require "clock"
 local command = require "command"
 local metrics = require "metrics"
 local semaphore = require "ngx.semaphore"
@@ -31,7 +36,8 @@ local remove = table.remove
 local setmetatable = setmetatable
 local spawn = ngx.thread.spawn
 
-local GOING_AWAY, PROTOCOL_ERROR, TOO_BIG, INTERNAL_ERROR, SLOW_CONSUMER = 1001, 1002, 1009, 1011, 4008
+local GOING_AWAY, PROTOCOL_ERROR, TOO_BIG, INTERNAL_ERROR, RESTART = 1001, 1002, 1009, 1011, 1012
+local SLOW_CONSUMER = 4008
 local CLOSE_S = 6 -- the service waits for the answer to its close frame for 5 s, and then cuts
 local SIGN_S = 10 -- docs/protocol.md, Heartbeat: at most one sign of life in 10 s
 local LONG_S = 86400
@@ -65,7 +71,6 @@ function _M.new(client_sock, answer)
         idle = 0, -- callers
         numbers = 0, -- of calls
         unsent_bytes = 0, -- of answers to calls
-        seen_s = now(),
         signed_s = -SIGN_S,
         left = 0, -- how many of the two readers have, in order
         is_over = false,
@@ -73,8 +78,8 @@ function _M.new(client_sock, answer)
         kept = nil, -- fragments of a message that may be a call; `bytes` in all
         close_code = nil, -- the first that was said, by whomever
     }, mt)
-    self.client = wire.new(false, client_sock, self)
-    self.service = wire.new(true, answer.sock, self, answer.rest)
+    self.client = wire.new(false, client_sock)
+    self.service = wire.new(true, answer.sock, answer.rest, settings.node_timeout_s)
     return self
 end
 
@@ -186,8 +191,17 @@ local function sign_of_life(self)
 end
 
 
+-- What is answered here says that the service is there.
+local function knows_node_lives(self)
+    return clock.now() - self.service.stream.seen_s <= settings.node_lives_s
+end
+
+
 -- Answers a message that is the edge's; false if it is the service's.
 local function take(self, text)
+    if not knows_node_lives(self) then
+        return false
+    end
     local answer = #text == 4 and HEARTBEATS[text]
     if answer then
         metrics.add("tidegate_edge_heartbeats_total", 1)
@@ -296,6 +310,10 @@ end
 local function read_service(self)
     while true do
         local payload, kind, last = self.service:receive()
+        if not kind and find(last, "silent", 1, true) then
+            ngx.log(ngx.WARN, "the node gives no sign of life")
+            return relay_close(self, self.client, "service restart", RESTART)
+        end
         if not kind then
             return is_over(self)
         end

@@ -1,17 +1,18 @@
 -- A socket as the WebSocket library reads and writes it, but in pieces: nginx keeps the largest buffer that a
--- connection ever needed until it ends. Counts what came, and knows when both directions of a session are idle.
+-- connection ever needed until it ends. Counts what came, and knows when something last did.
 
+local clock = require "clock"
 local settings = require "settings"
 
 local concat = table.concat
 local max = math.max
 local min = math.min
-local now = ngx.now
 local setmetatable = setmetatable
 local sub = string.sub
 
 local PIECE_BYTES = 4096
 local LEAST_S = 0.001 -- 0 is no timeout at all
+local LONG_S = 86400
 
 local _M = {}
 local mt = { __index = _M }
@@ -22,17 +23,24 @@ local function set_read_timeout(self, seconds)
 end
 
 
--- `session.seen_s` is when something last came, from either side; `early` are bytes that came with the handshake.
-function _M.new(sock, session, early)
-    local self = setmetatable({ sock = sock, session = session, early = early or "", bytes = 0 }, mt)
-    set_read_timeout(self, settings.read_timeout_s)
+-- `early` are bytes that came with the handshake; `silent_s` is how long nothing may come, nil: for a day.
+function _M.new(sock, early, silent_s)
+    local self = setmetatable({
+        sock = sock,
+        early = early or "",
+        silent_s = silent_s or LONG_S,
+        seen_s = clock.now(), -- when something last came
+        bytes = 0,
+    }, mt)
+    set_read_timeout(self, self.silent_s)
     return self
 end
 
 
--- Traffic in either direction counts, as with nginx's proxy_read_timeout; what has come of the piece is kept.
+-- "silent" is the error where nothing came for too long while we were running. Before that is said it is looked once more,
+-- for a worker that was held up hears that its time is over before it has read what is there.
 local function receive_piece(self, size)
-    local session, got = self.session, sub(self.early, 1, size)
+    local got, has_looked = sub(self.early, 1, size), false
     if got ~= "" then
         self.early = sub(self.early, size + 1)
         if #got == size then
@@ -42,15 +50,22 @@ local function receive_piece(self, size)
     while true do
         local data, err, partial = self.sock:receive(size - #got)
         if data then
-            session.seen_s = now()
+            self.seen_s = clock.now()
             self.bytes = self.bytes + size
             return got .. data
         end
-        got = got .. (partial or "")
-        local left_s = session.seen_s + settings.read_timeout_s - now()
-        if err ~= "timeout" or left_s <= 0 then
+        if partial and partial ~= "" then
+            got = got .. partial
+            self.seen_s = clock.now()
+        end
+        local left_s = self.seen_s + self.silent_s - clock.now()
+        if err ~= "timeout" then
             return nil, err
         end
+        if left_s <= 0 and has_looked then
+            return nil, "silent"
+        end
+        has_looked = left_s <= 0
         set_read_timeout(self, max(left_s, LEAST_S))
     end
 end

@@ -48,8 +48,8 @@ local mt = { __index = _M }
 
 
 -- `masking`: we are the client here. The rest is the stream's.
-function _M.new(masking, sock, session, early)
-    local both = stream.new(sock, session, early)
+function _M.new(masking, sock, early, silent_s)
+    local both = stream.new(sock, early, silent_s)
     return setmetatable({
         stream = both,
         head = not masking and setmetatable({ stream = both, step = 0, form = 0 }, { __index = head }) or nil,
