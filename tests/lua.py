@@ -98,9 +98,9 @@ async def session(**settings: Any) -> AsyncIterator[tuple[Service, Peer, Edge]]:
 
 
 @contextlib.asynccontextmanager
-async def calling(handler: Handler) -> AsyncIterator[tuple[Service, Peer]]:
+async def calling(handler: Handler, **settings: Any) -> AsyncIterator[tuple[Service, Peer]]:
     async with (
         server(handler) as port,
-        session(CALLS__URL=f"http://127.0.0.1:{port}/base", CALLS__TIMEOUT_S=1) as (service, peer, _),
+        session(CALLS__URL=f"http://127.0.0.1:{port}/base", CALLS__TIMEOUT_S=1, **settings) as (service, peer, _),
     ):
         yield service, peer

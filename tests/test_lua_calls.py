@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.edge import Stand, stand
 from tests.lua import calling
 from tests.peer import PING, TEXT, frame
-from tests.scripted import never, says
+from tests.scripted import never, says, server
 from tests.support import eventually
 
 
@@ -114,3 +118,87 @@ async def test_fragments_that_are_no_call_reach_the_service_as_a_message() -> No
         await eventually(lambda: service.received[-2:] == [(TEXT, False, large[:-1]), (0, True, large[-1:])])
         peer.send_raw(frame(TEXT, b"{", fin=False) + frame(TEXT, b"}"))
         await eventually(lambda: service.received[-2:] == [(TEXT, False, b"{"), (TEXT, True, b"}")])
+
+
+class HangingApplication:
+    """Never answers the method ``hang`` nor the clients ``a1``, ``a2`` …"""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.most_open = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        self.most_open = max(self.open, self.most_open)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n1")
+                if re.search(rb"POST /hang |X-Client-Id: a[0-9]\r", head):
+                    await reader.read()
+                    return
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2")
+        finally:
+            self.open -= 1
+
+
+@contextlib.asynccontextmanager
+async def _hanging() -> AsyncIterator[tuple[Stand, HangingApplication]]:
+    application = HangingApplication()
+    async with server(application.handle) as port:
+        settings = {"CALLS__ALLOW": ["echo", "hang"], "CALLS__CONNECTIONS": 40, "CALLS__TIMEOUT_S": 20}
+        async with stand("openresty", CALLS__URL=f"http://127.0.0.1:{port}", **settings) as s:
+            yield s, application
+
+
+async def test_a_method_that_hangs_leaves_connections_to_the_others() -> None:
+    async with _hanging() as (s, application), contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(s.peer(f"b{number}")) for number in range(8)]
+        for client in clients:
+            await client.event()
+            for number in range(31):
+                client.send(type="call", id=number, method="hang", data=1)
+            await client.ask(type="ping", id="all were read")
+        await eventually(lambda: application.open >= 16)
+        for client in clients:
+            assert (await client.ask(type="call", id="x", method="echo", data=1))["data"] == 2
+        assert application.most_open <= 40
+        for client in clients[1:]:
+            await client.cut()
+        # Whoever ends gives back what it held, and what it waited for.
+        await clients[0].cut()
+        await eventually(lambda: application.open <= 1)  # an idle one
+        async with s.peer("b9") as client:
+            for number in range(20):
+                client.send(type="call", id=number, method="hang", data=1)
+            await eventually(lambda: application.open >= 12)
+
+
+async def test_clients_whose_calls_hang_leave_connections_to_the_others() -> None:
+    async with _hanging() as (s, application), contextlib.AsyncExitStack() as stack:
+        for client in [await stack.enter_async_context(s.peer(f"a{number}")) for number in range(4)]:
+            for number in range(32):
+                client.send(type="call", id=number, method="echo", data=1)
+            await client.ask(type="ping", id="all were read")
+        await eventually(lambda: application.open > 16)
+        async with s.peer("other") as other:
+            for number in range(20):
+                assert (await other.ask(type="call", id=number, method="echo", data=1))["data"] == 2
+        assert application.most_open <= 40
+
+
+async def test_calls_that_wait_for_a_connection_get_one_in_turn_or_give_up_in_time() -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n1")
+            await asyncio.sleep(0.2)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2")
+
+    async with calling(slow, CALLS__CONNECTIONS=3) as (_, peer):
+        for number in range(30):
+            peer.send(type="call", id=number, method="echo", data=1)
+        events = await peer.events(30)
+        answered = [event["id"] for event in events if event["type"] == "reply"]
+        assert answered == list(range(len(answered)))
+        assert 3 <= len(answered) <= 15
+        assert {event["code"] for event in events if event["type"] == "error"} == {"call_timeout"}
+        assert (await peer.ask(type="call", id="x", method="echo", data=1))["data"] == 2

@@ -131,10 +131,16 @@ local function failed(id, err)
 end
 
 
--- The event that answers `call`, within calls_timeout_s. `who` is {client, connection}, `number` is this call's own.
-function _M.make(call, who, number)
+-- The event that answers `call`, within calls_timeout_s. `who` is {client, connection}, `number` is this call's own,
+-- `permit` what it must wait for.
+function _M.make(call, who, number, permit)
     local begun_s = now()
-    local body, err, status = exchange(concat(request(call, who, number)), begun_s + settings.calls_timeout_s)
+    local body, err, status
+    if permit:wait(settings.calls_timeout_s) then
+        body, err, status = exchange(concat(request(call, who, number)), begun_s + settings.calls_timeout_s)
+    else
+        err = "timeout"
+    end
     local data = body == "" and "null" or body and json_text.document(body, ANSWER_DEPTH)
     local event, outcome
     if data then

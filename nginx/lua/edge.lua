@@ -107,6 +107,7 @@ function _M.log()
     local ended = ctx.session
     if ended then
         local code = ended.close_code
+        ended:give_back()
         metrics.add("tidegate_edge_websockets", -1)
         local label = code and (KNOWN_CODES[code] and code or "other") or "cut"
         metrics.add('tidegate_edge_closed_total{code="' .. label .. '"}', 1)

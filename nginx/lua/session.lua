@@ -18,6 +18,7 @@ local calls = require "calls"
 local clock = require "clock"
 local command = require "command"
 local metrics = require "metrics"
+local permits = require "permits"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
 local share = require "share"
@@ -67,6 +68,7 @@ function _M.new(client_sock, answer)
         news = semaphore.new(0), -- something has happened that `main` must know
         work = semaphore.new(0), -- a call waits for a caller
         waiting = {}, -- these calls
+        permits = {}, -- of the calls in flight, as a set
         in_flight = 0,
         idle = 0, -- callers
         numbers = 0, -- of calls
@@ -149,7 +151,12 @@ local function work_off(self)
     while not self.is_over do
         local call = remove(self.waiting, 1)
         if call then
-            say_answer(self, calls.make(call, self.who, call.number))
+            local permit = permits.new(self.who.client, call.method)
+            self.permits[permit] = true
+            local event = calls.make(call, self.who, call.number, permit)
+            permit:give_back()
+            self.permits[permit] = nil
+            say_answer(self, event)
             self.in_flight = self.in_flight - 1
         else
             self.idle = self.idle + 1
@@ -361,6 +368,15 @@ local function watch(self)
 end
 
 
+-- What its callers hold. To be called at its end, however it came, for they go without a word.
+function _M.give_back(self)
+    for permit in pairs(self.permits) do
+        permit:give_back()
+    end
+    self.permits = {}
+end
+
+
 -- Relays until it is over. The client's socket is left to nginx.
 function _M.run(self)
     open[self] = true
@@ -374,6 +390,7 @@ function _M.run(self)
         self.service:say_at_once("close", wire.close_payload(GOING_AWAY, "edge restart"))
     end
     self.service.stream.sock:close()
+    self:give_back()
 end
 
 
