@@ -16,7 +16,8 @@ local sleep = ngx.sleep
 
 local TURN = 96
 local LEAST = 8 -- units of a share: below it, taking turns would cost more than what is done in them
-local UNIT_BYTES = 1024 -- a unit is also so many bytes read, unmasked and masked
+-- A unit is also so many bytes: a client's are unmasked, looked at and masked again, the others' are passed on.
+local UNIT_BYTES = { client = 1024, service = 8192, application = 8192 }
 local PAUSE_S = 0.001 -- 0 gives nobody a turn
 local FLOOD_PAUSES, FLOOD_S = 200, 5 -- so many pauses in so many seconds are worth a line in the log
 
@@ -44,12 +45,12 @@ local function name(self)
 end
 
 
--- How many take turns now.
-local function rivals()
+-- The units of each who takes turns now.
+local function fair_share()
     if turn_s ~= now() then
         turn_s, pauses, before = now(), 0, pauses
     end
-    return max(pauses, before)
+    return max(TURN / max(pauses, before, 1), LEAST)
 end
 
 
@@ -60,15 +61,15 @@ function _M.spend(self, bytes, from)
     if at_s ~= self.at_s then
         self.at_s, self.spent = at_s, 0
     end
-    self.spent = self.spent + 1 + bytes / UNIT_BYTES
-    local share = max(TURN / (rivals() + 1), LEAST)
-    while self.spent >= share do
+    self.spent = self.spent + 1 + bytes / UNIT_BYTES[from]
+    local most = fair_share()
+    while self.spent >= most do
         pauses = pauses + 1
         metrics.add('tidegate_edge_pauses_total{from="' .. from .. '"}', 1)
         name(self)
         sleep(PAUSE_S)
-        self.spent = self.spent - share
-        share = max(TURN / (rivals() + 1), LEAST)
+        self.spent = self.spent - most
+        most = fair_share()
     end
 end
 
