@@ -148,6 +148,15 @@ class Sessions(Base):
         answer = await ask(s.port, "POST", PATH, body=b"{}")
         assert (answer.status, answer.code) == (405, "method_not_allowed")
 
+    @pytest.mark.parametrize(
+        ("header", "body"),
+        [({"Content-Length": "2"}, b"{}"), ({"Transfer-Encoding": "chunked"}, b"2\r\n{}\r\n0\r\n\r\n")],
+    )
+    async def test_a_handshake_with_a_body_is_refused(self, s: Stand, header: dict[str, str], body: bytes) -> None:
+        headers = {**UPGRADE, "Content-Length": None, **header}
+        answer = await ask(s.port, "GET", PATH + "?client=a", headers, body)
+        assert (answer.status, answer.code) == (400, "bad_request")
+
     @pytest.mark.parametrize("path", OTHER_PATHS)
     async def test_nothing_else_is_served(self, s: Stand, path: str) -> None:
         answer = await ask(s.port, "GET", path)

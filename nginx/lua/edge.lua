@@ -82,8 +82,20 @@ local function accept(answer)
 end
 
 
+-- Whether a handshake announces a body. It has none; and where it goes on to is asked without its body, and could not tell.
+local function has_body()
+    local var = ngx.var
+    local length = var.http_content_length
+    return ngx.req.get_method() == "GET" and var.http_upgrade
+        and (var.http_transfer_encoding or length and length ~= "0")
+end
+
+
 -- One request for a WebSocket, to its end.
 function _M.serve()
+    if has_body() then
+        return ngx.exit(400)
+    end
     local answer = handshake.dial()
     if not answer then
         return ngx.exit(502)
