@@ -16,6 +16,7 @@ local max = math.max
 local now = ngx.now
 local tcp = ngx.socket.tcp
 
+local QUIET_MS = 2 -- at least one, as nginx counts
 local ANSWER_DEPTH = 64 -- as in service/calls.py
 local POOL = "tidegate_calls" -- named, or WebSockets to the same host and port would be taken from it
 local FRESH = "tidegate_calls_fresh" -- nothing is ever put into it
@@ -90,6 +91,7 @@ local function ask(text, pool, until_s)
 end
 
 
+-- Body and status of the answer, and its socket if that may serve once more; nil and why.
 local function exchange(text, until_s)
     local answer, err, stale = ask(text, POOL, until_s)
     local pool = POOL
@@ -102,14 +104,27 @@ local function exchange(text, until_s)
     end
     local body, failure = answer:read_body(settings.answer_bytes)
     if body and pool == POOL and answer:may_be_kept() then
-        answer.sock:setkeepalive(settings.calls_keepalive_s * 1000, settings.calls_connections)
-    else
-        answer.sock:close()
+        return body, answer.status, answer.sock
     end
+    answer.sock:close()
     if not body and failure ~= "timeout" and failure ~= "too large" then
         failure = "cut"
     end
-    return body, failure, answer.status
+    return body, body and answer.status or failure
+end
+
+
+-- A socket goes back to the others when it has been quiet for a moment. What comes on it unasked would be taken for the
+-- answer to the next call, which may be another client's; nginx looks at those that are kept, but a second answer right
+-- behind the first came too late for it.
+function _M.put_back(sock)
+    sock:settimeout(QUIET_MS)
+    local data, err = sock:receiveany(1)
+    if data or err ~= "timeout" then
+        sock:close()
+    else
+        sock:setkeepalive(settings.calls_keepalive_s * 1000, settings.calls_connections)
+    end
 end
 
 
@@ -131,26 +146,24 @@ local function failed(id, err)
 end
 
 
--- The event that answers `call`, within calls_timeout_s. `who` is {client, connection}, `number` is this call's own,
+-- The event that answers `call`, within calls_timeout_s, and a socket for `put_back` or nil. `who` is {client, connection}, `number` is this call's own,
 -- `permit` what it must wait for.
 function _M.make(call, who, number, permit)
     local begun_s = now()
-    local body, err, status
+    local body, fact, sock = nil, "timeout", nil
     if permit:wait(settings.calls_timeout_s) then
-        body, err, status = exchange(concat(request(call, who, number)), begun_s + settings.calls_timeout_s)
-    else
-        err = "timeout"
+        body, fact, sock = exchange(concat(request(call, who, number)), begun_s + settings.calls_timeout_s)
     end
     local data = body == "" and "null" or body and json_text.document(body, ANSWER_DEPTH)
     local event, outcome
     if data then
-        event = concat({ '{"type":"reply","id":', call.id, ',"status":', status, ',"data":', data, "}" })
+        event = concat({ '{"type":"reply","id":', call.id, ',"status":', fact, ',"data":', data, "}" })
         outcome = "reply"
     else
-        event, outcome = failed(call.id, body and "text" or err)
+        event, outcome = failed(call.id, body and "text" or fact)
     end
     metrics.observe_call(outcome, now() - begun_s)
-    return event
+    return event, sock
 end
 
 

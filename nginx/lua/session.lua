@@ -70,7 +70,8 @@ function _M.new(client_sock, answer)
         waiting = {}, -- these calls
         permits = {}, -- of the calls in flight, as a set
         in_flight = 0,
-        idle = 0, -- callers
+        callers = 0,
+        idle = 0, -- of them
         numbers = 0, -- of calls
         unsent_bytes = 0, -- of answers to calls
         signed_s = -SIGN_S,
@@ -147,17 +148,25 @@ local function say_answer(self, event)
 end
 
 
+local function serve(self, call)
+    local permit = permits.new(self.who.client, call.method)
+    self.permits[permit] = true
+    local event, sock = calls.make(call, self.who, call.number, permit)
+    permit:give_back()
+    self.permits[permit] = nil
+    say_answer(self, event)
+    self.in_flight = self.in_flight - 1
+    if sock then
+        calls.put_back(sock)
+    end
+end
+
+
 local function work_off(self)
     while not self.is_over do
         local call = remove(self.waiting, 1)
         if call then
-            local permit = permits.new(self.who.client, call.method)
-            self.permits[permit] = true
-            local event = calls.make(call, self.who, call.number, permit)
-            permit:give_back()
-            self.permits[permit] = nil
-            say_answer(self, event)
-            self.in_flight = self.in_flight - 1
+            serve(self, call)
         else
             self.idle = self.idle + 1
             while not self.work:wait(LONG_S) do end -- who posts takes it out of `idle`
@@ -180,7 +189,8 @@ local function carry_out(self, call)
     if self.idle > 0 then
         self.idle = self.idle - 1
         self.work:post(1)
-    else
+    elseif self.callers < settings.calls_in_flight then
+        self.callers = self.callers + 1
         spawn(guarded, self, work_off)
     end
 end
