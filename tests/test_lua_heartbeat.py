@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.edge import stand
+from tests.edge import Stand, ask, stand
 from tests.lua import session
 from tests.peer import TEXT, Peer
 from tests.support import eventually
@@ -50,7 +50,14 @@ async def test_a_node_that_hangs_is_given_up_and_its_clients_go_to_another() -> 
         assert (await other.ask(type="ping", id=1))["type"] == "pong"
         await one.cut()
         assert (await s.edge.logged(client="a"))["close_code"] == 1012
+        await eventually(lambda: _given_up(s))
+        assert f"no sign of life from 127.0.0.1:{hung.public}" in s.edge.process.stderr
         hung.process.signal(signal.SIGCONT)
+
+
+async def _given_up(s: Stand) -> bool:
+    metrics = (await ask(s.edge.internal, "GET", "/metrics")).body.decode()
+    return "\ntidegate_edge_given_up_total 1\n" in metrics
 
 
 async def test_a_worker_that_was_stopped_judges_nobody_by_that_time() -> None:

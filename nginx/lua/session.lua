@@ -47,6 +47,7 @@ local PIECES = 256 -- of a message that comes in fragments, after which they are
 local HEARTBEATS = { ping = "pong", Ping = "Pong", pong = "", Pong = "" }
 
 local open = setmetatable({}, { __mode = "k" }) -- of this worker
+local warned_s = 0
 
 local _M = {}
 local mt = { __index = _M }
@@ -324,12 +325,22 @@ end
 
 -- Service to client
 
+-- The node is given up; a line in the log for all of its sessions that end in the same second.
+local function give_up(self)
+    metrics.add("tidegate_edge_given_up_total", 1)
+    if now() - warned_s >= 1 then
+        warned_s = now()
+        ngx.log(ngx.WARN, "no sign of life from ", ngx.var.tidegate_upstream)
+    end
+    relay_close(self, self.client, "service restart", RESTART)
+end
+
+
 local function read_service(self)
     while true do
         local payload, kind, last = self.service:receive()
         if not kind and find(last, "silent", 1, true) then
-            ngx.log(ngx.WARN, "the node gives no sign of life")
-            return relay_close(self, self.client, "service restart", RESTART)
+            return give_up(self)
         end
         if not kind then
             return is_over(self)
