@@ -22,7 +22,8 @@ def openresty_settings(config: Config, **more: Any) -> str:
         "send_timeout_s": edge.send_timeout_s,
         # After which nothing is answered in a node's name, and after which it is given up: docs/protocol.md, Heartbeat.
         "node_lives_s": heartbeat.websocket_ping_interval + 5,
-        "node_timeout_s": heartbeat.websocket_ping_timeout,
+        # Where the two are nearly the same, a node that has nothing to say but its pings is none that hangs.
+        "node_timeout_s": max(heartbeat.websocket_ping_timeout, 1.5 * heartbeat.websocket_ping_interval),
         # Late enough that not all come back at once, early enough that all have gone before nginx cuts.
         "spread_s": min(10, edge.shutdown_timeout_s / 2),
         "calls_url": {
