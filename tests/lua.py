@@ -64,6 +64,7 @@ async def _change(edge: Edge, lua: Mapping[str, float]) -> None:
         text, count = re.subn(rf'(\["{name}"\])=[0-9.]+', rf"\1={value}", text)
         assert count == 1, name
     file.write_text(text)
+    await eventually(edge.workers)  # before, nginx may lose the signal
     await edge.reload()
     await eventually(lambda: len(edge.workers()) == 1)
 
