@@ -42,7 +42,11 @@ from service.http_server import Request
 from service.metrics import Metrics
 from service.peer import Peer, Shared
 from service.session import Session
+from service.settings import NEXT_HEADER, PROBE_PATH
 from service.wire import Turn, Wire
+
+_NO_CONTENT = httputil.ResponseStartLine("HTTP/1.1", 204, "No Content")
+_UNAVAILABLE = httputil.ResponseStartLine("HTTP/1.1", 503, "Service Unavailable")
 
 
 class Door(msgspec.Struct):
@@ -82,7 +86,9 @@ class _Knock(httputil.HTTPMessageDelegate):
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
-    ) -> Awaitable[None]:
+    ) -> Awaitable[None] | None:
+        if cast(httputil.RequestStartLine, start_line).path == PROBE_PATH:
+            return None
         self._handler = Connection(self._doorway, Request(self._connection, start_line, headers))
         return self._handler.get()
 
@@ -90,8 +96,16 @@ class _Knock(httputil.HTTPMessageDelegate):
         """The body of what is refused."""
 
     def finish(self) -> None:
-        assert self._handler is not None
-        self._handler.refuse()
+        if self._handler is not None:
+            self._handler.refuse()
+            return
+        # A probe. An edge makes one before each handshake, so it is no more than it must be; and it tells a stranger
+        # nothing that a handshake would not, so it asks for no host and no token.
+        if self._doorway.door.gateway.takes_handshakes:
+            self._connection.write_headers(_NO_CONTENT, httputil.HTTPHeaders())
+        else:
+            self._connection.write_headers(_UNAVAILABLE, httputil.HTTPHeaders({"Content-Length": "0"}))
+        self._connection.finish()
 
     def on_connection_close(self) -> None:
         self._handler = None
@@ -179,7 +193,14 @@ class Connection(WebSocketHandler):
             # A full node cannot afford to keep those that it refuses; there is no public way (Tornado 6.6).
             connection._disconnect_on_finish = True
             headers["Connection"] = "close"
-        line = httputil.ResponseStartLine("HTTP/1.1", error.status, responses[error.status])
+        status = error.status
+        if status == 503 and NEXT_HEADER in self.request.headers:
+            # Another node may take it. Of the answers by which nginx goes to another, this one counts as no failure
+            # (proxy_next_upstream). Where no other is left, it goes to the location that says the refusal.
+            status = 404
+            headers["X-Accel-Redirect"] = "/.refused/502"
+            headers["Tidegate-Refusal"] = error.body.decode("ascii")
+        line = httputil.ResponseStartLine("HTTP/1.1", status, responses[status])
         connection.write_headers(line, headers, b"" if self.request.method == "HEAD" else error.body)
         connection.finish()
 

@@ -85,6 +85,7 @@ class Gateway:
         self.draining = False
         self.capacity = config.limits.connections  # connections of this node
         self.ready = False
+        self.lost = False  # the newest canary did not pass
         self.lag_ms: float | None = None
         self.trouble = "not tried yet"  # why it is not ready
         self.paused = 0  # how often a connection had so many commands in flight that reading stopped
@@ -129,12 +130,19 @@ class Gateway:
             raise
         return session
 
+    @property
+    def takes_handshakes(self) -> bool:
+        """False where this node refuses any client's, for a while: it is stopping, or full."""
+        return not self.draining and self._hub.connections < self.capacity
+
     def _make_room(self, asked: Asked) -> None:
         limits = self._config.limits
         if self.draining:
             raise Draining("this node is stopping")
         if self._hub.connections >= self.capacity:
             raise Full(f"this node has {self.capacity} connections")
+        if self.lost:
+            raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
         if len(self._hub.clients.get(asked.client, ())) >= limits.connections_per_client:
             raise TooManyConnections(f"a client may have {limits.connections_per_client} connections")
 
@@ -415,11 +423,11 @@ class Gateway:
         except BrokerDown as exc:
             if self.ready:
                 log.warning("broker.lost", error=str(exc))
-            self.ready = False
+            self.lost, self.ready = True, False
             self.lag_ms = None
             self.trouble = str(exc)
         else:
             if not self.ready:
                 log.info("broker.ready", lag_ms=round(self.lag_ms, 3))
-            self.ready = True
+            self.lost, self.ready = False, True
         return self.ready

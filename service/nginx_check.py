@@ -15,7 +15,7 @@ import msgspec
 
 from service import nginx_files
 from service.nginx_files import Block
-from service.settings import Config
+from service.settings import NEXT_HEADER, Config
 
 LINE_BYTES = 8192  # request lines that must pass: docs/protocol.md, Limits
 INGRESS_TIMEOUT_S = 300
@@ -350,7 +350,8 @@ def _next_upstream(location: Block, config: Config) -> Iterator[Finding]:
     if len(config.edge.upstreams) < 2 and config.edge.resolver is None:
         return
     found = location.one("proxy_next_upstream")
-    if found is None or "http_503" not in found.args:
+    passed_on = "http_404" if NEXT_HEADER.lower() in _headers(location) else "http_503"  # render_nodes has the first
+    if found is None or passed_on not in found.args:
         yield _error(
             "next_upstream",
             found or location,

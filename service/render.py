@@ -25,7 +25,7 @@ from service.errors import (
     Unavailable,
 )
 from service.render_lua import openresty_settings
-from service.render_nodes import BACKLOG, DOWN_S, TRIES, is_resolving
+from service.render_nodes import BACKLOG, DOWN_S, RESOLVE_S, TRIES, is_resolving
 from service.settings import EVENT_BYTES, Config, Edge, Server
 
 SOURCE = Path(__file__).resolve().parent.parent / "nginx"
@@ -60,9 +60,11 @@ def includes(config: Config) -> dict[str, str]:
             "listen.inc": _listen(config.edge),
             "errors.inc": _errors(config.server.path),
             "location_ws.inc": render_nodes.location_ws(config.edge),
+            "probe.inc": render_nodes.probe(config.edge, "tidegate"),
             "status.inc": _status(config.edge),
             "njs_hops.inc": render_njs.hops(config),
             "njs_nodes.inc": render_njs.nodes(config.edge),
+            "njs_probe.inc": render_njs.front_probe(config.edge),
             "njs_settings.inc": render_njs.settings(config, FRAME_BYTES),
             "openresty_settings.inc": openresty_settings(
                 config, frame_bytes=FRAME_BYTES, tries=TRIES, down_s=DOWN_S, calls_keepalive_s=KEEPALIVE_S
@@ -175,6 +177,12 @@ map $tidegate_upgrade $connection_upgrade {{
     "" close;
 }}
 
+# When a client that no node takes shall come back: as the last node said, or soon.
+map $upstream_http_retry_after $tidegate_retry_after {{
+    default $upstream_http_retry_after;
+    "" {Unavailable.retry_after_s};
+}}
+
 map $https $tidegate_hsts {{
     default "";
     on "{f"max-age={edge.hsts_s}" if edge.hsts_s else ""}";
@@ -261,7 +269,7 @@ _REFUSALS: dict[str, Refused] = {
     "414": BadRequest("the request line is too long"),
     "429": TooManyConnections("too many connections or handshakes from this address"),
     "500 501 503 505": Internal("internal error"),
-    "502 504": Unavailable("no node of the gateway answers"),
+    "403 502 504": Unavailable("no node of the gateway answers"),  # 403: said by the probe
 }
 
 
@@ -278,11 +286,19 @@ def _refusals() -> Iterator[str]:
         name = f"/.refused/{status}"
         again = f"\n    add_header Retry-After {error.retry_after_s} always;" if error.retry_after_s else ""
         hsts = "\n    add_header Strict-Transport-Security $tidegate_hsts always;" if again else ""
+        if isinstance(error, Unavailable):
+            # A node said why it takes no handshake, and no other is left: that is what the client hears.
+            said = "$upstream_http_tidegate_refusal"
+            again = f"""
+    add_header Retry-After $tidegate_retry_after always;
+    if ({said}) {{
+        return 503 {said};
+    }}"""
         yield f"""
-error_page {statuses} ={status} {name};
+error_page {statuses} ={"" if isinstance(error, Unavailable) else status} {name};
 location = {name} {{
     internal;
-    default_type application/json;{again}{hsts}
+    default_type application/json;{hsts}{again}
     return {status} '{error.body.decode()}';
 }}
 """
@@ -319,7 +335,7 @@ def _calls_upstream(config: Config) -> str:
     url = urlsplit(config.calls.url)
     address = url.netloc if url.port else f"{url.netloc}:{443 if url.scheme == 'https' else 80}"
     resolve = is_resolving(config.edge) and not url.netloc[0].isdigit() and not url.netloc.startswith("[")
-    resolver = f"    resolver {config.edge.resolver} valid={DOWN_S}s;\n" if resolve else ""
+    resolver = f"    resolver {config.edge.resolver} valid={RESOLVE_S}s;\n" if resolve else ""
     return f"""
 limit_conn_zone $uri zone=tidegate_calls_of_method:1m;
 limit_conn_zone $http_x_client_id zone=tidegate_calls_of_client:10m;

@@ -6,7 +6,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.settings import Config
+from service.settings import PROBE_PATH, Config
 
 
 def openresty_settings(config: Config, **more: Any) -> str:
@@ -24,6 +24,8 @@ def openresty_settings(config: Config, **more: Any) -> str:
         "node_lives_s": heartbeat.websocket_ping_interval + 5,
         # Where the two are nearly the same, a node that has nothing to say but its pings is none that hangs.
         "node_timeout_s": max(heartbeat.websocket_ping_timeout, 1.5 * heartbeat.websocket_ping_interval),
+        "probe_timeout_s": edge.probe_timeout_s,
+        "probe_path": PROBE_PATH,
         # Late enough that not all come back at once, early enough that all have gone before nginx cuts.
         "spread_s": min(10, edge.shutdown_timeout_s / 2),
         "calls_url": {

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 
 from service.errors import Unusable
-from service.render_nodes import BACKLOG, is_resolving, relay, server, upstream
-from service.settings import Config, Edge
+from service.render_nodes import BACKLOG, choice, is_resolving, probe, relay, upstream
+from service.settings import PROBE_PATH, Config, Edge
 
 PING_LATE_S = 5  # for which a ping of the service may be late
 WORD_BYTES = 4000  # nginx reads words of less than 4 KiB, quotes included
@@ -22,8 +22,7 @@ def hops(config: Config) -> str:
     """For ``http``: the hops, and where there is one for all nodes, what is behind it."""
     edge = config.edge
     if not is_resolving(edge):
-        servers = "".join(server(_hop(edge, number)) for number in range(len(edge.upstreams)))
-        return f"upstream tidegate_hops {{\n    zone tidegate_hops 256k;\n    least_conn;\n{servers}}}"
+        return choice("tidegate_hops", [_hop(edge, number) for number in range(len(edge.upstreams))])
     return f"""
 upstream tidegate_hops {{
     server {_hop(edge, 0)};
@@ -37,7 +36,10 @@ server {{
     access_log off;
     include errors.inc;
 
+{_indented(probe(edge, "tidegate"), 4)}
+
     location = {config.server.path} {{
+        auth_request {PROBE_PATH};
 {_indented(relay(edge), 8)}
 
         # For the log of the server in front, which hides them from clients.
@@ -47,6 +49,19 @@ server {{
     }}
 }}
 """
+
+
+def front_probe(edge: Edge) -> str:
+    """For the ``server`` in front of the hops."""
+    if is_resolving(edge):
+        return f"""
+# Asked behind the filter, where the node is chosen.
+location = {PROBE_PATH} {{
+    internal;
+    return 204;
+}}
+"""
+    return probe(edge, "tidegate_hops")
 
 
 def nodes(edge: Edge) -> str:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from service.settings import Edge
+from collections.abc import Sequence
+
+from service.settings import NEXT_HEADER, PROBE_PATH, Edge
 
 TRIES = 3  # of one handshake, each on another node
 BACKLOG = 4096  # connections that wait to be taken; nginx by itself has 511, too few for all who come back at once
-DOWN_S = 2  # for how long a node that failed, or said 503, is not asked again
+DOWN_S = 1  # for how long a node that failed is passed over; nginx counts whole seconds, and makes it up to 2
+RESOLVE_S = 2  # for how long the addresses of a name are good
+WEIGHT = 10000  # of the first node; see ``servers``
 
 
 def is_resolving(edge: Edge) -> bool:
@@ -17,18 +21,31 @@ def is_resolving(edge: Edge) -> bool:
 
 def upstream(edge: Edge) -> str:
     """``upstream tidegate``: the node with the least connections."""
-    resolve = is_resolving(edge)
-    resolver = f"    resolver {edge.resolver} valid={DOWN_S}s;\n" if resolve else ""
+    if not is_resolving(edge):
+        return choice("tidegate", edge.upstreams)
+    addresses = [f"{address} resolve" if not address.startswith("unix:") else address for address in edge.upstreams]
+    # A probe and the handshake after it are bound by their request's id.
+    more = f"""
+    sticky learn create=$request_id lookup=$request_id zone=tidegate_probed:4m timeout=10s header;
+    resolver {edge.resolver} valid={RESOLVE_S}s;"""
+    return choice("tidegate", addresses, more)
+
+
+def choice(name: str, addresses: Sequence[str], more: str = "") -> str:
+    """An ``upstream`` of nodes, or of what leads to them.
+
+    Each is there twice. As itself it is passed over for a while after it has failed; as a backup it is asked where all
+    are passed over, so that no handshake is refused for what happened to others.
+
+    A handshake must go where its probe went. Both go to the node with the fewest connections, and among equals nginx
+    would take turns; so no two weigh the same, by a difference that matters among equals only.
+    """
     servers = "".join(
-        server(address + (" resolve" if resolve and not address.startswith("unix:") else ""))
-        for address in edge.upstreams
+        f"    server {address} weight={WEIGHT - number} max_fails=1 fail_timeout={DOWN_S}s;\n"
+        f"    server {address} backup max_fails=0;\n"
+        for number, address in enumerate(addresses)
     )
-    return f"upstream tidegate {{\n    zone tidegate 256k;\n    least_conn;\n{resolver}{servers}}}"
-
-
-def server(address: str) -> str:
-    """A line of an ``upstream``."""
-    return f"    server {address} max_fails=1 fail_timeout={DOWN_S}s;\n"
+    return f"upstream {name} {{\n    zone {name} 512k;\n    least_conn;{more}\n{servers}}}"
 
 
 def relay(edge: Edge) -> str:
@@ -50,10 +67,48 @@ lingering_close always;
 lingering_time 5s;
 lingering_timeout 2s;
 
-# A node that is dead, full or draining (503) passes the handshake on to another. The last one's answer counts.
-proxy_next_upstream error timeout http_503;
+# A node that is dead passes the handshake on to another; so does one that takes none (404, with its words), which nginx
+# does not count as a failure. What it says to this client alone (any other answer) the client hears as it is.
+proxy_next_upstream error timeout http_404;
 proxy_next_upstream_tries {TRIES};
 proxy_next_upstream_timeout {TRIES * edge.connect_timeout_s}s;
+proxy_set_header {NEXT_HEADER} 404;
+"""
+
+
+def probe(edge: Edge, upstream: str) -> str:
+    """For a ``server``: asks the node that would be next whether it takes handshakes, and others where it does not.
+    ``auth_request`` goes on with 204; 403: no node answers.
+
+    nginx forgives a node when a request to it *ends*, which a WebSocket does not: this one does. And it has a timeout
+    of its own, which a WebSocket could not have.
+    """
+    return f"""
+location = {PROBE_PATH} {{
+    internal;
+    proxy_http_version 1.1;
+    proxy_set_header Connection close;
+    proxy_pass_request_headers off;
+    proxy_pass_request_body off;
+    proxy_connect_timeout {edge.connect_timeout_s}s;
+    proxy_read_timeout {edge.probe_timeout_s}s;
+    proxy_next_upstream error timeout http_503;
+    proxy_next_upstream_tries 0;
+    proxy_next_upstream_timeout {TRIES * max(edge.probe_timeout_s, edge.connect_timeout_s)}s;
+    proxy_intercept_errors on;
+    error_page 400 403 404 405 429 500 502 503 504 = /.probed;
+    proxy_pass http://{upstream};
+}}
+
+# No node has said yes. All say no, or are dead, or don't know the question: the handshake itself hears why. One keeps
+# silent: there is nothing to wait for.
+location = /.probed {{
+    internal;
+    if ($upstream_status ~ 504) {{
+        return 403;
+    }}
+    return 204;
+}}
 """
 
 

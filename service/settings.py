@@ -22,6 +22,8 @@ from service.texts import ApiKey, Method, Text, Word
 EVENT_BYTES = 262144  # no event is larger; edges are built for it
 ENVELOPE_BYTES = 16384  # of an event, beside its data
 POLICIES_KEPT = 10000
+PROBE_PATH = "/.probe"  # where an edge asks whether a node takes handshakes; a WebSocket's path ends in "/"
+NEXT_HEADER = "X-Tidegate-Next"  # in an edge's handshake: it can try another node
 
 PATH_LENGTH = 1024  # nginx takes words of 4 KiB
 
@@ -386,6 +388,10 @@ class Edge(Section, frozen=True):
     connect_timeout_s: Annotated[
         int, Meta(ge=1, le=75, description="Seconds to wait for a node before another is tried.")
     ] = 3
+    probe_timeout_s: Annotated[
+        int,
+        Meta(ge=1, le=75, description="Seconds for a node to say whether it takes handshakes, or another is asked."),
+    ] = 2
     shutdown_timeout_s: Annotated[
         int,
         Meta(ge=1, le=86400, description="Seconds after a reload or stop when old workers cut what they still have."),

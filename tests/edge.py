@@ -22,7 +22,7 @@ from service import config as configuration
 from service import render
 from tests.http_node import JSON, Answer, Link, head
 from tests.peer import Peer
-from tests.support import ROOT, Process, eventually, free_port
+from tests.support import ROOT, Process, eventually, free_port, lasting_port
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
 DIRECT = "direct"
@@ -66,8 +66,8 @@ class Node:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.name: str = settings["SERVER__NODE"]
-        self.public = free_port()
-        self.internal = free_port()
+        self.public = lasting_port()
+        self.internal = lasting_port()
         self._settings = {**settings, "SERVER__PORT": self.public, "INTERNAL__PORT": self.internal}
         self._starts = 0
         self.process: Process
@@ -186,11 +186,12 @@ class Stand:
         nodes: int = 1,
         rest: bool = False,
         edge: Settings | None = None,
+        first: Settings | None = None,
         behind: Stand | None = None,
         **settings: Any,
     ) -> None:
-        """``settings`` are the nodes' and the edge's, ``edge`` is the edge's alone. ``behind``: a stand whose nodes
-        this one takes, which saves starting some."""
+        """``settings`` are the nodes' and the edge's, ``edge`` is the edge's alone, ``first`` the first node's.
+        ``behind``: a stand whose nodes this one takes, which saves starting some."""
         self.variant = variant
         # Workers of nginx run as another user where tests run as root, and need to get in here.
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-edge-"))
@@ -199,7 +200,7 @@ class Stand:
         self._has_rest = rest
         common = {"CALLS__URL": f"http://127.0.0.1:{self.rest_port}", "SERVER__DRAIN_S": 1, **settings}
         self._own = [
-            Node(self.folder / f"node-{n}", {"SERVER__NODE": f"n{n}", **common})
+            Node(self.folder / f"node-{n}", {"SERVER__NODE": f"n{n}", **common, **((n == 1 and first) or {})})
             for n in range(1, (0 if behind else nodes) + 1)
         ]
         self.nodes: list[Node] = behind.nodes if behind else self._own

@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import os
+import random
 import re
 import signal
 import socket
@@ -55,6 +56,15 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def lasting_port() -> int:
+    """As ``free_port``, but below those that the kernel gives to clients: it stays free while its owner is away."""
+    while True:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            port = random.randrange(20_000, 32_000)
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def is_listening(port: int) -> bool:

@@ -46,6 +46,7 @@ def test_every_include_that_a_configuration_names_is_rendered() -> None:
         ("EDGE__SEND_TIMEOUT_S", 77, "location_ws.inc", "proxy_send_timeout 77s;"),
         ("EDGE__SEND_TIMEOUT_S", 77, "http.inc", "send_timeout 77s;"),
         ("EDGE__CONNECT_TIMEOUT_S", 5, "location_ws.inc", "proxy_connect_timeout 5s;"),
+        ("EDGE__PROBE_TIMEOUT_S", 7, "probe.inc", "proxy_read_timeout 7s;"),
         ("EDGE__SHUTDOWN_TIMEOUT_S", 44, "main.inc", "worker_shutdown_timeout 44s;"),
         ("EDGE__WORKERS", 7, "main.inc", "worker_processes 7;"),
         ("EDGE__NOFILE", 50000, "main.inc", "worker_rlimit_nofile 50000;"),
@@ -79,7 +80,8 @@ def test_a_setting_reaches_nginx(setting: str, value: object, include: str, line
 
 def test_upstreams_are_listed_or_looked_up_again() -> None:
     two = ["127.0.0.1:8000", "127.0.0.1:8010"]
-    assert re.findall(r"server (\S+)", rendered(EDGE__UPSTREAMS=two)["upstream.inc"]) == two
+    assert re.findall(r"server (\S+) weight", rendered(EDGE__UPSTREAMS=two)["upstream.inc"]) == two
+    assert re.findall(r"server (\S+) backup", rendered(EDGE__UPSTREAMS=two)["upstream.inc"]) == two
     assert len(re.findall(r"listen", rendered(EDGE__UPSTREAMS=two)["njs_nodes.inc"])) == 2
     named = {"EDGE__UPSTREAMS": ["service:8000"], "EDGE__RESOLVER": "127.0.0.11:53"}
     assert "resolve" not in rendered(**named)["upstream.inc"]

@@ -24,7 +24,7 @@ local OURS = {
     connection = true, upgrade = true, host = true, te = true, trailer = true, expect = true,
     ["keep-alive"] = true, ["proxy-connection"] = true, ["transfer-encoding"] = true, ["content-length"] = true,
     ["x-forwarded-for"] = true, ["x-forwarded-proto"] = true, ["x-request-id"] = true,
-    ["x-client-id"] = true, ["x-connection-id"] = true, ["x-tidegate-via"] = true,
+    ["x-client-id"] = true, ["x-connection-id"] = true, ["x-tidegate-via"] = true, ["x-tidegate-next"] = true,
     ["sec-websocket-extensions"] = true,
 }
 
@@ -70,16 +70,43 @@ local function connect(node)
 end
 
 
+-- Whether a node says anything at all, to a question that needs nothing but the node itself.
+local function is_alive(node)
+    local sock = connect(node)
+    if not sock then
+        return false
+    end
+    local answer = http1.new(sock, "GET", now() + settings.probe_timeout_s / 2, "service")
+    local ok = sock:send("GET " .. settings.probe_path .. " HTTP/1.1\r\nHost: tidegate\r\nConnection: close\r\n\r\n")
+    ok = ok and answer:read_head()
+    sock:close()
+    return ok
+end
+
+
+-- An answer's head. A handshake may take its time, as Redis may; a node that hangs may not. So who is silent for a
+-- while is asked beside it whether it lives.
+local function read_head(node, answer)
+    answer.until_s = now() + settings.probe_timeout_s / 2
+    local ok, err = answer:read_head()
+    if err == "timeout" and is_alive(node) then
+        answer.until_s = now() + settings.read_timeout_s
+        ok, err = answer:read_head()
+    end
+    return ok, err
+end
+
+
 -- One node's answer; its socket, behind a 101.
 local function knock(node, text)
     local sock, err = connect(node)
     if not sock then
         return nil, err
     end
-    local answer = http1.new(sock, ngx.req.get_method(), now() + settings.read_timeout_s, "service")
+    local answer = http1.new(sock, ngx.req.get_method(), 0, "service")
     local ok, failure = sock:send(text)
     if ok then
-        ok, failure = answer:read_head()
+        ok, failure = read_head(node, answer)
     end
     if ok and answer.status ~= 101 then
         answer.body, failure = answer:read_body(BODY_BYTES)
@@ -108,19 +135,19 @@ end
 _M.give_back = give_back
 
 
--- The answer that counts; nil where no node gave one, or the last one did not. After a 101, `give_back` when the
--- session has ended. A node that is dead, full or draining (503) is passed over.
+-- The answer that counts; nil where no node gave one. After a 101, `give_back` when the session has ended. A node that
+-- is dead or takes no handshakes (503) is passed over; where all are, one answer is enough. Not so without its Redis:
+-- that may be so for all nodes alike, and over for all in the same moment.
 function _M.dial()
-    local text, tried, answer = request(), {}, nil
+    local text, tried, refusal = request(), {}, nil
     local until_s = now() + settings.tries * settings.connect_timeout_s
     for _ = 1, settings.tries do
-        local node = now() < until_s and nodes.take(tried)
+        local node = now() < until_s and nodes.take(tried, refusal)
         if not node then
             break
         end
         ngx.ctx.node = node -- counted; `edge.log` gives back what is still here at the end
-        local ok, err
-        ok, answer, err = pcall(knock, node, text)
+        local ok, answer, err = pcall(knock, node, text)
         if not ok then
             ngx.log(ngx.ERR, "a handshake failed: ", answer)
             answer = nil
@@ -128,17 +155,22 @@ function _M.dial()
         note("tidegate_upstream", node.name)
         note("tidegate_upstream_status", answer and answer.status or 502)
         if answer and answer.status == 101 then
+            nodes.works(node)
             return answer
         end
         give_back()
         if answer and answer.status ~= 503 then
-            break
+            nodes.works(node)
+            return answer
         end
-        nodes.failed(node)
+        refusal = answer or refusal
+        if not answer or not find(answer.body, '"broker_down"', 1, true) then
+            nodes.failed(node)
+        end
         metrics.add("tidegate_edge_passed_over_total", 1)
         ngx.log(ngx.WARN, "no handshake with ", node.name, ": ", err or answer.status)
     end
-    return answer
+    return refusal
 end
 
 

@@ -1,10 +1,12 @@
 -- Which node takes the next handshake: of those not tried yet, the one with the least connections, counted for all
--- workers. One that failed is asked again after down_s, or earlier where no other is left.
+-- workers. One that failed is passed over until it works or down_s have gone by, but where no other is left.
 
 local addresses = require "addresses"
 local settings = require "settings"
 
 local random = math.random
+
+local DOWN = 1e9 -- more than all connections
 
 local dict = ngx.shared.tidegate_nodes
 
@@ -14,12 +16,13 @@ local _M = {}
 -- Less is better: who is down comes last.
 local function rank(node)
     local connections = dict:get(node.name) or 0
-    return dict:get("down " .. node.name) and connections + 1e9 or connections
+    return dict:get("down " .. node.name) and connections + DOWN or connections
 end
 
 
 -- The next node, counted as having one connection more; nil when all are in `tried` (name -> true), which grows by it.
-function _M.take(tried)
+-- `up`: none that is passed over.
+function _M.take(tried, up)
     local best, best_rank
     local nodes = addresses.nodes()
     local first = random(0, #nodes) -- equals take turns
@@ -30,11 +33,11 @@ function _M.take(tried)
             best, best_rank = node, its_rank
         end
     end
-    if best then
+    if best and not (up and best_rank >= DOWN) then
         tried[best.name] = true
         dict:incr(best.name, 1, 0)
+        return best
     end
-    return best
 end
 
 
@@ -45,6 +48,11 @@ end
 
 function _M.failed(node)
     dict:set("down " .. node.name, true, settings.down_s)
+end
+
+
+function _M.works(node)
+    dict:delete("down " .. node.name)
 end
 
 
