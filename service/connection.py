@@ -148,6 +148,10 @@ class Connection(WebSocketHandler):
         protocol = self.get_websocket_protocol()
         connection = f"{door.gateway.node}-{next(door.numbers)}"
         wire = protocol.wire
+        # Queued first: whatever ends the session while it is admitted has its close frame behind it.
+        wire.put(
+            handshake.answer(headers["Sec-WebSocket-Key"], protocol.selected_subprotocol, grant.client, connection)
+        )
         protocol.session = await door.gateway.admit(asked, grant, connection, wire)
         try:
             await protocol.accept_connection(self)
@@ -227,22 +231,21 @@ class Handover(WebSocketProtocol):
         )
 
     async def accept_connection(self, handler: WebSocketHandler) -> None:
-        """Raises Refused if the session ended or the peer went while it was admitted."""
+        """A session that ended while it was admitted hears why: its close frame waits behind the answer. Raises
+        BadRequest if the peer has gone."""
         session, door = self.session, self._door
         assert session is not None
-        if session.ended:
-            raise Draining("closed while it was connecting")
         if self._connection.stream.closed():
             raise BadRequest("the peer has gone")
-        key = handler.request.headers["Sec-WebSocket-Key"]
-        answer = handshake.answer(key, self.subprotocol, session.client, session.connection)
         early = _take_over(self._connection.detach())
-        self.wire.put(answer)  # it leaves together with the welcome, in one write
         door.metrics.opened()
         log.info("connection.opened", conn=session.connection, client=session.client)
         peer = Peer(door.peers, session, self.wire)
-        door.gateway.welcome(session)
+        if not session.ended:
+            door.gateway.welcome(session)  # it leaves together with the answer, in one write
         self.wire.start(peer, early)
+        if session.ended and peer.wire is not None:
+            peer.on_closing()
 
     # The rest of Tornado's interface has no work here: the wire and the heartbeat do it.
 

@@ -118,14 +118,18 @@ class Gateway:
     # A connection's life
 
     async def admit(self, asked: Asked, rights: Rights, connection: str, wire: Wire) -> Session:
-        """A session with all its streams attached, to be welcomed or dropped. Raises Refused."""
+        """A session with all its streams attached, to be welcomed or dropped; one that was ended meanwhile has its
+        close frame queued, and hears that instead of a welcome. Raises Refused."""
         session = Session(asked.client, connection, rights, wire, int(self._wall() * 1000))
         self._make_room(asked)
         self._hub.add(session)
         try:
             await self._attach_asked(session, asked)
-            await self._broker.attend(self.info(session))
-        except BaseException:
+            if not session.ended:
+                await self._broker.attend(self.info(session))
+        except BaseException as exc:
+            if session.ended and isinstance(exc, BrokerDown):
+                return session
             self.drop(session, confirmed=False)
             raise
         return session
@@ -176,9 +180,10 @@ class Gateway:
         refused = positions.keys() - allowed
         streams = [*own, *sorted((groups | lasting | allowed).difference(own))]
         for stream in streams:
-            await self._recovery.attach(session, stream, positions.get(stream))
+            if not session.ended:
+                await self._recovery.attach(session, stream, positions.get(stream))
             if session.ended:
-                raise Draining("closed while it was connecting")
+                return
             if stream in resets:
                 session.tracks[stream].reset = True
         session.refused = tuple(sorted(refused))

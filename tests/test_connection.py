@@ -10,7 +10,7 @@ import pytest
 from service.errors import BrokerDown
 from service.model import Position, Publication
 from tests.handshakes import KEY, connected, cursor, handshake, raw, refused, said
-from tests.peer import PING, TEXT, frame
+from tests.peer import PING, TEXT, Peer, frame
 from tests.service_fixture import running
 from tests.support import eventually, scaled
 
@@ -282,7 +282,8 @@ async def test_who_is_disconnected_before_it_is_let_in_may_come_back() -> None:
             await attend(info)
 
         app.broker.attend = late  # type: ignore[method-assign]
-        assert await said(app) == (503, "draining")
+        async with Peer(app.public_port, client="alice") as alice:
+            assert await alice.ended() == 4501
         app.broker.attend = attend  # type: ignore[method-assign]
         await eventually(lambda: not app.hub.audiences)
         assert await app.gateway.connections("alice") == []

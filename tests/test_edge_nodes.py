@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.crowd import Crowd, all_ready, node_of
 from tests.edge import Stand, ask, stand
 from tests.edge_contract import PATH, UPGRADE
+from tests.peer import Peer
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.support import eventually
@@ -46,6 +48,10 @@ async def crowd(variant: str, **options: Any) -> AsyncIterator[tuple[Stand, Crow
 
 def is_even(spread: list[int], nodes: int) -> bool:
     return len(spread) == nodes and spread[-1] <= 2 * spread[0]
+
+
+def _are_taken_over(peers: list[Peer], number: int) -> bool:
+    return [peer.close_code for peer in peers].count(4502) == number
 
 
 @MANY
@@ -206,3 +212,15 @@ async def test_a_node_that_alone_does_not_reach_redis_is_passed_over(variant: st
                 await them.reach(s.node)
                 await them.come(60)
                 assert is_even(them.spread(), 2), them.spread()
+
+
+async def test_tabs_that_take_over_from_each_other_keep_nobody_out(variant: str) -> None:
+    with RedisServer() as redis:
+        async with crowd(variant, nodes=2, BROKER__KIND="redis", BROKER__URL=redis.url) as (s, them):
+            for _ in range(5):
+                tabs = [s.peer("alice", cursor="last") for _ in range(3)]
+                await asyncio.gather(them.come(4), *(tab.connect() for tab in tabs))
+                await eventually(partial(_are_taken_over, tabs, 2))
+                for tab in tabs:
+                    await tab.cut()
+            assert them.refused == []
