@@ -33,18 +33,18 @@ from service.http_handler import Reception
 from service.http_server import Server
 from service.hub import Hub
 from service.listener import Listener
-from service.metrics import Metrics
+from service.metrics import Metrics, Tally
 from service.model import Message, NodeInfo, is_id
 from service.peer import CLOSE_S, Shared
 from service.recovery import Recovery
 from service.session import Rights, Session
-from service.settings import Config
+from service.settings import HEADER_BUFFERS, Config
 from service.tasks import Tasks
 from service.wire import Turn, fan_out
 
 PROBE_S = 2.0
 SWEEP_S = 0.25
-HEADER_BYTES = 16 * 1024
+OUR_HEADER_BYTES = 8 * 1024  # what an edge adds to a client's headers, and more
 PUBLIC_BODY_BYTES = 64 * 1024  # of a request that is no handshake, and is read only to be refused
 INTERNAL_IDLE_S = 75.0  # pooled clients would run into connections that are just being closed
 BACKLOG = 4096
@@ -140,8 +140,13 @@ class App:
             unsent_bytes=config.server.unsent_bytes,
         )
         at_api = Listener("internal.port", has_room=self._has_files, spares=SPARES)
-        self._public_server = self._serve(public, at_door, self._public_sockets, 4096, idle_s=header_s, body_s=header_s)
-        self._internal_server = self._serve(internal, at_api, self._internal_sockets, 16 * 1024, idle_s=INTERNAL_IDLE_S)
+        handshakes, refusals = self.metrics.handshakes, self.metrics.refusals
+        self._public_server = self._serve(
+            public, at_door, self._public_sockets, handshakes, 4096, idle_s=header_s, body_s=header_s
+        )
+        self._internal_server = self._serve(
+            internal, at_api, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
+        )
         self._register_gauges()
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         if isinstance(self.broker, MemoryBroker):
@@ -164,6 +169,7 @@ class App:
         application: Application,
         listener: Listener,
         sockets: list[socket.socket],
+        refusals: Tally,
         chunk: int,
         *,
         idle_s: float,
@@ -175,9 +181,11 @@ class App:
             chunk_size=chunk,  # Tornado clears a buffer of this size for each read
             idle_connection_timeout=idle_s,
             body_timeout=body_s,
-            max_header_size=HEADER_BYTES,
+            # An edge refuses what is larger (large_client_header_buffers); what it lets pass must not be refused here.
+            max_header_size=HEADER_BUFFERS * self.config.edge.header_bytes + OUR_HEADER_BYTES,
             max_body_size=PUBLIC_BODY_BYTES,  # the API sets its own, request by request
         )
+        server.refusals = lambda error: refusals.update({(error.code,): 1})
         self._servers.append(server)
         server.add_sockets(sockets)
         return server

@@ -13,6 +13,7 @@ Order of checks: host, path, method, upgrade, origin, query, token, then what th
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Awaitable
 from http.client import responses
@@ -44,6 +45,8 @@ from service.peer import Peer, Shared
 from service.session import Session
 from service.settings import NEXT_HEADER, PROBE_PATH
 from service.wire import Turn, Wire
+
+MESSAGE_CHARACTERS = 300  # of a refusal in a header: nginx has 4 KiB for all of them
 
 _NO_CONTENT = httputil.ResponseStartLine("HTTP/1.1", 204, "No Content")
 _UNAVAILABLE = httputil.ResponseStartLine("HTTP/1.1", 503, "Service Unavailable")
@@ -145,6 +148,8 @@ class Connection(WebSocketHandler):
         query = handshake.read_query(self.request.query)
         grant = self._authenticate(query)
         asked = handshake.asked(grant.client, query)
+        if cast(HTTP1Connection, self.request.connection).stream.closed():
+            raise BadRequest("the peer has gone")
         protocol = self.get_websocket_protocol()
         connection = f"{door.gateway.node}-{next(door.numbers)}"
         wire = protocol.wire
@@ -203,7 +208,8 @@ class Connection(WebSocketHandler):
             # (proxy_next_upstream). Where no other is left, it goes to the location that says the refusal.
             status = 404
             headers["X-Accel-Redirect"] = "/.refused/502"
-            headers["Tidegate-Refusal"] = error.body.decode("ascii")
+            said = {"code": error.code, "message": error.message[:MESSAGE_CHARACTERS]}
+            headers["Tidegate-Refusal"] = json.dumps({"error": said}, separators=(",", ":"))  # as a header: ASCII
         line = httputil.ResponseStartLine("HTTP/1.1", status, responses[status])
         connection.write_headers(line, headers, b"" if self.request.method == "HEAD" else error.body)
         connection.finish()

@@ -168,6 +168,16 @@ class TooManyCalls(Refused):
     status, code, retry_after_s = 429, "too_many_calls", 1
 
 
+class TooSlow(Refused):
+    """A request that has begun and does not end."""
+
+    status, code = 408, "too_slow"
+
+
+class HeadersTooLarge(Refused):
+    status, code = 431, "headers_too_large"
+
+
 class Internal(Refused):
     """Our fault; the details are in the log."""
 

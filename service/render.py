@@ -26,7 +26,7 @@ from service.errors import (
 )
 from service.render_lua import openresty_settings
 from service.render_nodes import BACKLOG, DOWN_S, RESOLVE_S, TRIES, is_resolving
-from service.settings import EVENT_BYTES, Config, Edge, Server
+from service.settings import EVENT_BYTES, HEADER_BUFFERS, Config, Edge, Server
 
 SOURCE = Path(__file__).resolve().parent.parent / "nginx"
 VARIANTS = ("plain", "njs", "openresty")
@@ -155,7 +155,7 @@ send_timeout {edge.send_timeout_s}s;
 keepalive_timeout {_seconds(config.server.header_timeout_s)};
 reset_timedout_connection on;
 
-large_client_header_buffers 4 {edge.header_bytes};
+large_client_header_buffers {HEADER_BUFFERS} {edge.header_bytes};
 client_max_body_size {edge.body_bytes};
 
 limit_conn_zone $binary_remote_addr zone=tidegate_connections:10m;

@@ -21,6 +21,7 @@ from service.texts import ApiKey, Method, Text, Word
 
 EVENT_BYTES = 262144  # no event is larger; edges are built for it
 ENVELOPE_BYTES = 16384  # of an event, beside its data
+HEADER_BUFFERS = 4  # of edge.header_bytes each: what an edge takes of one request's line and headers together
 POLICIES_KEPT = 10000
 PROBE_PATH = "/.probe"  # where an edge asks whether a node takes handshakes; a WebSocket's path ends in "/"
 NEXT_HEADER = "X-Tidegate-Next"  # in an edge's handshake: it can try another node

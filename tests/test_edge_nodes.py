@@ -224,3 +224,13 @@ async def test_tabs_that_take_over_from_each_other_keep_nobody_out(variant: str)
                 for tab in tabs:
                     await tab.cut()
             assert them.refused == []
+
+
+async def test_large_headers_of_one_client_keep_nobody_out(variant: str) -> None:
+    cookies = {"Cookie": "a=" + "x" * 9000, "X-Cookie": "b=" + "x" * 9000}
+    async with crowd(variant, nodes=2) as (s, them):
+        for n in range(5):
+            async with s.peer(f"large{n}", headers=cookies) as large:
+                assert (await large.event())["type"] == "welcome"
+            await them.come(4)
+        assert them.refused == []

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPInputError
 
 from service.http_server import Server, parse
+from tests.handshakes import handshake
+from tests.peer import Peer
 from tests.service_fixture import running
 from tests.support import eventually, scaled
 
@@ -91,6 +95,43 @@ async def test_who_waits_too_long_with_a_request_is_cut_and_the_others_are_not(
         assert not await gone.read()
         await eventually(lambda: not server._waiting and server._watch is None)
         writer.close()
+
+
+@pytest.mark.parametrize("door", ["public", "internal"])
+async def test_headers_that_are_too_large_are_answered_logged_and_counted(
+    door: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with running() as app:
+        port = app.public_port if door == "public" else app.internal_port
+        for ask in (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000, b"x" * 3_000_000):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(ask)  # all of it, though the answer comes before its end
+            head, _, body = (await asyncio.wait_for(reader.read(), scaled(5))).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+            assert json.loads(body)["error"]["code"] == "headers_too_large"
+            writer.close()
+        tally = app.metrics.handshakes if door == "public" else app.metrics.refusals
+        assert tally["headers_too_large",] == 2
+    assert caplog.messages.count("request.refused") == 2
+
+
+async def test_what_an_edge_lets_pass_is_not_too_large() -> None:
+    headers = {f"X-{n}": "x" * 11_000 for n in range(4)}
+    async with running() as app, Peer(app.public_port, client="alice", headers=headers) as alice:
+        assert (await alice.event())["type"] == "welcome"
+
+
+async def test_who_asked_while_the_process_was_held_up_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.http_server.LATE_S", 0.1)
+    async with running(SERVER__HEADER_TIMEOUT_S=0.1) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.public_port)
+        await eventually(lambda: any(server._waiting for server in app._servers))
+        writer.write(handshake())
+        time.sleep(0.4)  # noqa: ASYNC251 - this is what is tested
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n"), scaled(5)) == b"HTTP/1.1 101 Switching Protocols\r\n"
+        writer.close()
+        await eventually(lambda: not app.metrics.open_connections)
 
 
 def sockets(server: Server) -> list[Any]:
