@@ -28,7 +28,7 @@ upstream tidegate_hops {{
     server {_hop(edge, 0)};
 }}
 
-{upstream(edge)}
+{upstream(config)}
 
 # Behind the filter: takes a handshake as it comes, and chooses the node.
 server {{
@@ -36,7 +36,7 @@ server {{
     access_log off;
     include errors.inc;
 
-{_indented(probe(edge, "tidegate"), 4)}
+{_indented(probe(edge, "tidegate", kept=True), 4)}
 
     location = {config.server.path} {{
         auth_request {PROBE_PATH};
@@ -61,7 +61,7 @@ location = {PROBE_PATH} {{
     return 204;
 }}
 """
-    return probe(edge, "tidegate_hops")
+    return probe(edge, "tidegate_hops", kept=False)  # a hop is for one request
 
 
 def nodes(edge: Edge) -> str:

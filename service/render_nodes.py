@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.settings import NEXT_HEADER, PROBE_PATH, Edge
+from service.settings import NEXT_HEADER, PROBE_PATH, Config, Edge
 
 TRIES = 3  # of one handshake, each on another node
 BACKLOG = 4096  # connections that wait to be taken; nginx by itself has 511, too few for all who come back at once
 DOWN_S = 1  # for how long a node that failed is passed over; nginx counts whole seconds, and makes it up to 2
 RESOLVE_S = 2  # for how long the addresses of a name are good
+KEPT = 32  # connections of a worker to nodes, over which a probe went and its handshake goes next
 WEIGHT = 10000  # of the first node; see ``servers``
 
 
@@ -19,14 +20,19 @@ def is_resolving(edge: Edge) -> bool:
     return edge.resolver is not None and edge.nginx == "image"
 
 
-def upstream(edge: Edge) -> str:
-    """``upstream tidegate``: the node with the least connections."""
+def upstream(config: Config) -> str:
+    """``upstream tidegate``: the node with the least connections. The connection of a probe is kept for the handshake
+    after it, but not until the service would end it."""
+    edge = config.edge
+    keep = f"""
+    keepalive {KEPT};
+    keepalive_timeout {min(4000, int(config.server.header_timeout_s * 500))}ms;"""
     if not is_resolving(edge):
-        return choice("tidegate", edge.upstreams)
+        return choice("tidegate", edge.upstreams, keep)
     addresses = [f"{address} resolve" if not address.startswith("unix:") else address for address in edge.upstreams]
     # A probe and the handshake after it are bound by their request's id.
     more = f"""
-    sticky learn create=$request_id lookup=$request_id zone=tidegate_probed:4m timeout=10s header;
+    sticky learn create=$request_id lookup=$request_id zone=tidegate_probed:4m timeout=10s header;{keep}
     resolver {edge.resolver} valid={RESOLVE_S}s;"""
     return choice("tidegate", addresses, more)
 
@@ -76,9 +82,9 @@ proxy_set_header {NEXT_HEADER} 404;
 """
 
 
-def probe(edge: Edge, upstream: str) -> str:
+def probe(edge: Edge, upstream: str, *, kept: bool) -> str:
     """For a ``server``: asks the node that would be next whether it takes handshakes, and others where it does not.
-    ``auth_request`` goes on with 204; 403: no node answers.
+    ``auth_request`` goes on with 204; 403: no node answers. ``kept``: the handshake can go over the same connection.
 
     nginx forgives a node when a request to it *ends*, which a WebSocket does not: this one does. And it has a timeout
     of its own, which a WebSocket could not have.
@@ -87,7 +93,7 @@ def probe(edge: Edge, upstream: str) -> str:
 location = {PROBE_PATH} {{
     internal;
     proxy_http_version 1.1;
-    proxy_set_header Connection close;
+    proxy_set_header Connection {'""' if kept else "close"};
     proxy_pass_request_headers off;
     proxy_pass_request_body off;
     proxy_connect_timeout {edge.connect_timeout_s}s;
