@@ -16,7 +16,7 @@ WEIGHT = 10000  # of the first node; see ``servers``
 
 
 def is_resolving(edge: Edge) -> bool:
-    """Whether this nginx looks names up again: since 1.27.3, and nothing before it can."""
+    """Whether this nginx looks names up again, and binds a handshake to its probe: since 1.29.6."""
     return edge.resolver is not None and edge.nginx == "image"
 
 
@@ -96,6 +96,9 @@ location = {PROBE_PATH} {{
     proxy_set_header Connection {'""' if kept else "close"};
     proxy_pass_request_headers off;
     proxy_pass_request_body off;
+    # Of a client's body nothing may be announced, or the node would wait for it, and seem to hang.
+    proxy_set_header Content-Length "";
+    proxy_set_header Transfer-Encoding "";
     proxy_connect_timeout {edge.connect_timeout_s}s;
     proxy_read_timeout {edge.probe_timeout_s}s;
     proxy_next_upstream error timeout http_503;

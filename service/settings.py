@@ -329,7 +329,7 @@ class Edge(Section, frozen=True):
     ] = None
     nginx: Annotated[
         Literal["debian", "image"],
-        Meta(description="Whose nginx. debian: Debian's packages. image: the official images, nginx 1.27.3 or newer."),
+        Meta(description="Whose nginx. debian: Debian's packages. image: the official images, nginx 1.29.6 or newer."),
     ] = "debian"
     address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="Port for ws.")] = 8080
