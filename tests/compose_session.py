@@ -20,6 +20,12 @@ import aiohttp
 PATH = "/ws-notifications/"
 WS, WSS = f"ws://127.0.0.1:8080{PATH}", f"wss://127.0.0.1:8443{PATH}"
 LIMIT_S = 60.0
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 # An edge learns within 2 s that a container has gone, and until then may ask it in vain.
 PROVOKED = "Host is unreachable|Connection refused|Operation timed out|upstream timed out|no live upstreams"
 
@@ -46,6 +52,11 @@ class Session:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self.node = ""  # from the welcome
+
+    async def is_there(self) -> bool:
+        with contextlib.suppress(AssertionError, ConnectionError):
+            return bool((await self.ask(type="ping", id=1))["type"] == "pong")
+        return False
 
     async def welcome(self) -> Session:
         self.node = (await self.event())["node"]
@@ -105,6 +116,10 @@ async def main(variant: str, nodes: int) -> None:
             await fewest(http, nodes)
             await drain(http)
             print(f"compose: {variant}: the node with the fewest is next, a draining one is passed over")
+            await hang(http)
+            await kill(http)
+            await without_redis(http)
+            print(f"compose: {variant}: nodes that hang, die or lose Redis are passed over, and forgiven")
         if nodes > 1 and variant == "openresty":
             await stop(http, context, variant)
             print(f"compose: {variant}: a stop says 1001 to all")
@@ -262,6 +277,68 @@ async def drain(http: aiohttp.ClientSession) -> None:
             return len({session.node for session in after}) == 3
 
     await patiently(back)
+
+
+async def hang(http: aiohttp.ClientSession) -> None:
+    """While a node hangs, one handshake at a time waits for it, and no longer than ``edge.probe_timeout_s``."""
+    container = compose("ps", "--quiet", "service").split()[0]
+    async with sessions(http, 6) as before:
+        docker("pause", container)
+        try:
+            waited_s = []
+            for _ in range(6):
+                begun_s = time.monotonic()
+                async with sessions(http, 1):
+                    waited_s.append(time.monotonic() - begun_s)
+        finally:
+            docker("unpause", container)
+        assert max(waited_s) < 4, waited_s
+        assert len([waited for waited in waited_s if waited > 1]) <= 3, waited_s
+        await evenly(http, before)
+
+
+async def kill(http: aiohttp.ClientSession) -> None:
+    """A node that was killed costs nobody more than a moment, and gets its share when it is back."""
+    container = compose("ps", "--quiet", "service").split()[0]
+    async with sessions(http, 6) as before:
+        docker("kill", container)
+        for _ in range(4):
+            async with sessions(http, 1):
+                pass
+        docker("start", container)
+        await patiently(lambda: _is_healthy(container))
+        await evenly(http, [session for session in before if await session.is_there()])
+
+
+async def without_redis(http: aiohttp.ClientSession) -> None:
+    """While Redis is away clients hear 503; when it is back all get in."""
+    containers = compose("ps", "--quiet", "service").split()
+    redis = compose("ps", "--quiet", "redis").strip()
+    async with sessions(http, 6) as before:
+        docker("pause", redis)
+        try:
+            begun_s, refused = time.monotonic(), []
+            while time.monotonic() - begun_s < 10:
+                async with http.get(f"http{WS[2:]}?client=late", headers=HANDSHAKE) as answer:
+                    refused.append(answer.status)
+        finally:
+            docker("unpause", redis)
+        assert set(refused) <= {503}, refused
+        await patiently(lambda: _is_healthy(*containers))
+        await evenly(http, before)
+
+
+async def _is_healthy(*containers: str) -> bool:
+    return set(docker("inspect", "--format", "{{.State.Health.Status}}", *containers).split()) == {"healthy"}
+
+
+async def evenly(http: aiohttp.ClientSession, before: list[Session]) -> None:
+    """Within 3 s everybody gets in, and nodes have numbers within a factor of two, those of before with them."""
+    await asyncio.sleep(3)  # this is what is promised
+    async with sessions(http, 30) as after:
+        counts = collections.Counter(session.node for session in [*before, *after]).values()
+        assert max(counts) <= 2 * min(counts), counts
+        assert len(counts) == 3, counts
 
 
 async def _meanwhile(http: aiohttp.ClientSession, container: str) -> tuple[str, list[str]]:

@@ -218,7 +218,12 @@ class EdgeContract(Contract):
         assert f"host: 127.0.0.1:{s.port}" in heard
         assert not [field for field in heard if field.startswith("sec-websocket-extensions")]
 
-    # Several nodes
+    # Several nodes (tests/test_edge_nodes.py has more)
+
+    @pytest.mark.parametrize("path", ["/.probe", "/.probed", "/.refused/204", "/.refused/502"])
+    async def test_what_an_edge_asks_itself_is_not_served(self, s: Stand, path: str) -> None:
+        answer = await ask(s.port, "GET", path)
+        assert (answer.status, answer.code) == (404, "not_found")
 
     async def test_the_node_with_the_fewest_is_next_and_a_dead_or_draining_one_is_passed_over(self) -> None:
         async with stand(self.variant, nodes=3, SERVER__DRAIN_S=3) as s:
