@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from service.errors import NotFound
 from service.settings import NEXT_HEADER, PROBE_PATH, Config, Edge
 
 TRIES = 3  # of one handshake, each on another node
@@ -113,6 +114,10 @@ location = {PROBE_PATH} {{
 # silent: there is nothing to wait for.
 location = /.probed {{
     internal;
+    default_type application/json;
+    if ($upstream_status = "") {{  # a client that asks for the probe itself
+        return 404 '{NotFound("nothing here").body.decode()}';
+    }}
     if ($upstream_status ~ 504) {{
         return 403;
     }}
