@@ -90,9 +90,31 @@ def probe(edge: Edge, upstream: str, *, kept: bool) -> str:
     nginx forgives a node when a request to it *ends*, which a WebSocket does not: this one does. And it has a timeout
     of its own, which a WebSocket could not have.
     """
+    asked = _asked(edge, upstream, kept=kept)
+    if not is_resolving(edge):
+        return f"""
+location = {PROBE_PATH} {{
+    internal;
+    error_page 400 403 404 405 429 500 502 503 504 = /.probed;
+{asked}}}
+{_probed()}"""
     return f"""
 location = {PROBE_PATH} {{
     internal;
+    error_page 400 403 404 405 429 500 503 504 = /.probed;
+    error_page 502 = /.probed/again;
+{asked}}}
+
+# Where a name got other addresses while nginx waited for one of them, it goes on with none: ask anew.
+location = /.probed/again {{
+    internal;
+    error_page 400 403 404 405 429 500 502 503 504 = /.probed;
+{asked}}}
+{_probed()}"""
+
+
+def _asked(edge: Edge, upstream: str, *, kept: bool) -> str:
+    return f"""
     proxy_http_version 1.1;
     proxy_set_header Connection {'""' if kept else "close"};
     proxy_pass_request_headers off;
@@ -106,10 +128,12 @@ location = {PROBE_PATH} {{
     proxy_next_upstream_tries 0;
     proxy_next_upstream_timeout {TRIES * max(edge.probe_timeout_s, edge.connect_timeout_s)}s;
     proxy_intercept_errors on;
-    error_page 400 403 404 405 429 500 502 503 504 = /.probed;
-    proxy_pass http://{upstream};
-}}
+    proxy_pass http://{upstream}{PROBE_PATH};
+"""
 
+
+def _probed() -> str:
+    return f"""
 # No node has said yes. All say no, or are dead, or don't know the question: the handshake itself hears why. One keeps
 # silent: there is nothing to wait for.
 location = /.probed {{
