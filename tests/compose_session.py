@@ -321,6 +321,7 @@ async def without_redis(http: aiohttp.ClientSession) -> None:
             while time.monotonic() - begun_s < 10:
                 async with http.get(f"http{WS[2:]}?client=late", headers=HANDSHAKE) as answer:
                     refused.append(answer.status)
+                await asyncio.sleep(0.5)
         finally:
             docker("unpause", redis)
         assert set(refused) <= {503}, refused
