@@ -363,7 +363,7 @@ def _upstreams(location: Block, config: Config) -> Iterator[Finding]:
     (target,) = location.all("proxy_pass")
     if "$" in target.args[0]:
         return  # only a running nginx knows
-    found = set(_nodes(location.top, re.sub(r"^https?://|(?<=[^/:])/.*$", "", target.args[0]), "http"))
+    found = set(_nodes(location.top, _bare(target), "http"))
     if found != set(config.edge.upstreams):
         yield _error(
             "upstreams",
@@ -371,6 +371,12 @@ def _upstreams(location: Block, config: Config) -> Iterator[Finding]:
             f"goes to {', '.join(sorted(found))}, and edge.upstreams is {', '.join(config.edge.upstreams)}; "
             "make them the same",
         )
+
+
+def _bare(target: Block) -> str:
+    """To whom a ``proxy_pass`` goes, without scheme and path."""
+    name = re.sub(r"^https?://", "", target.args[0])
+    return name if name.startswith("unix:") else name.partition("/")[0]
 
 
 def _nodes(top: Block, name: str, context: str) -> Iterator[str]:
@@ -383,7 +389,7 @@ def _nodes(top: Block, name: str, context: str) -> Iterator[str]:
     for behind in ("stream", "http"):
         if server := _listening(top, name, behind):
             for target in server.everywhere("proxy_pass"):
-                yield from _nodes(top, target.args[0].removeprefix("http://"), behind)
+                yield from _nodes(top, _bare(target), behind)
             return
     yield name
 
