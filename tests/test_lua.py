@@ -323,3 +323,22 @@ async def test_handshakes_go_where_the_least_connections_are_and_not_where_one_f
             .. tostring(passed) .. " " .. tostring(nodes.take(tried))
     """.replace("\n", " ")
     assert await lua.run(code, [b"x"]) == [b"3,4,4 true true nil"]
+
+
+async def test_a_node_that_is_passed_over_is_asked_where_there_is_no_other_and_forgiven_when_it_works(lua: Lua) -> None:
+    code = """
+        local nodes, settings = require("nodes"), require("settings");
+        settings.upstreams = { "unix:/only" };
+        local found = {};
+        local function note() found[#found + 1] = tostring(nodes.take({}, true)) ~= "nil" end;
+        note();
+        local only = nodes.take({});
+        nodes.failed(only);
+        note();
+        found[#found + 1] = nodes.take({}).name == only.name;
+        nodes.works(only);
+        note();
+        for number = 1, #found do found[number] = tostring(found[number]) end;
+        return table.concat(found, " ")
+    """.replace("\n", " ")
+    assert await lua.run(code, [b"x"]) == [b"true false true true"]

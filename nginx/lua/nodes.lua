@@ -38,6 +38,7 @@ function _M.take(tried, up)
         dict:incr(best.name, 1, 0)
         return best
     end
+    return nil
 end
 
 
