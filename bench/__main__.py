@@ -6,9 +6,9 @@ import argparse
 import sys
 
 import bench
-from bench import against, agreement, compare, comparison_report, echo, guard, redis, remote
+from bench import against, agreement, compare, comparison_report, echo, flood, guard, redis, remote
 
-COMMANDS = (compare, echo, against, guard, redis, comparison_report, agreement, remote)
+COMMANDS = (compare, echo, against, guard, flood, redis, comparison_report, agreement, remote)
 
 
 def main() -> int:

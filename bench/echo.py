@@ -23,7 +23,8 @@ from service import config, frames
 from service.errors import CloseCode
 from service.settings import Limits
 from service.tasks import Tasks
-from service.wire import Turn, Wire
+from service.turn import Turn
+from service.wire import Wire
 
 CLOSE_S = 5.0
 HEAD_BYTES = 16 * 1024
@@ -66,6 +67,9 @@ class Echo:
         self._wire.put(frames.header(frames.BINARY, len(payload)) + payload)
 
     def on_pong(self, payload: bytes) -> None:
+        pass
+
+    def on_share_used(self) -> None:
         pass
 
     def on_slow(self) -> None:

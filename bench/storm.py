@@ -28,12 +28,14 @@ def accept(key: str) -> bytes:
 ACCEPT = accept(_KEY)
 
 
-def make_tokens(key: str | None, count: int, salt: int = 0, prefix: str = "c") -> list[str]:
-    """For clients c0, c1, …: they may join any group; the same ones for the same ``salt``."""
+def make_tokens(key: str | None, count: int, salt: int = 0, prefix: str = "c", *, publish: bool = False) -> list[str]:
+    """For clients c0, c1, …: they may join any group, and publish to it; the same ones for the same ``salt``."""
     if key is None:
         return []
     expires = (int(time.time()) // 86400 + 30) * 86400
     claims: dict[str, Any] = {"exp": expires, "groups": ["*"]}
+    if publish:
+        claims["publish"] = ["*"]
     if salt:
         claims["jti"] = str(salt)
     return [jwt.encode({"sub": f"{prefix}{number}", **claims}, key, algorithm="HS256") for number in range(count)]

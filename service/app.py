@@ -40,7 +40,8 @@ from service.recovery import Recovery
 from service.session import Rights, Session
 from service.settings import HEADER_BUFFERS, Config
 from service.tasks import Tasks
-from service.wire import Turn, fan_out
+from service.turn import Shares, Turn
+from service.wire import fan_out
 
 PROBE_S = 2.0
 SWEEP_S = 0.25
@@ -72,6 +73,7 @@ class App:
         self.broker = make_broker(config, self.node, self.metrics.pushed)
         self._caller = Caller(config.calls, observe=self._observe_call)
         self._requests = itertools.count(1)
+        self._shares = Shares(lambda go_on: asyncio.get_running_loop().call_soon(go_on))
         recovery = Recovery(self.hub, self.broker, self.tasks, self.metrics)
         commands = Commands(
             config,
@@ -90,6 +92,7 @@ class App:
             self.hub,
             self.tasks,
             self.metrics,
+            self._shares,
             node=self.node,
             wall=time.time,
         )
@@ -102,7 +105,7 @@ class App:
         config, loop = self.config, asyncio.get_running_loop()
         if self._verifier is not None:
             self._verifier.tell_left_out()
-        self.turn = Turn(loop)
+        self.turn = Turn(loop, self._shares)
         self.turn.before, self.turn.after = self.hub.deliver, self._observe_writes
         self.hub.on_heard = self.turn.begin
         self.hub.write = cast(Any, fan_out)  # every session's wire is one of wire.py

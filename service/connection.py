@@ -44,7 +44,8 @@ from service.metrics import Metrics
 from service.peer import Peer, Shared
 from service.session import Session
 from service.settings import NEXT_HEADER, PROBE_PATH
-from service.wire import Turn, Wire
+from service.turn import Turn
+from service.wire import Wire
 
 MESSAGE_CHARACTERS = 300  # of a refusal in a header: nginx has 4 KiB for all of them
 

@@ -47,6 +47,7 @@ from service.protocol import Command, NotUnderstood
 from service.recovery import Recovery
 from service.session import Confirmations, Rights, Session, Wire
 from service.tasks import Tasks
+from service.turn import Floods, Shares
 
 
 class Asked(msgspec.Struct):
@@ -69,6 +70,7 @@ class Gateway:
         hub: Hub,
         tasks: Tasks,
         metrics: Metrics,
+        shares: Shares,
         *,
         node: str,
         wall: Callable[[], float],
@@ -80,6 +82,8 @@ class Gateway:
         self._hub = hub
         self._tasks = tasks
         self._metrics = metrics
+        self._shares = shares
+        self._floods = Floods()
         self._wall = wall
         self.node = node
         self.draining = False
@@ -251,6 +255,7 @@ class Gateway:
         session.inbox.append(work)
         if len(session.inbox) >= self._config.limits.commands_in_flight:
             self.paused += 1
+            self._note_flood(session, "commands")
             session.wire.pause_reading()
         self._work(session)
 
@@ -260,10 +265,16 @@ class Gateway:
             self._tasks.spawn(self._work_off(session), "commands")
 
     async def _work_off(self, session: Session) -> None:
-        limit = self._config.limits.commands_in_flight
+        """One after the other, as far as there is room for the answer and the share of a turn goes. With a broker that
+        answers at once nothing else would ever interrupt this."""
+        limits, wire = self._config.limits, session.wire
+        until_s = self._shares.first()
         try:
             while session.inbox and not session.ended:
-                paused = len(session.inbox) >= limit
+                if wire.size + limits.answer_bytes > wire.limit and not wire.has_room:
+                    await self._recovery.room(session)
+                    until_s = await self._shares.next()
+                    continue
                 work = session.inbox.popleft()
                 if isinstance(work, Membership):
                     changed = await self._commands.obey(session, work)
@@ -277,8 +288,11 @@ class Gateway:
                 if changed and not session.ended:
                     await self._attend(session)
                 self._save(session)
-                if paused and len(session.inbox) < limit:
-                    session.wire.resume_reading()
+                if len(session.inbox) == limits.commands_in_flight // 2:
+                    wire.resume_reading()
+                if session.inbox and self._shares.clock() >= until_s:
+                    self.share_used(session, "commands")
+                    until_s = await self._shares.next()
         except BrokerDown:
             self.end(session, CloseCode.TRY_LATER)  # an order could not be obeyed; it will be when the client is back
         except Exception:
@@ -287,6 +301,15 @@ class Gateway:
         finally:
             session.working = False
             session.inbox = None
+
+    def share_used(self, session: Session, what: str) -> None:
+        """A connection has more ``what`` (frames, commands) than its share of a turn."""
+        self._metrics.shares_used[what,] += 1
+        self._note_flood(session, what)
+
+    def _note_flood(self, session: Session, what: str) -> None:
+        if self._floods.used(session.connection, self._shares.clock()):
+            log.warning("connection.flooding", conn=session.connection, client=session.client, what=what)
 
     async def _attend(self, session: Session) -> None:
         with contextlib.suppress(BrokerDown):  # presence is renewed with the lease
@@ -324,8 +347,7 @@ class Gateway:
         self._recovery.detach_all(session)
         session.confirmations = confirmations
         self._hub.remove(session)
-        if session.wire.on_room is not None:
-            session.wire.on_room()
+        session.wire.tell_room()
 
     async def _depart(self, session: Session) -> None:
         with contextlib.suppress(BrokerDown):  # its lease ends

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from service import frames, log
-from service.wire import Turn, Wire
+from service.turn import Turn, Writer
 
 
 class Member(Protocol):
@@ -40,7 +40,7 @@ class Heartbeat:
         interval_s: float,
         timeout_s: float,
         write_timeout_s: float,
-        on_stalled: Callable[[Wire], None],
+        on_stalled: Callable[[Writer], None],
     ) -> None:
         self.interval_s = interval_s
         self.timeout_s = timeout_s
@@ -132,5 +132,5 @@ class Heartbeat:
             self.ping_frame = frames.ping(self.mark)
         return due
 
-    def _is_stuck(self, wire: Wire, now_s: float) -> bool:
+    def _is_stuck(self, wire: Writer, now_s: float) -> bool:
         return now_s - max(wire.stalled_since, self.resumed_s) >= self._write_timeout_s

@@ -58,6 +58,9 @@ class Metrics(Collector):
         self.recoveries = self.tally("tidegate_recoveries", "Streams continued from a position, by result.", "result")
         self.commands = self.tally("tidegate_commands", "Commands by type.", "type")
         self.refusals = self.tally("tidegate_refusals", "Limits and refusals met, by code.", "code")
+        self.shares_used = self.tally(
+            "tidegate_shares_used", "Turns in which a connection had more to do than its share, by what it was.", "what"
+        )
         self.call_seconds = self.durations("tidegate_call_seconds", "Calls by outcome.", "outcome")
         self.push_to_write = self.durations(
             "tidegate_push_to_write_seconds", "From journalling to the write on this node."

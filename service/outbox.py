@@ -20,7 +20,7 @@ class Outbox:
         self.limit = limit
         self.frames: list[bytes] = []
         self.size = 0
-        self.on_room: Callable[[], None] | None = None  # called once by the writer when there is room again
+        self.on_room: list[Callable[[], None]] | None = None  # who waits for room
 
     def wake(self) -> None:
         """There is something new, or more than the limit: look at it before this turn ends."""
@@ -36,6 +36,18 @@ class Outbox:
         """Forgets what was not sent."""
         self.frames.clear()
         self.size = 0
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """It is called once, when there is room again or nothing will be sent any more."""
+        if self.on_room is None:
+            self.on_room = []
+        self.on_room.append(callback)
+
+    def tell_room(self) -> None:
+        """The writer's, when there is room again."""
+        waiting, self.on_room = self.on_room, None
+        for callback in waiting or ():
+            callback()
 
     @property
     def overflowing(self) -> bool:

@@ -87,6 +87,9 @@ class Peer:
             self._shared.metrics.ping_seconds.observe(age_s)
             self._shared.gateway.pong(self.session, payload)
 
+    def on_share_used(self) -> None:
+        self._shared.gateway.share_used(self.session, "frames")
+
     def on_slow(self) -> None:
         if not self._shared.gateway.slow(self.session):
             self._end(CloseCode.SLOW_CONSUMER)

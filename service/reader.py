@@ -95,20 +95,19 @@ class Reader:
         self._buffer += data
 
     def next(self) -> tuple[int, bytes] | None:
-        """The next whole message or control frame as (opcode, payload). Raises FrameError."""
-        while True:
-            if self._opcode < 0 and not self._read_header():
+        """The next whole message or control frame as (opcode, payload); a fragment that is not its message's last is
+        (CONTINUATION, b""), so that thousands of them are not taken at once. Raises FrameError."""
+        if self._opcode < 0 and not self._read_header():
+            return None
+        if self._opcode >= frames.CLOSE:
+            if len(self._buffer) - self._position < self._left:
                 return None
-            if self._opcode >= frames.CLOSE:
-                if len(self._buffer) - self._position < self._left:
-                    return None
-                opcode, self._opcode = self._opcode, -1
-                return opcode, self._take(self._left)
-            if not self._read_payload():
-                return None
-            self._opcode = -1
-            if self._final:
-                return self._finish()
+            opcode, self._opcode = self._opcode, -1
+            return opcode, self._take(self._left)
+        if not self._read_payload():
+            return None
+        self._opcode = -1
+        return self._finish() if self._final else (frames.CONTINUATION, b"")
 
     def _read_header(self) -> bool:
         buffer, at = self._buffer, self._position

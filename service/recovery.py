@@ -52,7 +52,7 @@ class Recovery:
         """``attach``, once the peer has taken what waits for it; where the session has the stream, it starts anew.
         A peer that joins faster than it reads would else be sent a page for each command."""
         async with _paging(session):
-            await self._room(session)
+            await self.room(session)
             if session.ended:
                 return
             if stream in session.streams:
@@ -104,7 +104,7 @@ class Recovery:
         while track is not None and track.state is WAITING:
             try:
                 async with _paging(session):
-                    await self._room(session)
+                    await self.room(session)
                     if session.ended or session.tracks.get(stream) is not track:
                         return
                     page = await self._page(stream, session.start_reading(stream))
@@ -118,17 +118,13 @@ class Recovery:
                 track.state = WAITING
                 await asyncio.sleep(RETRY_S)  # others may read meanwhile, a command for instance
 
-    async def _room(self, session: Session) -> None:
+    async def room(self, session: Session) -> None:
         """Returns when the outbox is nearly empty, or the session has ended."""
         wire = session.wire
-        if session.ended or wire.has_room:
-            return
-        room = asyncio.Event()
-        wire.on_room = room.set
-        try:
+        while not (session.ended or wire.has_room):  # another may have taken it
+            room = asyncio.Event()
+            wire.when_room(room.set)
             await room.wait()
-        finally:
-            wire.on_room = None
 
     def fall_back(self, session: Session, stream: str) -> None:
         """From live back to reading the journal, as fast as the peer takes it."""

@@ -48,10 +48,13 @@ class Wire(Protocol):
 
     limit: int
     size: int
-    on_room: Callable[[], None] | None
 
     @property
     def has_room(self) -> bool: ...
+
+    def when_room(self, callback: Callable[[], None]) -> None: ...
+
+    def tell_room(self) -> None: ...
 
     def put(self, frame: bytes) -> None: ...
 

@@ -4,7 +4,8 @@ Theory of operation. A ``Wire`` owns a non-blocking socket and is woken by the l
 
 Reading. All wires read into one shared buffer. Whole, unfragmented frames are taken straight from it; anything else
 goes to a ``Reader`` (reader.py), which lives only while something is pending: an idle connection has no buffer of its
-own.
+own. A turn of the loop takes a share of what one peer sent (shares.py); what is left over stays in the reader, and
+nothing more is read until it had its turn. So whatever came before an end of file is handled before it.
 
 Writing. ``put`` wakes the wire, the ``Turn`` writes each woken wire once when the loop's turn ends, and what the socket
 does not take waits for it to become writable. A message to many is written by ``fan_out``, past all that, wherever
@@ -26,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from time import monotonic
 from typing import Protocol
@@ -35,10 +36,16 @@ from service import frames, log
 from service.errors import CloseCode
 from service.outbox import Outbox
 from service.reader import FrameError, Reader, check_text, mask, parse_close
+from service.turn import SHARE_FRAMES, Turn
 
 _SCRATCH = bytearray(65536)
 _VIEW = memoryview(_SCRATCH)
 WRITE_BYTES = 256 * 1024  # joined for one write; more would be copied again each time that the socket takes a part
+
+# Why nothing is read. Bits of ``Wire.paused``.
+HELD = 1  # the gateway said so
+KEPT = 2  # what was read waits for its turn
+FULL = 4  # the peer takes too little of what it was answered
 
 _TEXT = frames.FIN | frames.TEXT
 _PING = frames.FIN | frames.PING
@@ -53,6 +60,9 @@ class Peer(Protocol):
     def on_binary(self, payload: bytes) -> None: ...
 
     def on_pong(self, payload: bytes) -> None: ...
+
+    def on_share_used(self) -> None:
+        """It has sent more than its share of a turn."""
 
     def on_slow(self) -> None:
         """More waits to be written than the outbox's limit."""
@@ -74,42 +84,6 @@ class State(IntEnum):
 
 
 OPEN, CLOSING, ANSWERING, DEAF, CLOSED = State  # an attribute of an enum costs five times a name (Python 3.11)
-
-
-class Turn:
-    """The end of the loop's turn, in which everything is written: what was heard, then each wire that was woken, once.
-    It calls ``before`` and ``after``."""
-
-    __slots__ = ("_begun", "_loop", "after", "before", "blocked", "woken")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._begun = False
-        self.woken: list[Wire] = []
-        self.blocked: set[Wire] = set()  # sockets that take nothing at the moment
-        self.before: Callable[[], None] = lambda: None
-        self.after: Callable[[], None] = lambda: None
-
-    def begin(self) -> None:
-        """There is something to write."""
-        if not self._begun:
-            self._begun = True
-            self._loop.call_soon(self._end)
-
-    def _end(self) -> None:
-        try:
-            self.before()
-        except Exception as exc:  # a fault of ours; what was not delivered is announced as a gap
-            log.error("delivery.failed", error=exc)
-        self._begun = False
-        woken, self.woken = self.woken, []
-        for wire in woken:
-            try:
-                wire.flush()
-            except Exception as exc:  # a fault of ours; those behind it would wait for ever
-                log.error("connection.failed", error=exc)
-                wire.abort(CloseCode.INTERNAL_ERROR)
-        self.after()
 
 
 def fan_out(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
@@ -137,7 +111,8 @@ def fan_out(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
 
 class Wire(Outbox):
     """One WebSocket. ``seen`` is when something last arrived, ``stalled_since`` when a write that still waits last made
-    progress, 0.0 if none waits (both monotonic seconds). While ``paused`` nothing is read: silence says nothing."""
+    progress, 0.0 if none waits (both monotonic seconds). While ``paused`` (why: HELD, KEPT, FULL) nothing is read:
+    silence says nothing."""
 
     __slots__ = (
         "_awake",
@@ -178,7 +153,7 @@ class Wire(Outbox):
         self._awake = False
         self._cut = False  # the first frame of the outbox has been sent in part
         self._code: int = CloseCode.ABNORMAL
-        self.paused = False
+        self.paused = 0
         self.peer: Peer | None = None
         self.state = OPEN
         self.seen = monotonic()
@@ -198,6 +173,8 @@ class Wire(Outbox):
     # Reading
 
     def _on_readable(self) -> None:
+        if self.stalled_since and self._is_full():
+            return
         try:
             count = self._sock.recv_into(_SCRATCH)
         except (BlockingIOError, InterruptedError):
@@ -221,7 +198,7 @@ class Wire(Outbox):
                     return
                 self._reader = Reader(self._limit, binary=self._binary)
             self._reader.receive(data)
-            self._take_pieces()
+            self._take_pieces(self._reader)
         except FrameError as exc:
             self._fail(exc.code, exc.reason)
         except Exception as exc:  # a fault of ours, and the rest of ``data`` is lost
@@ -229,10 +206,10 @@ class Wire(Outbox):
             self._fail(CloseCode.INTERNAL_ERROR)
 
     def _take_whole_frames(self, data: bytes) -> bytes:
-        """Handles what needs no care, the common case; gives back the rest. Lengths of 126 and more, which say so in
-        bytes 2-3, are taken too (shorter ones in that form are left to the reader); those of 64 KiB and more never are
-        whole in one read."""
-        at, end = 0, len(data)
+        """Handles what needs no care, the common case, up to a share; gives back the rest. Lengths of 126 and more,
+        which say so in bytes 2-3, are taken too (shorter ones in that form are left to the reader); those of 64 KiB and
+        more never are whole in one read."""
+        at, end, share = 0, len(data), SHARE_FRAMES
         peer = self.peer
         assert peer is not None
         while end - at >= 6 and not self.paused:
@@ -261,19 +238,28 @@ class Wire(Outbox):
             else:
                 break
             at = stop
-            if self.state >= ANSWERING:
+            if at == end or self.state >= ANSWERING:
                 return b""
+            share -= 1
+            if not share:
+                break
         return data[at:] if at else data
 
-    def _take_pieces(self) -> None:
-        """What the reader makes of it; it is dropped when nothing is pending any more."""
-        peer, reader = self.peer, self._reader
+    def _take_pieces(self, reader: Reader) -> None:
+        """What the reader makes of it, up to a share; it is dropped when nothing is pending any more."""
+        peer = self.peer
         assert peer is not None
-        assert reader is not None
+        share = SHARE_FRAMES
         while not self.paused and self.state < ANSWERING:
+            if not share:
+                if not reader.idle:
+                    peer.on_share_used()
+                    self._keep()
+                break
             message = reader.next()
             if message is None:
                 break
+            share -= 1
             opcode, payload = message
             if opcode == frames.CLOSE:
                 self._on_close(parse_close(payload))
@@ -281,7 +267,7 @@ class Wire(Outbox):
                 self._pong(payload)
             elif opcode == frames.PONG:
                 peer.on_pong(payload)
-            elif self.state is OPEN:
+            elif self.state is OPEN and opcode != frames.CONTINUATION:
                 if opcode == frames.TEXT:
                     peer.on_text(payload)
                 else:
@@ -316,19 +302,57 @@ class Wire(Outbox):
         self._enter(DEAF)
         self.flush()
 
+    # Not reading for a while
+
     def pause_reading(self) -> None:
-        if not self.paused and self.state is not CLOSED:
-            self.paused = True
-            self._loop.remove_reader(self._fd)
+        self._pause(HELD)
 
     def resume_reading(self) -> None:
-        if not self.paused or self.state is CLOSED:
+        self._resume(HELD)
+
+    def _pause(self, why: int) -> None:
+        if self.state is OPEN:  # else what comes is the end, and is waited for
+            if not self.paused:
+                self._loop.remove_reader(self._fd)
+            self.paused |= why
+
+    def _resume(self, why: int) -> None:
+        """Reads on if there is no other reason not to. What had been read before comes first, and in its turn."""
+        if not self.paused & why:
             return
-        self.paused = False
+        self.paused &= ~why
+        if self.paused:
+            return
         self.seen = monotonic()
-        self._loop.add_reader(self._fd, self._on_readable)
+        if self._reader is not None:
+            self._keep()
+        else:
+            self._loop.add_reader(self._fd, self._on_readable)
+
+    def _is_full(self) -> bool:
+        """Who sends without reading is answered until half its outbox is full; then it is not read until that is nearly
+        gone."""
+        if not self.stalled_since or self.size <= self.limit >> 1 or self.state is not OPEN:
+            return False
+        self._pause(FULL)
+        return True
+
+    def _keep(self) -> None:
+        """What the reader has waits for its turn."""
+        self._loop.remove_reader(self._fd)
+        self.paused |= KEPT
+        self._turn.shares.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.state is CLOSED:
+            return
+        self.paused &= ~KEPT
+        if self.paused or self._is_full():
+            return  # what is there comes after all when it is read again
         if self._reader is not None:
             self._receive(b"")
+        if not self.paused and self.state is not CLOSED:
+            self._loop.add_reader(self._fd, self._on_readable)
 
     # Writing
 
@@ -378,7 +402,9 @@ class Wire(Outbox):
                     self._turn.blocked.add(self)
                     self._loop.add_writer(self._fd, self._on_writable)
         if self.on_room is not None and self.has_room:
-            self.on_room()
+            self.tell_room()
+        if self.paused & FULL and self.has_room:
+            self._resume(FULL)
         if self.state is not OPEN:
             if not waiting and self.state >= ANSWERING:
                 self._said_all()
@@ -425,8 +451,7 @@ class Wire(Outbox):
             self.frames += kept
             self.size = sum(map(len, kept))
         self.put(frames.close(code, reason))
-        if self.paused:
-            self.resume_reading()
+        self._resume(HELD | FULL)
 
     def _enter(self, state: State) -> None:
         self.state = state

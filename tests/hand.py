@@ -12,7 +12,8 @@ from service.heartbeat import Heartbeat
 from service.metrics import Metrics
 from service.outbox import Outbox
 from service.peer import Peer, Shared
-from service.wire import State, Turn, Wire
+from service.turn import Turn, Writer
+from service.wire import State, Wire
 from tests.wires import Frames, Heard, connected, frames_of
 
 
@@ -104,6 +105,8 @@ class HandWire:
         select.select([self.ours], [], [], 5)
         self.loop.readable()
         self.loop.turn()
+        while self.loop.soon:  # what was more than a share
+            self.loop.turn()
 
     def write(self, most: int | None = None) -> None:
         """The socket takes up to ``most`` bytes of what waits."""
@@ -219,7 +222,7 @@ class HandNode:
             leeway_s=0,
         )
 
-    def _on_stalled(self, wire: Wire) -> None:
+    def _on_stalled(self, wire: Writer) -> None:
         self.stalled.append(wire)
         self.turn.blocked.discard(wire)
 

@@ -11,7 +11,8 @@ import pytest
 
 from service import frames
 from service.errors import CloseCode
-from service.wire import WRITE_BYTES, Turn, fan_out
+from service.turn import Turn
+from service.wire import WRITE_BYTES, fan_out
 from tests.hand import HandWire
 from tests.support import Logs
 from tests.wires import Line

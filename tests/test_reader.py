@@ -138,6 +138,9 @@ def by_reader(parts: Iterable[bytes], *, limit: int = LIMIT, binary: bool = True
             reader.receive(part)
             while (message := reader.next()) is not None:
                 opcode, payload = message
+                if opcode == CONTINUATION:
+                    assert payload == b"", "a fragment that is not the last"
+                    continue
                 if opcode == CLOSE:
                     code = parse_close(payload)
                     return Verdict(heard, 1000 if code == CloseCode.NO_STATUS else code)
@@ -335,7 +338,8 @@ def test_a_reader_that_has_given_everything_is_idle() -> None:
     data = frames((TEXT, b"a", False), (CONTINUATION, b"b"))
     for byte in data[:-1]:
         reader.receive(bytes([byte]))
-        assert reader.next() is None
+        while (message := reader.next()) is not None:
+            assert message == (CONTINUATION, b"")
         assert not reader.idle
     reader.receive(data[-1:])
     assert reader.next() == (TEXT, b"ab")

@@ -10,7 +10,8 @@ import pytest
 from service import frames
 from service.errors import CloseCode
 from service.reader import Reader
-from service.wire import WRITE_BYTES, State, Turn
+from service.turn import Turn
+from service.wire import WRITE_BYTES, State
 from tests.hand import HandWire
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.support import Logs, eventually
@@ -89,13 +90,9 @@ async def test_room_is_announced_when_the_peer_has_taken_nearly_all(lines: Calla
     line = lines(buffers=SMALL)
     sizes: list[int] = []
 
-    def on_room() -> None:
-        sizes.append(line.wire.size)
-        line.wire.on_room = None
-
     line.put(*[b"*" * 10_000] * 50)
     await line.stalled()
-    line.wire.on_room = on_room
+    line.wire.when_room(lambda: sizes.append(line.wire.size))
     await line.frames(50)
     assert len(sizes) == 1
     assert sizes[0] <= 2**16
@@ -205,7 +202,9 @@ async def test_nothing_is_heard_while_reading_is_paused(lines: Callable[..., Lin
     await line.send(data[-3:])
     assert [payload for _, payload in line.heard.messages] == [b"0", b"1", b"2"]
     line.wire.resume_reading()
-    assert line.wire.paused, "again, by a message that had been read before"
+    assert len(line.heard.messages) == 3, "what had been read before has its turn like anything else"
+    await eventually(lambda: len(line.heard.messages) == 6)
+    assert line.wire.paused, "again"
     assert [payload for _, payload in line.heard.messages][3:] == [b"3", b"4", b"5"]
     line.wire.resume_reading()
     await eventually(lambda: len(line.heard.messages) == 10)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from service import frames
-from service.wire import Turn, Wire
+from service.turn import Turn
+from service.wire import Wire
 from tests.support import eventually, scaled
 
 MESSAGE_BYTES = 128 * 1024
@@ -77,6 +78,7 @@ class Heard:
     def __init__(self) -> None:
         self.messages: Frames = []
         self.slow = 0
+        self.shares = 0  # used up
         self.closing = 0
         self.closed: tuple[int, bool] | None = None  # (code, answered)
         self.on_text_do: Callable[[bytes], None] = lambda payload: None
@@ -91,6 +93,9 @@ class Heard:
 
     def on_pong(self, payload: bytes) -> None:
         self.messages.append(("pong", payload))
+
+    def on_share_used(self) -> None:
+        self.shares += 1
 
     def on_slow(self) -> None:
         self.slow += 1
@@ -138,7 +143,7 @@ class Line:
     async def frames(self, count: int) -> Frames:
         """What came first; no more than ``count`` frames may have come."""
         while len(found := _whole(self._read)) < count:
-            assert await self._receive(), f"ended after {found}"
+            assert await self._receive(), f"ended after {len(found)}"
         assert len(found) == count
         return found
 

@@ -9,9 +9,11 @@ cursor, or leaves that to the gateway, and checks every event against what was p
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from service import frames, protocol
@@ -29,6 +31,7 @@ from service.outbox import Outbox
 from service.recovery import Recovery
 from service.session import Session
 from service.tasks import Tasks
+from service.turn import SHARE_S, Shares
 
 
 class LateBroker(MemoryBroker):
@@ -145,7 +148,7 @@ class Line(Outbox):
         del self.frames[:count]
         self.size -= sum(map(len, taken))
         if self.on_room is not None and self.has_room:
-            self.on_room()
+            self.tell_room()
         return events
 
 
@@ -398,6 +401,7 @@ class World:
             self.hub,
             self.tasks,
             metrics,
+            Shares(self.loop.call_soon, partial(next, itertools.count(step=SHARE_S / 3))),
             node="n",
             wall=lambda: self.now_s,
         )
