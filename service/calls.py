@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
+from service import aiohttp_seam
 from service.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed, Refused, TooDeep
 from service.protocol import check_depth
 from service.settings import Calls
@@ -53,7 +54,7 @@ class Caller:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._calls.connections, keepalive_timeout=_KEEPALIVE_S),
+            connector=aiohttp_seam.connector(limit=self._calls.connections, keepalive_s=_KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
             timeout=aiohttp.ClientTimeout(total=None),  # `call` keeps the time
             trust_env=False,

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.edge import Stand
+from tests.callee import Peer as Application
+from tests.callee import serving
+from tests.edge import Stand, stand
 from tests.peer import BINARY, PING, TEXT, frame
 from tests.support import eventually, scaled
 
@@ -154,6 +156,8 @@ class Frames:
 
 
 class Calls:
+    variant: str
+
     @pytest.mark.parametrize(
         "data",
         [
@@ -221,6 +225,27 @@ class Calls:
             assert (await peer.ask(type="call", id=2, method="echo", data=2))["data"] == 2
             error = await peer.event()
             assert (error["id"], error["type"], error["code"]) == (1, "error", "call_timeout")
+
+    async def test_an_answer_that_nobody_asked_for_answers_nobody(self, name: str) -> None:
+        """The application sends a second one, when the first has arrived and its connection is idle."""
+        arrived = asyncio.Queue[None]()
+
+        async def exchange(application: Application) -> None:
+            while True:
+                request = await application.request()
+                await application.answer(request.body)
+                await arrived.get()
+                await application.answer(b'"stray"')
+
+        async with serving(exchange) as application, stand(self.variant, CALLS__URL=application.url) as s:
+            async with s.peer(name) as one, s.peer(name) as other:
+                await one.event()
+                await other.event()
+                for number in range(20):
+                    reply = await (one, other)[number % 2].ask(type="call", id=number, method="echo", data=number)
+                    assert (reply["type"], reply["data"]) == ("reply", number)
+                    arrived.put_nowait(None)
+                    await eventually(lambda: arrived.empty())
 
     async def test_a_connection_cannot_have_more_calls_in_flight_than_allowed(self, s: Stand, name: str) -> None:
         async with s.peer(name) as peer:

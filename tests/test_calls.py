@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 
+import aiohttp
 import pytest
 
 from service.calls import Answer, check_answer
@@ -306,6 +307,70 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used_again():
             assert await call() == Answer(200, b"1")
             await eventually(lambda: server.open == 0)
             assert len(server.requests) == n
+
+
+# Answers that nobody asked for
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"stray"',
+        b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTT",
+        b"H",
+    ],
+    ids=["whole", "408", "head", "part", "three", "one"],
+)
+@pytest.mark.parametrize("when", ["behind", "idle", "unread"])
+async def test_an_answer_that_nobody_asked_for_answers_nobody(stray: bytes, when: str):
+    """It comes in one write with the answer; or when the connection is idle; or then, and the loop has not read it."""
+    idle: list[Peer] = []
+
+    async def exchange(peer: Peer) -> None:
+        request = await peer.request()
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(request.body), request.body)
+        await peer.send(answer, stray if when == "behind" else b"")
+        idle.append(peer)
+        await peer.request()  # would be taken for the answer to this one
+        await peer.send(stray)
+
+    async with serving(exchange) as server, calling(server.url) as call:
+        for number in range(3):
+            assert await call(b"%d" % number) == Answer(200, b"%d" % number)
+            if when != "behind":
+                idle[-1].writer.write(stray)
+            if when == "idle":
+                for _ in range(10):
+                    await asyncio.sleep(0)
+        assert (server.accepted, len(server.requests)) == (3, 3)
+        assert call.outcomes == ["reply"] * 3
+
+
+async def test_a_connection_on_which_nothing_more_came_is_used_again():
+    """Where this fails, aiohttp has changed what ``service.aiohttp_seam`` builds on."""
+
+    async def exchange(peer: Peer) -> None:
+        for head in (b"200 OK", b"103 Early\r\n\r\nHTTP/1.1 201 Created", b"404 Not Found"):
+            await peer.request()
+            await peer.answer(b"1", b"HTTP/1.1 %b\r\n" % head)
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n")
+        await peer.request()
+        await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await peer.request()
+        await peer.answer(b"1")
+
+    async with serving(exchange) as server, calling(server.url) as call:
+        statuses = [(await call()).status for _ in range(6)]
+        assert statuses == [200, 201, 404, 200, 204, 200]
+        assert server.accepted == 1, f"aiohttp {aiohttp.__version__}: connections are no longer kept"
+        connector = call.caller._session.connector  # type: ignore[union-attr]
+        kept = [protocol for connections in connector._conns.values() for protocol, _ in connections]  # type: ignore[union-attr]
+        names = [type(protocol).__name__ for protocol in kept]
+        assert names == ["_Kept"], f"aiohttp {aiohttp.__version__}: connections are made in another way"
 
 
 # Its end
