@@ -318,6 +318,7 @@ class App:
             "Unsent bytes of all connections.",
             lambda: sum(session.wire.size for session in hub.sessions()),
         )
+        metrics.gauge("tidegate_calls_waiting", "Calls that wait for a connection.", lambda: self._caller.slots.waiting)
         metrics.gauge(
             "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
         )

@@ -298,7 +298,7 @@ class Calls(Section, frozen=True):
         int,
         Meta(ge=1, le=EVENT_BYTES - ENVELOPE_BYTES, description="Bytes of an answer's body; over it call_bad_answer."),
     ] = 229_376
-    connections: Annotated[int, Meta(ge=1, le=10000, description="Connections of a node to the application.")] = 100
+    connections: Annotated[int, Meta(ge=1, le=10000, description="Connections for calls; half for one client.")] = 100
 
 
 class Events(Section, frozen=True):

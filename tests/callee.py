@@ -106,9 +106,11 @@ class Calling:
         self.caller = caller
         self.outcomes = outcomes
 
-    async def __call__(self, data: bytes = b"{}", *, method: str = "echo", request_id: str = "r1") -> Answer:
+    async def __call__(
+        self, data: bytes = b"{}", *, client: str = "alice", method: str = "echo", request_id: str = "r1"
+    ) -> Answer:
         return await self.caller.call(
-            client="alice", connection="n1k4-7", request_id=request_id, method=method, data=data
+            client=client, connection="n1k4-7", request_id=request_id, method=method, data=data
         )
 
 

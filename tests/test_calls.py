@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import random
 
 import aiohttp
 import pytest
 
-from service.calls import Answer, check_answer
+from service.calls import Answer, Slots, check_answer
 from service.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed
 from tests.callee import Exchange, Peer, answering, calling, serving
 from tests.support import eventually, free_port
@@ -76,12 +77,102 @@ async def test_calls_share_the_connections_that_are_configured():
             await peer.answer(b"1")
 
     async with serving(exchange) as server, calling(server.url, connections=3) as call:
-        calls = [asyncio.create_task(call(request_id=f"r{n}")) for n in range(9)]  # noqa: TID251 - awaited below
+        calls = [asyncio.create_task(call(client=f"c{n}")) for n in range(9)]  # noqa: TID251 - awaited below
         for _ in range(3):
             await eventually(lambda: len(waiting) == 3)
             waiting.clear()
         assert await asyncio.gather(*calls) == [Answer(200, b"1")] * 9
         assert (server.accepted, server.most_open, len(server.requests)) == (3, 3, 9)
+
+
+class Hanging:
+    """An application whose method ``hang`` never answers; nor does any, for the client ``mallory``."""
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            if request.line.startswith("POST /hang ") or request.headers["x-client-id"] == "mallory":
+                await peer.reader.read()
+            await peer.answer(b"1")
+
+
+@pytest.mark.parametrize("hung", ["client", "method"])
+async def test_what_hangs_takes_only_a_part_of_the_connections(hung: str):
+    async with serving(Hanging()) as server, calling(server.url, connections=20, allow=["echo", "hang"]) as call:
+        if hung == "client":
+            running = [call(client="mallory") for _ in range(128)]
+        else:
+            running = [call(client=f"c{n}", method="hang") for n in range(128)]
+        tasks = [asyncio.create_task(each) for each in running]  # noqa: TID251 - cancelled below
+        most = 10 if hung == "client" else 15
+        await eventually(lambda: len(server.requests) == most)
+        for n in range(40):
+            assert (await call(client=f"d{n}")).status == 200
+        assert len(server.requests) == most + 40
+        assert server.most_open == most + 1
+        assert call.caller.slots.waiting == 128 - most
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert call.caller.slots.waiting == 0
+        await asyncio.gather(*(call() for _ in range(20)))
+
+
+async def test_who_waits_for_a_connection_gets_one_in_turn():
+    answered: list[str] = []
+    gate = asyncio.Event()
+
+    async def exchange(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            await gate.wait()
+            answered.append(request.headers["x-client-id"])
+            await peer.answer(b"1")
+
+    async with serving(exchange) as server, calling(server.url, connections=1) as call:
+        asked = ["first", *["greedy"] * 5, *["modest"] * 2, "late"]
+        tasks = [asyncio.create_task(call(client=client)) for client in asked]  # noqa: TID251 - awaited below
+        await eventually(lambda: server.requests and call.caller.slots.waiting == 8)
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert answered == ["first", "greedy", "modest", "late", "greedy", "modest", "greedy", "greedy", "greedy"]
+
+
+async def test_one_method_alone_may_use_all_connections():
+    async with serving(Hanging()) as server, calling(server.url, connections=4, allow=["hang"]) as call:
+        tasks = [asyncio.create_task(call(client=f"c{n}", method="hang")) for n in range(9)]  # noqa: TID251
+        await eventually(lambda: len(server.requests) == 4)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_slots_are_neither_lost_nor_made_up_when_waiting_is_cancelled():
+    async def work(seed: int) -> None:
+        chance, slots, held = random.Random(seed), Slots(4, methods=2), 0
+
+        async def use(client: str, method: str) -> None:
+            nonlocal held
+            async with slots.of(client, method):
+                held += 1
+                assert held <= 4
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+                held -= 1
+
+        tasks = []
+        for _ in range(200):
+            task = asyncio.create_task(use(chance.choice("abc"), chance.choice("xy")))  # noqa: TID251 - awaited below
+            tasks.append(task)
+            if chance.random() < 0.4:
+                chance.choice(tasks).cancel()
+            if chance.random() < 0.5:
+                await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (slots.waiting, slots._free, slots._waiting, +slots._of_client, +slots._of_method) == (0, 4, {}, {}, {})
+
+    for seed in range(30):
+        asyncio.run(work(seed))
 
 
 # What comes back
