@@ -378,10 +378,15 @@ class Session:
         return {"epoch": position.epoch, "offset": position.offset, "top": top}
 
     def begin(self, stream: str) -> None:
-        """After the answer is queued: its gap and first page. ``catch_up`` comes next."""
+        """After the answer is queued: its gap and first page. ``catch_up`` comes next. A page for which there is no
+        room, because other streams had theirs, is read again when there is."""
         track = self.tracks[stream]
         page, track.page = track.page, None
-        if page is not None:
+        if page is not None and page.messages and not self.wire.has_room:
+            if page.gap is not None:
+                self.send(protocol.encode_gap(page.gap))
+                track.epoch, track.offset = page.gap.epoch, page.gap.last
+        elif page is not None:
             self.queue_page(stream, page)
         elif track.reset:
             self.send(protocol.encode_gap(Gap(stream, track.epoch, None, track.offset, "reset")))

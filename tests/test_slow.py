@@ -91,6 +91,29 @@ def unsent(sock: socket.socket) -> int:
     return struct.unpack("i", fcntl.ioctl(sock, 0x894B, b"\0\0\0\0"))[0]
 
 
+async def test_long_replays_of_many_streams_wait_for_each_other() -> None:
+    """The first page of each would be several times what an outbox may hold."""
+    groups = [f"g{number}" for number in range(30)]
+    async with running() as app, Peer(app.public_port, client="witness", groups=",".join(groups)):
+        for group in groups:
+            await flood(app, f"group:{group}", 6, 60 * KIB)
+        epoch = app.hub.audiences["all"].position.epoch
+        token = encode_cursor({f"group:{group}": Position(epoch, 1) for group in groups})
+        assert token is not None
+        async with Peer(app.public_port, client="alice", cursor=token, rcvbuf=64 * KIB) as alice:
+            welcome = await alice.event()
+            assert {welcome["streams"][f"group:{group}"]["missed"] for group in groups} == {5}
+            following, most = dict.fromkeys(groups, 1), 0
+            for _ in range(5 * len(groups)):
+                event = await alice.event(20)
+                most = max(most, session(app, "alice").wire.size)
+                group = event["stream"].removeprefix("group:")
+                following[group] += 1
+                assert event["offset"] == following[group]
+            assert most <= app.config.limits.outbox_bytes
+            await eventually(lambda: not session(app, "alice").tracks)
+
+
 async def test_a_reader_that_takes_nothing_is_closed_with_4008_and_the_others_notice_nothing() -> None:
     async with (
         running() as app,
