@@ -8,6 +8,7 @@ refused. Source: docs/decisions/0014.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,7 @@ from service.model import ConnectionInfo, Cursor, History, NodeInfo, Position, P
 
 SWEEP_EACH = 500  # of each kind that are looked at in one sweep, so that no turn of the loop is long
 SWEEP_KEYS = 2000  # a key costs less to look at, and they come faster
+TURN_PUSHES = 100  # of one batch
 TRIES = 16  # for one that may be given up; those that may not go to the end
 
 
@@ -88,7 +90,12 @@ class MemoryBroker:
     # Streams
 
     async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:
-        return [self._publish(publication) for publication in publications]
+        results: list[Position | Refused] = []
+        for number, publication in enumerate(publications):
+            if number and number % TURN_PUSHES == 0:
+                await asyncio.sleep(0)  # a batch of thousands, and its delivery, must not be one turn of the loop
+            results.append(self._publish(publication))
+        return results
 
     def _publish(self, publication: Publication) -> Position | Refused:
         streams, stream, key, data = self._streams, publication.stream, publication.key, publication.data

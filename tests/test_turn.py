@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from service.errors import CloseCode
+from service.model import Position, Publication
 from service.turn import FLOOD_SHARES, FLOODS_SAID, SHARE_FRAMES, SLICE_S, WINDOW_S, Floods, Shares, Turn
 from service.wire import FULL, KEPT
 from tests.edge_frames import CONTINUATION
@@ -262,6 +263,23 @@ async def test_a_neighbours_command_does_not_wait_for_a_flood_of_them(text: byte
         for _ in range(count):
             await mallory.until(lambda event: event.get("id") == 1)
             mallory.seen.clear()
+
+
+async def test_a_large_batch_of_pushes_is_several_turns() -> None:
+    async with running() as app, Peer(app.public_port, client="alice") as alice:
+        await alice.event()
+        publications = [Publication("client:alice", b"1")] * 1000
+        pushing = asyncio.create_task(app.gateway.push(publications))  # noqa: TID251 - awaited below
+        turns, journalled = 0, 0
+        while not pushing.done():
+            await asyncio.sleep(0)
+            delivered = app.hub.deliveries
+            assert delivered - journalled <= 100
+            journalled = delivered
+            turns += 1
+        assert turns >= 10
+        assert [result.offset for result in await pushing if isinstance(result, Position)] == list(range(1, 1001))
+        assert [event["offset"] for event in await alice.events(1000)] == list(range(1, 1001))
 
 
 async def test_who_floods_is_counted_and_said(expected_logs: Logs) -> None:
