@@ -22,12 +22,12 @@ from service import log
 from service.errors import CloseCode
 
 # Measured by `python -m bench flood`: ten that flood add a few milliseconds to a neighbour's round trip.
-SHARE_FRAMES = 16
+SHARE_FRAMES = 8
 SHARE_S = 0.0005
-SLICE_S = 0.002
+SLICE_S = 0.001
 
 WINDOW_S = 10.0
-FLOOD_SHARES = 500  # used up within a window, by one connection: some 10,000 frames
+FLOOD_SHARES = 1000  # used up within a window, by one connection: some 10,000 frames
 FLOODS_SAID = 10  # within a window
 
 
