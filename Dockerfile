@@ -6,16 +6,18 @@ FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
 COPY requirements.lock ./
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-compile --prefix=/install -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+COPY nginx nginx
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-compile --prefix=/install .
 
 FROM ${PYTHON_IMAGE}
 COPY --from=packages /install /usr/local
 WORKDIR /tidegate
-COPY service service
-COPY nginx nginx
 COPY examples/rest_app examples/rest_app
 COPY tools/certificate.sh tools/certificate.sh
 # Folders that volumes are mounted over take their owner from here.
-RUN python -m compileall -q service examples \
+RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" examples \
     && mkdir /edge /tls \
     && chown 10001:10001 /edge /tls
 USER 10001:10001
@@ -25,5 +27,5 @@ EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(r.Request('http://127.0.0.1:' + os.environ.get('TIDEGATE_INTERNAL__PORT', '8001') + '/readyz', headers={'Host': 'localhost'}), timeout=2)"]
-ENTRYPOINT ["python", "-m", "service"]
+ENTRYPOINT ["tidegate"]
 CMD ["serve"]

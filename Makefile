@@ -1,39 +1,45 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system system-bench run edge check generated generate format test test-all soak lock bench bench-peers bench-guard clean
+.PHONY: help setup serving system system-check system-bench run edge check generated generate format test test-all soak lock bench bench-peers bench-guard dist clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 WORKERS := 3
-SHELL_SCRIPTS := .ci/run $(wildcard tools/*.sh)
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## Make .venv and install what the lock names (PYTHON=python3.12 picks one)
+setup: .venv/ready-dev ## Make .venv and install what developing needs (PYTHON=python3.12 picks one)
 
-.venv/ready: requirements-dev.lock
+serving: .venv/ready ## Make .venv and install what serving needs, no more
+
+.venv/ready: requirements.lock pyproject.toml
 	@tools/setup.sh
+
+.venv/ready-dev: requirements-dev.lock pyproject.toml
+	@tools/setup.sh dev
 
 system: ## Install the Debian packages that tests need: nginx, Redis, Chromium, Node
 	@tools/system.sh
 
+system-check: ## Install the Debian packages that make check needs: linters
+	@tools/system.sh check
+
 system-bench: ## The same, and what benchmarks need: Go, Nchan, valgrind
 	@tools/system.sh bench
 
-run: setup ## Run the service; it says where to look
-	@$(PY) -m service serve
+run: serving ## Run the service; it says where to look
+	@.venv/bin/tidegate serve
 
-edge: setup ## Run nginx in front of the service (VARIANT=plain, njs or openresty; EDGE_PORT, EDGE_TLS_PORT, UPSTREAMS)
+edge: serving ## Run nginx in front of the service (VARIANT=plain, njs or openresty; EDGE_PORT, EDGE_TLS_PORT, UPSTREAMS)
 	@tools/edge.sh $(or $(VARIANT),plain)
 
-check: setup ## Style, types, import contracts, generated files
+check: setup system-check ## Style, types, linters, import contracts, generated files
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
-	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
-	else echo "check: shellcheck is not here: shell scripts not checked"; fi
+	@tools/lint.sh
 	@tools/generated.sh check
 
 generated: setup ## Prove that generated files are current
@@ -72,6 +78,9 @@ bench-peers: setup system-bench ## Compare the service with what others would us
 
 bench-guard: setup system-bench ## Name the hot operations that became slower, by their instructions
 	@$(PY) -m bench guard $(ARGS)
+
+dist: setup system ## Build wheel and sdist, and prove them in an empty virtual environment
+	@tools/dist.sh
 
 clean: ## Remove what make made
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist ./*.egg-info

@@ -6,7 +6,13 @@ import argparse
 import sys
 
 import bench
-from bench import against, agreement, compare, comparison_report, echo, flood, guard, redis, remote
+from bench import echo, guard
+from bench.compare import agreement, flood
+from bench.compare import command as compare
+from bench.load import remote
+from bench.peers import command as against
+from bench.peers import redis
+from bench.report import command as comparison_report
 
 COMMANDS = (compare, echo, against, guard, flood, redis, comparison_report, agreement, remote)
 

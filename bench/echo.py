@@ -19,12 +19,13 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
-from service import config, frames
-from service.errors import CloseCode
-from service.settings import Limits
-from service.tasks import Tasks
-from service.turn import Turn
-from service.wire import Wire
+from tidegate.config import load as config
+from tidegate.config.settings import Limits
+from tidegate.core import frames
+from tidegate.core.errors import CloseCode
+from tidegate.tasks import Tasks
+from tidegate.turn import Turn
+from tidegate.websocket.wire import Wire
 
 CLOSE_S = 5.0
 HEAD_BYTES = 16 * 1024

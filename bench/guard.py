@@ -16,8 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import systems
-from bench.processes import ROOT, BenchError
+from bench import ROOT
+from bench.load.processes import BenchError
+from bench.load.system import built
+from bench.report.machine import versions
 
 FIGURES = ROOT / "bench" / "guard.json"
 SLOWER = 1.10
@@ -43,15 +45,15 @@ def run(args: argparse.Namespace) -> int:
     except BenchError as exc:
         print(exc, file=sys.stderr)
         return 1
-    versions = {name: version for name, version in systems.versions().items() if name in _MATTERS}
+    used = {name: version for name, version in versions(sys.executable).items() if name in _MATTERS}
     if args.write:
-        FIGURES.write_text(json.dumps({"versions": versions, "instructions": counted}, indent=2) + "\n")
+        FIGURES.write_text(json.dumps({"versions": used, "instructions": counted}, indent=2) + "\n")
         print(f"wrote {FIGURES.relative_to(ROOT)}")
         return 0
     known = json.loads(FIGURES.read_text())
     for name, version in known["versions"].items():
-        if versions.get(name) != version:
-            print(f"note: the figures were made with {name} {version}, here it is {versions.get(name)}")
+        if used.get(name) != version:
+            print(f"note: the figures were made with {name} {version}, here it is {used.get(name)}")
     slower = compare(known["instructions"], counted)
     width = max(map(len, counted))
     for name, number in counted.items():
@@ -68,7 +70,7 @@ def compare(before: dict[str, int], now: dict[str, int]) -> list[str]:
 
 def count(folder: Path) -> dict[str, int]:
     """Instructions of one of each operation. Raises BenchError."""
-    systems.built("marks.c")
+    built("peers/marks.c")
     folder.mkdir(parents=True, exist_ok=True)
     command = [
         "valgrind",

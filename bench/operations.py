@@ -19,13 +19,14 @@ from collections.abc import Awaitable, Callable
 import jwt
 import uvloop
 
-import service.app
-from bench.publisher import post
-from bench.systems import built
-from service import config, frames, log, protocol
-from service.app import App
-from service.model import Message, Publication, group_stream
-from service.reader import mask
+from bench.load.publisher import post
+from bench.load.system import built
+from tidegate import app, log
+from tidegate.app import App
+from tidegate.config import load as config
+from tidegate.core import frames, protocol
+from tidegate.core.model import Message, Publication, group_stream
+from tidegate.websocket.reader import mask
 
 CLIENTS = 100
 GROUP = "bench"
@@ -55,7 +56,7 @@ class Counter:
     """Counts the instructions of its ``with`` blocks; ``dump`` gives their sum a name and begins anew."""
 
     def __init__(self) -> None:
-        self._marks = ctypes.CDLL(str(built("marks.c")))
+        self._marks = ctypes.CDLL(str(built("peers/marks.c")))
 
     def __enter__(self) -> None:
         self._marks.begin()
@@ -71,7 +72,7 @@ class World:
     """The node and its clients, whose ends of the sockets are here too."""
 
     def __init__(self) -> None:
-        service.app.PROBE_S = service.app.SWEEP_S = _SELDOM_S
+        app.PROBE_S = app.SWEEP_S = _SELDOM_S
         self.app = App(config.load(None, _SETTINGS), "bench")
         self.clients: list[socket.socket] = []
         self.now_s = time.monotonic()  # the heartbeat's, which runs ahead

@@ -9,9 +9,9 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from service.calls import Answer, Caller
-from service.settings import Calls
 from tests.support import eventually
+from tidegate.calls import Answer, Caller
+from tidegate.config.settings import Calls
 
 Exchange = Callable[["Peer"], Awaitable[None]]
 

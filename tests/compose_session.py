@@ -157,7 +157,7 @@ def settings_agree(variant: str) -> None:
     """What nginx says that it runs, held against what the service runs with."""
     nginx = "openresty" if variant == "openresty" else "nginx"
     dump = compose("exec", "-T", variant, nginx, "-T", "-e", "stderr", "-c", f"/edge/conf.d/{variant}.conf")
-    said = compose("exec", "-T", "service", "python", "-m", "service", "check", "--nginx-dump", "-", text=dump)
+    said = compose("exec", "-T", "service", "python", "-m", "tidegate", "check", "--nginx-dump", "-", text=dump)
     assert said.endswith("nginx: ok\n"), said
 
 

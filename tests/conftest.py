@@ -71,7 +71,7 @@ def io_loop(expected_logs: Logs) -> Iterator[IOLoop]:
 
 @pytest.fixture
 def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts a program: ``start_process(sys.executable, "-m", "service", "serve", env={...})``; see ``Process``.
+    """Starts a program: ``start_process(sys.executable, "-m", "tidegate", "serve", env={...})``; see ``Process``.
     What still runs when the test ends is killed."""
     with contextlib.ExitStack() as stack:
         numbers = itertools.count(1)

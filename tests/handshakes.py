@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from service.app import App
-from service.model import Position, encode_cursor
 from tests.peer import Peer, Refusal
 from tests.support import scaled
 from tests.tokens import SECRET, make_token
+from tidegate.app import App
+from tidegate.core.model import Position, encode_cursor
 
 JWT = {"AUTH__MODE": "jwt", "AUTH__KEY": SECRET}
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from service.app import App
-from service.model import Position, Publication, encode_cursor
 from tests.peer import Peer, Refusal
+from tidegate.app import App
+from tidegate.core.model import Position, Publication, encode_cursor
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "protocol.json").read_text())
 

@@ -8,9 +8,9 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from service.app import App
-from service.config import load
-from service.errors import BrokerDown
+from tidegate.app import App
+from tidegate.config.load import load
+from tidegate.core.errors import BrokerDown
 
 
 @contextlib.asynccontextmanager

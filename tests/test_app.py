@@ -22,7 +22,7 @@ Start = Callable[..., Process]
 
 
 class Node:
-    """``python -m service serve`` on free ports, with these settings."""
+    """``tidegate serve`` on free ports, with these settings."""
 
     def __init__(self, start_process: Start, **environment: str) -> None:
         self.port = int(environment.pop("TIDEGATE_SERVER__PORT", 0)) or free_port()
@@ -30,7 +30,7 @@ class Node:
         self.process = start_process(
             ROOT / ".venv/bin/python",
             "-m",
-            "service",
+            "tidegate",
             "serve",
             env={
                 "TIDEGATE_SERVER__PORT": str(self.port),

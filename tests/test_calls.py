@@ -10,10 +10,10 @@ import random
 import aiohttp
 import pytest
 
-from service.calls import Answer, Slots, check_answer
-from service.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed
 from tests.callee import Exchange, Peer, answering, calling, serving
 from tests.support import eventually, free_port
+from tidegate.calls import Answer, Slots, check_answer
+from tidegate.core.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed
 
 # What is sent
 
@@ -441,7 +441,7 @@ async def test_an_answer_that_nobody_asked_for_answers_nobody(stray: bytes, when
 
 
 async def test_a_connection_on_which_nothing_more_came_is_used_again():
-    """Where this fails, aiohttp has changed what ``service.aiohttp_seam`` builds on."""
+    """Where this fails, aiohttp has changed what ``tidegate.aiohttp_seam`` builds on."""
 
     async def exchange(peer: Peer) -> None:
         for head in (b"200 OK", b"103 Early\r\n\r\nHTTP/1.1 201 Created", b"404 Not Found"):

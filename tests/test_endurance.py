@@ -52,7 +52,7 @@ async def test_5000_idle_and_200_active_connections_for_two_minutes(start_proces
     service = start_process(
         ".venv/bin/python",
         "-m",
-        "service",
+        "tidegate",
         "serve",
         env={
             "TIDEGATE_SERVER__PORT": str(port),

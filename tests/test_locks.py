@@ -2,8 +2,8 @@
 
 import asyncio
 
-from service.locks import Locks
-from service.tasks import Tasks
+from tidegate.locks import Locks
+from tidegate.tasks import Tasks
 
 
 async def test_one_at_a_time_in_order_and_who_gives_up_waiting_is_passed_over() -> None:

@@ -22,7 +22,7 @@ def run(start_process: StartProcess) -> Run:
     """Runs Python code after ``log.setup("info", "n1")``; its lines on standard error."""
 
     async def run(code: str) -> list[dict[str, Any]]:
-        code = 'from service import log\nlog.setup("info", "n1")\n' + textwrap.dedent(code)
+        code = 'from tidegate import log\nlog.setup("info", "n1")\n' + textwrap.dedent(code)
         process = start_process(sys.executable, "-X", "dev", "-c", code)
         assert await process.ended() == 0, str(process)
         assert process.stdout == ""
@@ -99,7 +99,7 @@ async def test_values_that_json_does_not_know_are_written_as_text(run: Run) -> N
     first, second, third = await run(
         """
         import datetime, pathlib
-        from service.errors import CloseCode
+        from tidegate.core.errors import CloseCode
         endless = []
         endless.append(endless)
         log.info("node.started", path=pathlib.Path("/x"), code=CloseCode.SLOW_CONSUMER, half="\\ud800")
@@ -117,7 +117,7 @@ async def test_tokens_keys_and_payloads_are_masked_wherever_they_stand(run: Run)
     lines = await run(
         """
         import msgspec
-        from service.model import Message
+        from tidegate.core.model import Message
         log.info("request.refused", token="s3cret", Authorization="Bearer s3cret", key="s3cret", api_keys=["s3cret"])
         log.info("request.refused", auth={"old": {"key": "s3cret", "issuer": "me"}}, uri="/ws/?a=1&token=s3cret&b=2")
         log.info("request.refused", headers=["authorization: bearer s3cret"], protocols="tidegate.v1, bearer.s3cret, x")

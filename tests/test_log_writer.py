@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service import log_writer
-from service.log_writer import Writer
-from tests.edge import ask
+from tests.edges.edge import ask
 from tests.peer import Peer
 from tests.support import Process, eventually, free_port, scaled
+from tidegate import log_writer
+from tidegate.log_writer import Writer
 
 Start = Callable[..., Process]
 PIPE_BYTES = 4096
@@ -112,7 +112,7 @@ class Node:
         ports = {"TIDEGATE_SERVER__PORT": str(self.port), "TIDEGATE_INTERNAL__PORT": str(self.internal)}
         name = output if isinstance(output, str) else f"/proc/{os.getpid()}/fd/{output}"
         # Tiny shells know nothing of descriptors above 9, and /proc opens the same pipe anew.
-        program = ("sh", "-c", 'exec "$@" >>"$0" 2>&1', name, sys.executable, "-m", "service", "serve")
+        program = ("sh", "-c", 'exec "$@" >>"$0" 2>&1', name, sys.executable, "-m", "tidegate", "serve")
         self.process = start_process(*program, env=ports | environment)
 
     async def started(self) -> Node:
@@ -178,7 +178,7 @@ async def test_a_stopped_terminal_holds_up_no_node(start_process: Start) -> None
 async def test_lines_that_are_dropped_are_counted() -> None:
     code = """
 import sys
-from service import log
+from tidegate import log
 log.setup("info", "n1")
 for number in range(2000):
     log.info("node.started", filler="x" * 1000)
@@ -219,7 +219,7 @@ sys.stdin.readline()
 async def test_a_standard_stream_that_is_closed_gets_no_line_into_a_socket(start_process: Start) -> None:
     port, internal = free_port(), free_port()
     env = {"TIDEGATE_SERVER__PORT": str(port), "TIDEGATE_INTERNAL__PORT": str(internal)}
-    program = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-m", "service", "serve")
+    program = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-m", "tidegate", "serve")
     process = start_process(*program, env=env)
     await process.port(internal)
     for number in "12":

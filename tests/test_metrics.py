@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from service.metrics import _FAST, Metrics
+from tidegate.metrics import _FAST, Metrics
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.0001, 0.00011, 0.3, 1.0, 9.5, 10.0, 60.0]), st.integers(1, 4))))

@@ -4,8 +4,8 @@ import asyncio
 import gc
 import weakref
 
-from service.tasks import Tasks
 from tests.support import Logs, eventually
+from tidegate.tasks import Tasks
 
 
 async def test_a_spawned_task_gives_its_result_to_who_awaits_it():

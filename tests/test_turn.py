@@ -12,16 +12,16 @@ from time import monotonic
 import pytest
 import uvloop
 
-from service.errors import CloseCode
-from service.model import Position, Publication
-from service.turn import FLOOD_SHARES, FLOODS_SAID, SHARE_FRAMES, SLICE_S, WINDOW_S, Floods, Shares, Turn
-from service.wire import FULL, KEPT
-from tests.edge_frames import CONTINUATION
+from tests.edges.frames import CONTINUATION
+from tests.gateway.test_slow import flood, session
 from tests.peer import CLOSE, PING, PONG, TEXT, Peer, frame
 from tests.service_fixture import running
 from tests.support import Logs, eventually
-from tests.test_slow import flood, session
 from tests.wires import Line, closed_with
+from tidegate.core.errors import CloseCode
+from tidegate.core.model import Position, Publication
+from tidegate.turn import FLOOD_SHARES, FLOODS_SAID, SHARE_FRAMES, SLICE_S, WINDOW_S, Floods, Shares, Turn
+from tidegate.websocket.wire import FULL, KEPT
 
 KIB = 1024
 

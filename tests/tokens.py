@@ -14,9 +14,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from service.auth import Verifier
-from service.errors import Unauthorized
-from service.settings import Auth
+from tidegate.auth.tokens import Verifier
+from tidegate.config.settings import Auth
+from tidegate.core.errors import Unauthorized
 
 NOW = 1_800_000_000.0
 ALGORITHMS = ["HS256", "RS256", "ES256", "EdDSA"]

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from service import frames
-from service.turn import Turn
-from service.wire import Wire
 from tests.support import eventually, scaled
+from tidegate.core import frames
+from tidegate.turn import Turn
+from tidegate.websocket.wire import Wire
 
 MESSAGE_BYTES = 128 * 1024
 

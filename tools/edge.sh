@@ -34,7 +34,7 @@ if [ -z "${TIDEGATE_EDGE__TLS_DIR:-}" ]; then
     tools/certificate.sh "$TIDEGATE_EDGE__TLS_DIR"
 fi
 
-"${PYTHON:-.venv/bin/python}" -m service render --out "$folder" >/dev/null
+"${TIDEGATE:-.venv/bin/tidegate}" render --out "$folder" >/dev/null
 path=$(sed -n 's/^ *location = \(.*\) {$/\1/p' "$folder/conf.d/$variant.conf" | head -n 1)
 sed -n "s#^listen \([^ ]*\) ssl .*#edge: $variant on wss://\1$path#p; s#^listen \([^ ]*\) .*#edge: $variant on ws://\1$path#p" \
     "$folder/conf.d/listen.inc"

@@ -24,19 +24,19 @@ generated() {
 # rendered: nginx's includes
 rendered() {
     if [ "$action" = write ]; then
-        .venv/bin/python -m service.render nginx/conf.d
+        .venv/bin/python -m tidegate.nginx.render nginx/conf.d
         return
     fi
     folder=$(mktemp -d)
-    .venv/bin/python -m service.render "$folder"
+    .venv/bin/python -m tidegate.nginx.render "$folder"
     for file in "$folder"/*.inc; do
         name=nginx/conf.d/${file##*/}
-        diff -u --label "$name" --label "python -m service.render" "$name" "$file" || stale=1
+        diff -u --label "$name" --label "python -m tidegate.nginx.render" "$name" "$file" || stale=1
     done
     rm -rf "$folder"
 }
 
-generated config.yaml -m service.config
+generated config.yaml -m tidegate.config.load
 rendered
 
 if [ "$stale" = 1 ]; then

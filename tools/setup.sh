@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes .venv and installs exactly what requirements-dev.lock names.
-# usage: [PYTHON=python3.12] tools/setup.sh
+# Makes .venv, with exactly what a lock names, and the command `tidegate` of this checkout.
+# usage: [PYTHON=python3.12] tools/setup.sh        what serving needs: requirements.lock
+#        [PYTHON=python3.12] tools/setup.sh dev    what developing needs beside it: requirements-dev.lock
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -40,6 +41,13 @@ if ! { suits .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>
     echo "setup: making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
 fi
-echo "setup: installing what requirements-dev.lock names"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-touch .venv/ready
+lock=requirements.lock
+ready=.venv/ready
+if [ "${1:-}" = dev ]; then
+    lock=requirements-dev.lock
+    ready=.venv/ready-dev
+fi
+echo "setup: installing what $lock names"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+touch .venv/ready "$ready"

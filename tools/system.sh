@@ -2,21 +2,18 @@
 # Sees to it that the programs are there that tests run beside the service. Installs from Debian what is missing, and
 # starts nothing.
 # usage: tools/system.sh                  what the tests need
+#        tools/system.sh check            what the linters need
 #        tools/system.sh bench            what the benchmarks need beside that, and the slow tests of them
 #        tools/system.sh install PACKAGE  these packages
 set -eu
 
 # By what a package is for, not by its name: node, for one, often comes from elsewhere.
 missing_packages() {
+    missing_for_check
     missing_command chromium chromium
     missing_command nginx nginx
     missing_command redis-server redis-server
-    missing_command nodejs node
-    missing_command npm npm
-    missing_command shellcheck shellcheck
     missing_command openssl openssl
-    missing_command gcc gcc
-    missing_file libc6-dev /usr/include/stdio.h
     missing_command njs njs
     missing_file libnginx-mod-http-js /usr/lib/nginx/modules/ngx_http_js_module.so
     missing_file libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
@@ -25,6 +22,15 @@ missing_packages() {
     missing_file lua-nginx-websocket /usr/share/lua/5.1/nginx/websocket/server.lua
     missing_file lua-nginx-dns /usr/share/lua/5.1/nginx/dns/resolver.lua
     missing_file lua-nginx-redis /usr/share/lua/5.1/nginx/redis.lua
+}
+
+missing_for_check() {
+    missing_command shellcheck shellcheck
+    missing_command lua-check luacheck
+    missing_command nodejs node
+    missing_command npm npm
+    missing_command gcc gcc
+    missing_file libc6-dev /usr/include/stdio.h
 }
 
 missing_for_bench() {
@@ -62,10 +68,11 @@ if [ "${1:-}" = install ]; then
     exit
 fi
 
-missing=$({
-    missing_packages
-    [ "${1:-}" != bench ] || missing_for_bench
-} | tr '\n' ' ')
+missing=$(case "${1:-}" in
+    check) missing_for_check ;;
+    bench) missing_packages && missing_for_bench ;;
+    *) missing_packages ;;
+esac | tr '\n' ' ')
 if [ -z "$missing" ]; then
     exit
 fi

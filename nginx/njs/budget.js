@@ -1,5 +1,5 @@
 // What a session costs the worker: the engine gives memory back only when a session ends, and what it takes goes by frames
-// and calls more than by bytes. The figures are measured: docs/decisions/0030-njs-engine.md, tests/test_edge_njs.py.
+// and calls more than by bytes. The figures are measured: docs/decisions/0030-njs-engine.md, tests/edges/test_njs_edge.py.
 
 const EVENT_BYTES = 1024; // of what nginx reads at once, beside the bytes
 const FRAME_BYTES = 64; // of a client's frame that passes

@@ -3,7 +3,7 @@
 import frames from 'frames.js';
 import json from 'json.js';
 
-const ANSWER_DEPTH = 64; // as in service/calls.py
+const ANSWER_DEPTH = 64; // as in service/tidegate/calls.py
 const STATUS_BYTES = 4; // which interim.js puts before a body
 const NULL = Buffer.from('null');
 const EMPTY = Buffer.alloc(0);
@@ -42,7 +42,7 @@ function make(call, who, settings, done) {
 function bytes(body) {
     try {
         return Buffer.from(body);
-    } catch (empty) {
+    } catch (_) {
         return EMPTY;
     }
 }

@@ -21,7 +21,7 @@ function filter(s) {
     const sender = (send) => (bytes, last) => {
         try {
             send(bytes, last ? ENDS : GOES_ON);
-        } catch (gone) {
+        } catch (_) {
             relay();
         }
     };

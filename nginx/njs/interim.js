@@ -22,7 +22,7 @@ function head(r) {
     if (r.status >= 200) {
         return;
     }
-    if (r.status === 101 || parseInt(njs.version) < 1) {
+    if (r.status === 101 || parseInt(njs.version, 10) < 1) {
         throw new Error(`an answer that begins with ${r.status}`); // ends the request
     }
     seen = MALFORMED.body;

@@ -6,13 +6,12 @@ const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
 const COLON = 0x3a;
 const ARRAY = 0x5b;
-const ARRAY_END = 0x5d;
 const OBJECT = 0x7b;
 const OBJECT_END = 0x7d;
 const MINUS = 0x2d;
 const ZERO = 0x30;
 const POINT = 0x2e;
-const PLAIN = /^[ !#-\[\]-~"]*$/; // printable ASCII without a backslash: the next quote ends a string
+const PLAIN = /^[ !#-[\]-~"]*$/; // printable ASCII without a backslash: the next quote ends a string
 const ESCAPED = '"\\/bfnrt';
 const HEXADECIMAL = /^[0-9A-Fa-f]{4}$/;
 
@@ -42,7 +41,7 @@ function string(bytes, at, plain) {
             return at + 1;
         }
         if (byte === BACKSLASH) {
-            at = escape(bytes, at + 1);
+            at = escaped(bytes, at + 1);
         } else if (byte < 0x20) {
             return -1;
         } else if (byte < 0x80) {
@@ -55,7 +54,7 @@ function string(bytes, at, plain) {
 }
 
 // What follows a backslash.
-function escape(bytes, at) {
+function escaped(bytes, at) {
     if (bytes[at] !== 0x75) {
         return at < bytes.length && ESCAPED.indexOf(String.fromCharCode(bytes[at])) >= 0 ? at + 1 : -1;
     }

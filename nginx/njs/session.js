@@ -344,7 +344,9 @@ function pass_unmade(session) {
     if (session.unmade.length > 0 && session.left === 0 && !session.fragmented && !session.deaf) {
         const unmade = session.unmade;
         session.unmade = [];
-        unmade.forEach((frame) => speech.to_service(session, frame, false));
+        unmade.forEach((frame) => {
+            speech.to_service(session, frame, false);
+        });
     }
 }
 

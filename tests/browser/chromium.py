@@ -46,7 +46,7 @@ class Service:
         self.process: Process | None = None
 
     async def start(self) -> None:
-        self.process = self._start(sys.executable, "-m", "service", "serve", env=self._env)
+        self.process = self._start(sys.executable, "-m", "tidegate", "serve", env=self._env)
         await self.process.port(self.internal)
         await self.process.port(self.public)
 

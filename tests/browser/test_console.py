@@ -1,4 +1,4 @@
-"""The console in a real browser, against a real service. See service/console/.
+"""The console in a real browser, against a real service. See service/tidegate/http/console/.
 
 A page that logs an error, or leaves an exception or a rejection unhandled, fails its test."""
 
@@ -14,13 +14,12 @@ import jwt
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.chromium import CHROMIUM, Service, chromium
+from tests.browser.chromium import Service, chromium
 from tests.support import Process, eventually
 
 TOKEN_KEY = "a key for tokens, made for this test"
 API_KEY = "a-key-for-the-api-made-for-this-test"
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
 
 StartService = Callable[..., Service]
 

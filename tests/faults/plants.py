@@ -10,9 +10,10 @@ import secrets
 import sys
 from typing import Any
 
-from service import __main__, redis_scripts
-from service.redis_ingress import Entry, Ingress
-from service.redis_streams import Streams
+from tidegate import __main__
+from tidegate.brokers.redis import scripts as redis_scripts
+from tidegate.brokers.redis.ingress import Entry, Ingress
+from tidegate.brokers.redis.streams import Streams
 
 
 def skip_reread() -> None:

@@ -25,11 +25,11 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from tests.brokers.server import RedisServer
 from tests.faults.account import account
 from tests.faults.ledger import Ledger, Push, Reader
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
-from tests.redis_server import RedisServer
 from tests.support import Process, eventually, free_port, scaled
 
 NODES = 3

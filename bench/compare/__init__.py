@@ -1,0 +1,1 @@
+"""The nginx modes side by side."""

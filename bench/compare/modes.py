@@ -1,0 +1,165 @@
+"""The four ways to run Tidegate that are compared, each with its own service and REST application: without an edge, and
+behind each of the three nginx variants. All of them run on one core."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import ROOT
+from bench.load import system
+from bench.load.processes import SERVER_CORE, BenchError, Program, free_ports, pss_kib, until
+from bench.report.comparison import DIRECT
+
+NGINX, SERVICE, APP = "nginx", "service", "app"
+
+# Who makes a call's request; direct has no edge that could.
+VIA = {DIRECT: "service", "plain": "service", "njs": "njs", "openresty": "openresty"}
+
+SHUTDOWN_S = 2  # old workers keep their WebSockets so long after a reload; the 30 s as shipped would only be waited for
+ENOUGH = 60_000  # nginx takes less than 65,536 connections of one address
+
+# One address makes all the load, which the limits of one address are there to prevent.
+RAISED: Mapping[str, Any] = {
+    "EDGE__CONNECTIONS_PER_ADDRESS": ENOUGH,
+    "EDGE__HANDSHAKES_PER_SECOND": ENOUGH,
+    "EDGE__HANDSHAKES_BURST": ENOUGH,
+    "EDGE__SHUTDOWN_TIMEOUT_S": SHUTDOWN_S,
+    "EDGE__WORKERS": 1,  # there is one core
+    "EDGE__TLS_PORT": 0,
+}
+_MODULES = {
+    "njs": "libnginx-mod-stream-js",
+    "lua-nginx": "libnginx-mod-http-lua",
+    "lua-nginx-websocket": "lua-nginx-websocket",
+}
+
+
+@dataclass
+class Mode:
+    """One that runs. ``programs``: NGINX, SERVICE and APP, as far as there are; ``port`` is where clients connect."""
+
+    name: str
+    programs: dict[str, Program]
+    port: int
+    api_port: int
+    app_port: int
+
+    @property
+    def pids(self) -> dict[str, list[int]]:
+        """Of each program, with its children: nginx has other workers after a reload."""
+        return {name: program.pids for name, program in self.programs.items()}
+
+    def pss_kib(self) -> dict[str, int]:
+        return {name: pss_kib(pids) for name, pids in self.pids.items()}
+
+    def files(self) -> dict[str, int]:
+        """Open file descriptors."""
+        return {name: sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids) for name, pids in self.pids.items()}
+
+    def calls(self) -> dict[str, int]:
+        """Requests that the application has had, by X-Tidegate-Via."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.app_port}/stats", timeout=10) as answer:
+            requests: dict[str, int] = json.load(answer)["requests"]
+        return requests
+
+
+@contextlib.contextmanager
+def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, *, app: bool = False) -> Iterator[Mode]:
+    """A mode with processes of its own, which end with it. ``settings`` as in the environment, without TIDEGATE_;
+    ``app``: with the example REST application. Raises BenchError."""
+    port, api_port, app_port, edge_port, edge_internal, calls_port = free_ports(6)
+    run = folder / "run"
+    run.mkdir(parents=True)
+    for each in (folder, run):
+        each.chmod(0o755)  # nginx' worker is another user
+    env = _environ(
+        {
+            **RAISED,
+            "SERVER__PORT": port,
+            "SERVER__DRAIN_S": 0,
+            "INTERNAL__PORT": api_port,
+            "AUTH__MODE": "jwt",
+            "AUTH__KEY": system.TOKEN_KEY,
+            "LOG__LEVEL": "warning",
+            "CALLS__URL": f"http://127.0.0.1:{app_port}",
+            "EDGE__UPSTREAMS": [f"127.0.0.1:{port}"],
+            "EDGE__PORT": edge_port,
+            "EDGE__INTERNAL": f"127.0.0.1:{edge_internal}",
+            "EDGE__CALLS_PORT": calls_port,
+            "EDGE__RUN_DIR": str(run),
+            "EDGE__ACCESS_LOG": str(folder / "access.log"),
+            **(settings or {}),
+        }
+    )
+    with contextlib.ExitStack() as stack:
+        programs: dict[str, Program] = {}
+
+        def start(role: str, args: list[str | Path]) -> None:
+            programs[role] = stack.enter_context(Program(role, args, folder, env=env))
+
+        start(SERVICE, [system.python, "-m", "tidegate", "serve"])
+        if app:
+            start(APP, [system.python, "-m", "examples.rest_app", "--port", str(app_port)])
+        if name != DIRECT:
+            config = _render(name, folder / "edge", env)
+            start(NGINX, [_nginx(), "-e", "stderr", "-c", config, "-g", "daemon off;"])
+            programs[NGINX].listens(edge_port)
+            # The master listens before it has workers, and nobody would count the CPU of one that comes later.
+            until(lambda: len(programs[NGINX].pids) > 1, "a worker of nginx")
+        if app:
+            programs[APP].listens(app_port)
+        programs[SERVICE].listens(port)
+        programs[SERVICE].listens(api_port)
+        yield Mode(name, programs, port if name == DIRECT else edge_port, api_port, app_port)
+
+
+def _environ(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"TIDEGATE_{name}": value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()
+    }
+
+
+def _render(name: str, folder: Path, env: Mapping[str, str]) -> Path:
+    """The edge's configuration, as the project's own command writes it."""
+    command = [sys.executable, "-m", "tidegate", "render", "--out", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"render: {done.stderr[-500:]}")
+    return folder / "conf.d" / f"{name}.conf"
+
+
+def _nginx() -> str:
+    try:
+        return system.nginx()
+    except BenchError:
+        raise BenchError("nginx is not here; on Debian, as root: make system") from None
+
+
+def conditions() -> dict[str, str]:
+    """What the modes have in common, for the report."""
+    raised = ", ".join(f"{key.lower().replace('__', '.')} {value}" for key, value in RAISED.items())
+    return {
+        "settings of service and edge": f"as shipped, but: {raised}",
+        "service": "memory broker, JWT (HS256) seen before, log level warning",
+        "edge": "Debian's nginx with the project's rendered configuration, one worker, no TLS",
+        "servers": f"service, nginx and REST application together on core {SERVER_CORE}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of nginx's modules, as Debian packages them."""
+    found = {}
+    for name, package in _MODULES.items():
+        command = ["dpkg-query", "-W", "-f", "${Version}", package]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            found[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return found

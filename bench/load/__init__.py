@@ -1,0 +1,1 @@
+"""Load clients, and the programs that they load."""

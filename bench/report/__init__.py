@@ -1,0 +1,1 @@
+"""What a run found: its data, its statistics, its pages."""

@@ -1,0 +1,462 @@
+"""The composition root: builds the parts, starts, drains and stops them. The only place that picks a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import platform
+import secrets
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
+
+from tornado.web import Application
+
+import tidegate
+from tidegate import log
+from tidegate.auth.tokens import ApiKeys, Hosts, Origins, Verifier
+from tidegate.brokers.contract import Broker
+from tidegate.brokers.memory.broker import MemoryBroker
+from tidegate.brokers.redis.broker import RedisBroker
+from tidegate.calls import Caller
+from tidegate.config import load as configuration
+from tidegate.config.settings import HEADER_BUFFERS, Config
+from tidegate.core.errors import CloseCode, Unauthorized
+from tidegate.core.hub import Hub
+from tidegate.core.model import Message, NodeInfo, is_id
+from tidegate.core.session import Rights, Session
+from tidegate.gateway.commands import Commands
+from tidegate.gateway.gateway import Gateway
+from tidegate.gateway.recovery import Recovery
+from tidegate.http import api as http_api
+from tidegate.http.handler import Reception
+from tidegate.metrics import Metrics, Tally
+from tidegate.process import open_files, signals
+from tidegate.process.addresses import bind, names, url_host
+from tidegate.process.listener import Listener
+from tidegate.tasks import Tasks
+from tidegate.tornado_seam import Server
+from tidegate.turn import Shares, Turn
+from tidegate.websocket.application import Door, Doorway
+from tidegate.websocket.heartbeat import Heartbeat
+from tidegate.websocket.peer import CLOSE_S, Shared
+from tidegate.websocket.wire import fan_out
+
+PROBE_S = 2.0
+SWEEP_S = 0.25
+OUR_HEADER_BYTES = 8 * 1024  # what an edge adds to a client's headers, and more
+PUBLIC_BODY_BYTES = 64 * 1024  # of a request that is no handshake, and is read only to be refused
+INTERNAL_IDLE_S = 75.0  # pooled clients would run into connections that are just being closed
+BACKLOG = 4096
+API_BACKLOG = 128
+SPARES = 16  # of the internal port: a health check must be answered when there are no open files left
+
+
+class App:
+    """One node. ``await start()``, then ``public_port`` and ``internal_port`` are where it listens (a configured 0
+    means any free one); ``await stop(drain_s)`` ends it. Raises Unusable for a configuration that cannot be used and
+    OSError for an address that cannot be bound."""
+
+    def __init__(self, config: Config, node: str | None = None) -> None:
+        self.config = config
+        self.node = node or node_id(config.server.node)
+        self.metrics = Metrics()
+        self.tasks = Tasks()
+        self.hub = Hub()
+        limits = config.limits
+        self.files = open_files.share(
+            open_files.limit(), connections=limits.connections, calls=config.calls.connections
+        )
+        self.started_ms = int(time.time() * 1000)
+        self._verifier = make_verifier(config)
+        self.broker = make_broker(config, self.node, self.metrics.pushed)
+        self._caller = Caller(config.calls, observe=self._observe_call)
+        self._requests = itertools.count(1)
+        self._shares = Shares(lambda go_on: asyncio.get_running_loop().call_soon(go_on))
+        recovery = Recovery(self.hub, self.broker, self.tasks, self.metrics)
+        commands = Commands(
+            config,
+            self.broker,
+            recovery,
+            self.tasks,
+            self.metrics,
+            call=self._call,
+            verify=self._verify if self._verifier else None,
+        )
+        self.gateway = Gateway(
+            config,
+            self.broker,
+            commands,
+            recovery,
+            self.hub,
+            self.tasks,
+            self.metrics,
+            self._shares,
+            node=self.node,
+            wall=time.time,
+        )
+        self.gateway.capacity = self.files.connections
+        self._servers: list[Server] = []
+
+    # Life
+
+    async def start(self) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        if self._verifier is not None:
+            self._verifier.tell_left_out()
+        self.turn = Turn(loop, self._shares)
+        self.turn.before, self.turn.after = self.hub.deliver, self._observe_writes
+        self.hub.on_heard = self.turn.begin
+        self.hub.write = cast(Any, fan_out)  # every session's wire is one of wire.py
+        self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
+        self.gateway.on_delivered = self._note_age
+        await self._caller.start()
+        try:
+            await self.broker.start(self.gateway, self.info())
+            await self.gateway.probe()
+            self._bind()
+        except BaseException:
+            await self._caller.stop()
+            await self.broker.stop()
+            raise
+        settings: dict[str, Any] = {
+            "websocket_ping_interval": config.heartbeat.websocket_ping_interval,
+            "websocket_ping_timeout": config.heartbeat.websocket_ping_timeout,
+        }
+        self.heartbeat = Heartbeat(
+            loop,
+            self.turn,
+            interval_s=settings["websocket_ping_interval"],
+            timeout_s=settings["websocket_ping_timeout"],
+            write_timeout_s=config.heartbeat.write_timeout_s,
+            on_stalled=lambda wire: wire.abort(CloseCode.SLOW_CONSUMER),
+        )
+        self.heartbeat.start()
+        public = Doorway(self._door(), **settings)
+        api = self._api()
+        internal = Reception(api, http_api.routes(api))
+        header_s = config.server.header_timeout_s
+        at_door = Listener(
+            "server.port",
+            has_room=lambda: self._public() < self.files.public and self._has_files(),
+            unsent_bytes=config.server.unsent_bytes,
+        )
+        at_api = Listener("internal.port", has_room=self._has_files, spares=SPARES)
+        handshakes, refusals = self.metrics.handshakes, self.metrics.refusals
+        self._public_server = self._serve(
+            public, at_door, self._public_sockets, handshakes, 4096, idle_s=header_s, body_s=header_s
+        )
+        self._internal_server = self._serve(
+            internal, at_api, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
+        )
+        self._register_gauges()
+        self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
+        if isinstance(self.broker, MemoryBroker):
+            self.tasks.spawn(self._every(SWEEP_S, self._sweep), "sweep")
+
+    def _bind(self) -> None:
+        server, internal = self.config.server, self.config.internal
+        self._public_sockets = bind("server.port", server.address, server.port, BACKLOG)
+        try:
+            self._internal_sockets = bind("internal.port", internal.address, internal.port, API_BACKLOG)
+        except BaseException:
+            for sock in self._public_sockets:
+                sock.close()
+            raise
+        self.public_port: int = self._public_sockets[0].getsockname()[1]
+        self.internal_port: int = self._internal_sockets[0].getsockname()[1]
+
+    def _serve(
+        self,
+        application: Application,
+        listener: Listener,
+        sockets: list[socket.socket],
+        refusals: Tally,
+        chunk: int,
+        *,
+        idle_s: float,
+        body_s: float | None = None,  # the API sets it, request by request
+    ) -> Server:
+        server = Server(
+            application,
+            listener=listener,
+            chunk_size=chunk,  # Tornado clears a buffer of this size for each read
+            idle_connection_timeout=idle_s,
+            body_timeout=body_s,
+            # An edge refuses what is larger (large_client_header_buffers); what it lets pass must not be refused here.
+            max_header_size=HEADER_BUFFERS * self.config.edge.header_bytes + OUR_HEADER_BYTES,
+            max_body_size=PUBLIC_BODY_BYTES,  # the API sets its own, request by request
+        )
+        server.refusals = lambda error: refusals.update({(error.code,): 1})
+        self._servers.append(server)
+        server.add_sockets(sockets)
+        return server
+
+    def _public(self) -> int:
+        """Open sockets of the public port."""
+        return self._public_server.connections + self.metrics.open_connections
+
+    def _has_files(self) -> bool:
+        """Whether the process may open one more socket."""
+        return self._public() + self._internal_server.connections < self.files.sockets
+
+    def _door(self) -> Door:
+        config = self.config
+        hosts = names(config.internal.hosts, config.internal.address)
+        console = [f"http://{host}:{self.internal_port}" for host in hosts]
+        return Door(
+            path=config.server.path,
+            gateway=self.gateway,
+            metrics=self.metrics,
+            hosts=Hosts(names(config.server.hosts, config.server.address), "server.hosts"),
+            origins=Origins(config.origins, console),
+            verifier=self._verifier,
+            turn=self.turn,
+            peers=Shared(
+                gateway=self.gateway,
+                heartbeat=self.heartbeat,
+                loop=asyncio.get_running_loop(),
+                metrics=self.metrics,
+                json_depth=config.limits.json_depth,
+                not_understood_per_minute=config.limits.not_understood_per_minute,
+                expiring_s=config.auth.expiring_s,
+                leeway_s=config.auth.leeway_s,
+            ),
+            message_bytes=config.limits.message_bytes,
+            outbox_bytes=config.limits.outbox_bytes,
+            numbers=itertools.count(1),
+        )
+
+    def _api(self) -> http_api.Api:
+        config = self.config
+        return http_api.Api(
+            gateway=self.gateway,
+            config=config,
+            keys=ApiKeys(config.internal.api_keys),
+            hosts=Hosts(names(config.internal.hosts, config.internal.address), "internal.hosts"),
+            metrics=self.metrics,
+            ready=lambda: self.gateway.ready and not self.gateway.draining,
+            public_port=self.public_port,
+        )
+
+    async def drain(self, seconds: float) -> None:
+        """No new connections; the present ones are closed with 1012, spread over ``seconds`` so that they
+        do not all come back at once. Returns when all are gone."""
+        self.gateway.draining = True
+        sessions = list(self.hub.sessions())
+        log.info("drain.started", connections=len(sessions), duration_s=seconds)
+        begun_s = time.monotonic()
+        for count, session in enumerate(sessions):
+            if session.ended:
+                continue  # went by itself
+            wait_s = begun_s + seconds * count / len(sessions) - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            self.gateway.end(session, CloseCode.RESTART)
+        deadline_s = time.monotonic() + CLOSE_S
+        while self.metrics.open_connections and time.monotonic() < deadline_s:  # noqa: ASYNC110 - once in its life
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Ends at once what is left."""
+        self.gateway.draining = True
+        for server in self._servers:
+            server.stop()
+        for session in list(self.hub.sessions()):
+            self.gateway.end(session, CloseCode.RESTART)
+        await asyncio.sleep(0)  # the turn in which close frames are written
+        self.heartbeat.stop()
+        for server in self._servers:
+            await server.close_all_connections()
+        await self.tasks.cancel_all()
+        await self._caller.stop()
+        await self.broker.stop()
+
+    # What others are given
+
+    async def _call(self, session: Session, method: str, data: bytes) -> tuple[int, bytes]:
+        answer = await self._caller.call(
+            client=session.client,
+            connection=session.connection,
+            request_id=f"{session.connection}-{next(self._requests)}",
+            method=method,
+            data=data,
+        )
+        return answer.status, answer.data
+
+    def _verify(self, token: str, session: Session) -> Rights:
+        assert self._verifier is not None
+        grant = self._verifier.verify(token, time.time())
+        if grant.client != session.client:
+            raise Unauthorized("the token is another client's")
+        return grant
+
+    def _observe_call(self, outcome: str, seconds: float) -> None:
+        self.metrics.call_seconds[outcome,].observe(seconds)
+
+    def _note_age(self, message: Message) -> None:
+        self._journalled_ms[message.time_ms] += 1
+
+    def _observe_writes(self) -> None:
+        """The turn has been written: how long its messages had been journalled."""
+        if self._journalled_ms:
+            now_ms = time.time() * 1000
+            for time_ms, messages in self._journalled_ms.items():
+                self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000, messages)
+            self._journalled_ms.clear()
+
+    def _register_gauges(self) -> None:
+        metrics, hub = self.metrics, self.hub
+        metrics.gauge("tidegate_connections", "Connections on this node.", lambda: metrics.open_connections)
+        metrics.gauge("tidegate_open_files", "Open files of the process.", open_files.count)
+        metrics.gauge("tidegate_open_files_limit", "How many it may have.", open_files.limit)
+        metrics.count("tidegate_log_dropped_lines", "Lines of the log that could not be written.", log.dropped)
+        metrics.gauge("tidegate_streams", "Streams followed on this node.", lambda: len(hub.audiences))
+        metrics.gauge(
+            "tidegate_outbox_bytes",
+            "Unsent bytes of all connections.",
+            lambda: sum(session.wire.size for session in hub.sessions()),
+        )
+        metrics.gauge("tidegate_calls_waiting", "Calls that wait for a connection.", lambda: self._caller.slots.waiting)
+        metrics.gauge(
+            "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
+        )
+        if isinstance(self.broker, MemoryBroker):
+            broker = self.broker
+            metrics.gauge("tidegate_journal_bytes", "What the broker keeps in memory.", lambda: broker.journal_bytes)
+            metrics.count("tidegate_journal_forgotten", "Messages given up for their size.", lambda: broker.forgotten)
+        if isinstance(self.broker, RedisBroker):
+            wakeups, streams = self.broker.wakeups, self.broker.streams
+            metrics.count("tidegate_wakeups", "Messages and orders announced by Redis.", lambda: wakeups.heard)
+            metrics.count("tidegate_repaired_messages", "Messages that no wake-up brought.", lambda: streams.repaired)
+            metrics.count("tidegate_pages_read", "Pages of history read from Redis.", lambda: streams.read)
+            metrics.count("tidegate_pages_shared", "Pages of history from this node's memory.", lambda: streams.shared)
+            metrics.gauge("tidegate_tail_bytes", "What the newest messages cost in memory.", lambda: streams.tail_bytes)
+        metrics.count("tidegate_reading_paused", "Peers with too many commands.", lambda: self.gateway.paused)
+        metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
+        metrics.count("tidegate_delivered_bytes", "Their bytes.", lambda: hub.delivered_bytes)
+
+    # What happens again and again
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await work()
+
+    async def _look_after(self) -> None:
+        await self.gateway.probe()
+        self.broker.report(self.info())
+
+    async def _sweep(self) -> None:
+        assert isinstance(self.broker, MemoryBroker)
+        self.broker.sweep()
+
+    def info(self) -> NodeInfo:
+        return NodeInfo(
+            node=self.node,
+            version=tidegate.__version__,
+            started_ms=self.started_ms,
+            connections=self.metrics.open_connections,
+            draining=self.gateway.draining,
+            lag_ms=self.gateway.lag_ms,
+        )
+
+
+def make_verifier(config: Config) -> Verifier | None:
+    """None where there are no tokens. Raises Unusable."""
+    return Verifier(config.auth) if config.auth.mode == "jwt" else None
+
+
+def make_broker(config: Config, node: str, observe: Callable[[str, str], None]) -> Broker:
+    """Not connected yet. Raises Unusable."""
+    if config.broker.kind == "redis":
+        return RedisBroker(
+            url=config.broker.url,
+            prefix=config.broker.prefix,
+            node=node,
+            retention=config.retention,
+            meta_age_s=config.history.meta_age_s,
+            data_bytes=config.limits.data_bytes,
+            json_depth=config.limits.json_depth,
+            tail_bytes=config.limits.journal_bytes,
+            events=config.events.messages if config.events.enabled else 0,
+            observe=observe,
+        )
+    return MemoryBroker(
+        epoch=secrets.token_hex(4),
+        retention=config.retention,
+        meta_age_s=config.history.meta_age_s,
+        journal_bytes=config.limits.journal_bytes,
+    )
+
+
+def node_id(prefix: str) -> str:
+    """``prefix`` or the host's name, and a random part, so that no two runs share an id."""
+    name = prefix or platform.node().partition(".")[0][:24]
+    return f"{name}.{secrets.token_hex(2)}" if is_id(name) else f"n{secrets.token_hex(3)}"
+
+
+def _warn_of_few(files: open_files.Shares, config: Config) -> None:
+    wanted = config.limits.connections
+    if files.connections < wanted:
+        log.warning(
+            "connections.limited",
+            message=f"this process may open {files.limit} files, which is enough for {files.connections} connections "
+            f"and not for limits.connections, {wanted}: raise the hard limit to {files.needed} (LimitNOFILE, ulimits, "
+            "ulimit -Hn), or lower limits.connections",
+            connections=files.connections,
+            open_files_limit=files.limit,
+            open_files_needed=files.needed,
+        )
+
+
+async def serve(config: Config, node: str) -> int:
+    """Runs until a signal ends it (signals.py); the exit code."""
+    asked = signals.listen(config.server.drain_s)
+    open_files.raise_limit()
+    app = App(config, node)
+    _warn_of_few(app.files, config)
+    for text in configuration.warnings(config):
+        log.warning("config.unsafe", message=text)
+    if await _unless_asked(app.start(), asked) is None:
+        _say_where(app)
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
+        await _unless_asked(app.drain(await asked.get()), asked)
+        await app.stop()
+    log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
+    return 0
+
+
+async def _unless_asked(work: Coroutine[Any, Any, None], asked: asyncio.Queue[float]) -> float | None:
+    """None when ``work`` is done. Should somebody ask for the end first, it is cancelled; over how many seconds."""
+    working = asyncio.ensure_future(work)  # noqa: TID251 - held here, awaited below
+    asking = asyncio.ensure_future(asked.get())  # noqa: TID251
+    await asyncio.wait({working, asking}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        working.cancel()
+        await asyncio.wait({working})
+        return asking.result()
+    asking.cancel()
+    await working
+    return None
+
+
+def _say_where(app: App) -> None:
+    config = app.config
+    websocket = f"{url_host(config.server.hosts, config.server.address)}:{app.public_port}"
+    console = f"http://{url_host(config.internal.hosts, config.internal.address)}:{app.internal_port}/"
+    log.info(
+        "service.started",
+        version=tidegate.__version__,
+        websocket=f"ws://{websocket}{config.server.path}",
+        console=console,
+        settings=configuration.effective(config),
+    )
+    log.say(f"Tidegate {tidegate.__version__} runs. Open {console} and push:")
+    log.say(
+        f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'"
+    )

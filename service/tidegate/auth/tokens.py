@@ -1,0 +1,390 @@
+"""Who may do what: tokens, API keys, hosts, origins. Decisions only: nothing is sent, and the time is an argument.
+
+A token is a JWT (RFC 7519). Its algorithm and its key are chosen by the configuration, never by the token (RFC 8725,
+3.1), and what it allows becomes a ``Grant``. Every refusal says what is wrong and holds no part of the token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from msgspec import UNSET, UnsetType
+
+from tidegate import log
+from tidegate.auth import keys as auth_keys
+from tidegate.auth.keys import Key
+from tidegate.config.settings import Auth
+from tidegate.core.errors import BadRequest, HostNotAllowed, OriginNotAllowed, Unauthorized
+from tidegate.core.model import is_id
+from tidegate.core.patterns import is_pattern, matches
+
+TOKEN_BYTES = 8192
+
+_LOOK_S = 1.0  # how often the JWKS file's times are looked at
+_REMEMBERED_BYTES = 16 * 1024 * 1024  # of tokens: 20,000 with a few patterns each
+_SHARED = 1000  # different lists of patterns kept to be shared
+
+_Patterns: TypeAlias = tuple[str, ...]
+
+
+class Grant(msgspec.Struct, frozen=True, gc=False):
+    """What one connection may do. ``groups`` and ``publish`` are patterns; None covers every group.
+
+    ``expires`` is the token's ``exp`` in Unix seconds, without leeway; None: never.
+    """
+
+    client: str
+    groups: _Patterns | None
+    publish: _Patterns | None
+    expires: float | None
+
+    def may_join(self, group: str) -> bool:
+        return _covers(self.groups, group)
+
+    def may_publish(self, group: str) -> bool:
+        return _covers(self.publish, group)
+
+
+def _covers(patterns: _Patterns | None, group: str) -> bool:
+    if patterns is None or group in patterns or "*" in patterns:
+        return True
+    return any(matches(pattern, group) for pattern in patterns)
+
+
+def unrestricted(client: str) -> Grant:
+    """For ``auth.mode: none``: every group, for ever. The caller has checked the id."""
+    return Grant(client, None, None, None)
+
+
+# Tokens
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    sub: str
+    exp: float
+    nbf: float | UnsetType = UNSET
+    iss: str | UnsetType = UNSET
+    aud: str | list[str] | UnsetType = UNSET
+    groups: _Patterns = ()
+    publish: _Patterns = ()
+
+
+class _Verified(NamedTuple):
+    grant: Grant
+    exp: float
+    nbf: float
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about, as if nothing were shared with others."""
+        patterns = self.grant.groups or (), self.grant.publish or ()
+        return 600 + sum(60 + len(pattern) for some in patterns for pattern in some)
+
+
+class _Remembered:
+    """Tokens that were good, by their hash, until they expire or there are too many: then the ones that would expire
+    first are forgotten. ``bytes`` is what all of them take."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._verified: dict[bytes, _Verified] = {}
+        self._by_end: list[tuple[float, bytes]] = []  # a heap, the same tokens as above
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._verified)
+
+    def get(self, digest: bytes) -> _Verified | None:
+        return self._verified.get(digest)
+
+    def add(self, digest: bytes, verified: _Verified) -> None:
+        self._verified[digest] = verified
+        self.bytes += verified.size
+        heapq.heappush(self._by_end, (verified.exp, digest))
+        while self.bytes > self._most_bytes:
+            self._forget_first()
+
+    def forget_until(self, exp: float) -> None:
+        """Those that expired at ``exp`` or before."""
+        while self._by_end and self._by_end[0][0] <= exp:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        _, digest = heapq.heappop(self._by_end)
+        self.bytes -= self._verified.pop(digest).size
+
+    def clear(self) -> None:
+        self._verified.clear()
+        self._by_end.clear()
+        self.bytes = 0
+
+
+_decode_claims = msgspec.json.Decoder(_Claims).decode
+
+
+class Verifier:
+    """Turns tokens into grants. Raises Unusable at construction where there is no key that can be used; ``left_out``
+    says in words which keys of a set cannot.
+
+    A token that was good is remembered, by its hash, until it expires: in a reconnect storm the same tokens come
+    again. What depends on time is checked again from what is remembered; new keys forget all.
+    """
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+        self._jws = jwt.PyJWS(algorithms=[auth.algorithm])
+        self._stamp = auth_keys.stamp(auth.jwks_file) if auth.jwks_file else None
+        self._looked_s = 0.0
+        self._keys, self.left_out = auth_keys.load(auth)
+        self._remembered = _Remembered(_REMEMBERED_BYTES)
+        self._shared: dict[_Patterns, _Patterns] = {}
+
+    def verify(self, token: str, now: float) -> Grant:
+        """What ``token`` allows at ``now`` (Unix seconds). Raises Unauthorized."""
+        if len(token) > TOKEN_BYTES:
+            raise Unauthorized(f"the token is longer than {TOKEN_BYTES} bytes")
+        if not token.isascii():
+            raise Unauthorized("the token is not a JWT")
+        self._follow_file(now)
+        leeway_s = self._auth.leeway_s
+        self._remembered.forget_until(now - leeway_s)
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._remembered.get(digest)
+        verified = known or self._examine(token)
+        if now >= verified.exp + leeway_s:
+            raise Unauthorized("the token has expired")
+        if now < verified.nbf - leeway_s:
+            raise Unauthorized("the token is not valid yet")
+        if known is None:
+            self._remembered.add(digest, verified)
+        return verified.grant
+
+    def _follow_file(self, now: float) -> None:
+        """Reads the JWKS file again when it has changed; looked at once a second at most. One that cannot be used
+        changes nothing: whoever rotates keys may just be writing it."""
+        if not self._auth.jwks_file or abs(now - self._looked_s) < _LOOK_S:
+            return
+        self._looked_s = now
+        stamp = auth_keys.stamp(self._auth.jwks_file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp  # taken before reading: a file that changes meanwhile is read again
+        try:
+            self._keys, self.left_out = auth_keys.load(self._auth)
+        except ValueError as exc:
+            log.warning("auth.jwks_refused", error=exc)
+            return
+        self._remembered.clear()
+        log.info("auth.jwks_read", count=len(self._keys))
+        self.tell_left_out()
+
+    def tell_left_out(self) -> None:
+        """A line of the log for each key that is left out."""
+        for text in self.left_out:
+            log.warning("auth.jwk_ignored", error=text)
+
+    def _examine(self, token: str) -> _Verified:
+        """Checks all but the times."""
+        algorithm = self._auth.algorithm
+        try:
+            payload = self._jws.decode(token, self._key_of(token), algorithms=[algorithm])
+        except jwt.InvalidAlgorithmError:
+            raise Unauthorized(f"the token is not signed with {algorithm}") from None
+        except jwt.InvalidSignatureError:
+            raise Unauthorized("the token's signature is wrong") from None
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise Unauthorized("the token is not a JWT") from None
+        try:
+            claims = _decode_claims(payload)
+        except msgspec.ValidationError as exc:  # says which claim and which type, not what it held
+            raise Unauthorized(f"the token's claims: {exc}") from None
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise Unauthorized("the token's claims are not JSON") from None
+        return self._judge(claims)
+
+    def _key_of(self, token: str) -> Key:
+        """The key that the token's ``kid`` names in a JWKS file; where there is one key only it may go unnamed."""
+        keys = self._keys
+        if not self._auth.jwks_file:
+            return keys[None]
+        kid = jwt.get_unverified_header(token).get("kid")
+        if len(keys) == 1 and (kid is None or None in keys):
+            return next(iter(keys.values()))
+        if kid is None:
+            raise Unauthorized("the token names no key (kid), and there are several")
+        if kid not in keys:
+            raise Unauthorized("the token names a key (kid) that is not known")
+        return keys[kid]
+
+    def _judge(self, claims: _Claims) -> _Verified:
+        if not is_id(claims.sub):
+            raise Unauthorized("the token's sub is not a client id")
+        if self._auth.issuer and claims.iss != self._auth.issuer:
+            raise Unauthorized("the token is from another issuer (iss)")
+        # A token for a named audience is for nobody else, also where none is configured (RFC 7519, 4.1.3).
+        audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
+        if audiences and self._auth.audience is None:
+            raise Unauthorized("the token is for an audience (aud), and auth.audience names none")
+        if self._auth.audience is not None and self._auth.audience not in audiences:
+            raise Unauthorized("the token is for another audience (aud)")
+        for name, patterns in (("groups", claims.groups), ("publish", claims.publish)):
+            if not all(is_pattern(pattern) for pattern in patterns):
+                raise Unauthorized(f"the token's {name} holds something that is no pattern of group names")
+        grant = Grant(claims.sub, self._share(claims.groups), self._share(claims.publish), claims.exp)
+        return _Verified(grant, claims.exp, claims.nbf or 0.0)
+
+    def _share(self, patterns: _Patterns) -> _Patterns:
+        """One tuple for all equal ones: most tokens of an application carry the same few lists."""
+        if len(self._shared) >= _SHARED:
+            self._shared.clear()
+        return self._shared.setdefault(patterns, patterns)
+
+
+def sign(auth: Auth, claims: Mapping[str, Any], *, key_file: str | None = None, kid: str | None = None) -> str:
+    """A token with ``claims``, and with ``iss`` and ``aud`` as configured unless they are given.
+
+    Signed with ``key_file``, else with ``auth.key_file`` or ``auth.key``: the shared secret, or a private key as PEM.
+    ``kid`` names the key, as a JWKS file with several keys demands. Raises ValueError.
+    """
+    name, data = ("key_file", auth_keys.read("key_file", key_file)) if key_file else auth_keys.configured(auth)
+    if data is None:
+        raise ValueError("auth.jwks_file: to sign, name the file of a private key")
+    key: Any
+    if auth.algorithm == "HS256":
+        key = auth_keys.load_key(name, auth.algorithm, data)
+    else:
+        auth_keys.load_key(name, auth.algorithm, data)  # says of what kind it should be
+        try:
+            key = load_pem_private_key(data, password=None)
+        except ValueError as exc:
+            raise ValueError(f"{name}: to sign, a private key is needed") from exc
+    given = {"iss": auth.issuer} if auth.issuer else {}
+    if auth.audience:
+        given["aud"] = auth.audience
+    try:
+        return jwt.encode(given | dict(claims), key, algorithm=auth.algorithm, headers={"kid": kid} if kid else None)
+    except (TypeError, jwt.PyJWTError) as exc:
+        raise ValueError(f"claims: {exc}") from exc
+
+
+# API keys
+
+
+class ApiKeys:
+    """The keys of applications, any of which opens the API; without a key it is open."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def check(self, authorization: str | None) -> None:
+        """Raises Unauthorized unless the header is ``Bearer`` and a key. Takes the same time for every wrong one."""
+        if not self._digests:
+            return
+        scheme, _, key = (authorization or "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
+        found = [hmac.compare_digest(digest, known) for known in self._digests]  # all of them, not up to the first
+        if scheme.lower() != "bearer" or not any(found):
+            raise Unauthorized("an API key is needed: Authorization: Bearer <key>")
+
+
+# Hosts and origins
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)(?::([0-9]{0,5}))?\Z", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z", re.ASCII)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def _split_host(text: str) -> tuple[str, int | None]:
+    """Host, in lower case and IPv6 in its shortest form, and port. Raises ValueError."""
+    found = _HOST.match(text)
+    if found is None or int(found[2] or 0) > 65535:
+        raise ValueError("malformed host")
+    host, port = found[1].lower(), int(found[2]) if found[2] else None
+    if host.startswith("["):
+        host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    return host, port
+
+
+class Hosts:
+    """The host names that requests may name (against DNS rebinding). ``key`` is where they are configured."""
+
+    def __init__(self, hosts: Iterable[str], key: str = "the configuration") -> None:
+        """Raises ValueError for what is no host name."""
+        self._key = key
+        self._allowed = {_split_host(name)[0] for name in hosts}
+
+    def check(self, host: str | None) -> None:
+        """``host``: the Host header. Its port does not matter, an edge may have another. Raises HostNotAllowed, and
+        BadRequest where there is no host to speak of (RFC 9112, 3.2)."""
+        try:
+            name, _ = _split_host(host or "")
+        except ValueError:
+            raise BadRequest("the request names no host, or a malformed one") from None
+        if name not in self._allowed:
+            raise HostNotAllowed(f"the request names a host that is not allowed here: {self._key} lists those that are")
+
+    @staticmethod
+    def is_address(host: str) -> bool:
+        """Whether this Host header names an IP address. A page whose own name is made to point here cannot send it."""
+        try:
+            ipaddress.ip_address(_split_host(host)[0].strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+
+_Origin: TypeAlias = tuple[str, str, int | None]  # scheme, host, port
+
+
+def _split_origin(text: str) -> _Origin:
+    """The origin with its scheme's default port filled in. Raises ValueError."""
+    scheme, _, rest = text.partition("://")
+    if not _SCHEME.match(scheme):
+        raise ValueError("malformed origin")
+    host, port = _split_host(rest)
+    scheme = scheme.lower()
+    return scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port
+
+
+class Origins:
+    """Whose pages may connect: those of the host that the request itself names, and listed ones. Never those of opaque
+    origin (``null``: sandboxed pages, local files), which anybody can have."""
+
+    def __init__(self, allowed: Iterable[str], extra: Iterable[str] = ()) -> None:
+        """Raises ValueError for what is no origin."""
+        self._allowed = {_split_origin(name) for name in (*allowed, *extra)}
+
+    def check(self, origin: str | None, host: str | None, site: str | None = None) -> None:
+        """Origin, Host and Sec-Fetch-Site are headers. No Origin is no browser, and fine, unless one says that the page
+        is another's and leaves out whose. Raises OriginNotAllowed."""
+        if origin is None:
+            if site is not None and re.search(r"(cross|same)-site", site, re.IGNORECASE):
+                raise OriginNotAllowed("the page's origin is not said, and it is another one")
+            return
+        try:
+            given = _split_origin(origin)
+        except ValueError:
+            raise OriginNotAllowed("the page's origin is opaque or malformed") from None
+        if not (given in self._allowed or self._is_same_host(given, host)):
+            raise OriginNotAllowed("pages of this origin may not connect")
+
+    def _is_same_host(self, origin: _Origin, host: str | None) -> bool:
+        """Whether the page came from ``host``. Behind an edge that ends TLS the scheme is not known here: it is the
+        page's, and gives the port that a browser leaves out of both."""
+        scheme, name, port = origin
+        if scheme not in _DEFAULT_PORTS:
+            return False
+        try:
+            own, own_port = _split_host(host or "")
+        except ValueError:
+            return False
+        return (own, _DEFAULT_PORTS[scheme] if own_port is None else own_port) == (name, port)

@@ -1,0 +1,1 @@
+"""Who orders, keeps and announces messages: one contract, embedded or on Redis."""

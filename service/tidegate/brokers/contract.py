@@ -1,0 +1,136 @@
+"""The contract of a broker: it orders, keeps and announces; the gateway asks, the hub hears.
+
+``broker_memory.Memory`` and ``broker_redis.Redis`` implement it; ``tests/brokers/contract.py`` checks both.
+Every coroutine may raise ``BrokerDown``. Nothing here blocks the loop.
+
+What a receiver may rely on, for each stream between ``subscribe`` and ``unsubscribe``:
+
+* ``on_message`` comes in offset order, beginning after the position that ``subscribe`` returned, without a hole
+  and without a repeat. A hole that the broker finds it repairs from the journal first.
+* What cannot be repaired is announced by ``on_gap`` (the stream goes on after ``gap.last``, or for a reset after
+  the offset that ``on_gap`` names).
+* A stream that never had a message may get another epoch, without loss: ``on_moved`` says so.
+* All are plain calls on the loop's thread, never during ``subscribe`` itself.
+
+A subscription stores nothing. A stream without a message is at offset 0 of a common epoch, which its first push takes
+over (docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from tidegate.core.errors import Refused
+from tidegate.core.model import ConnectionInfo, Cursor, Gap, History, Message, NodeInfo, Position, Publication
+
+
+class Close(msgspec.Struct, frozen=True, tag="close"):
+    """Order: end a client's connections, or one of them, with ``code``."""
+
+    client: str
+    connection: str | None
+    code: int
+
+
+class Membership(msgspec.Struct, frozen=True, tag="membership"):
+    """Order: a client's lasting membership began (``member``) or ended; its connections follow."""
+
+    client: str
+    group: str
+    member: bool
+
+
+Order = Close | Membership
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Answer to ``claim``: what the record held (None: there was none) and who owned it before (None: nobody)."""
+
+    record: Cursor | None
+    previous: str | None
+
+
+class Receiver(Protocol):
+    """Who hears the broker: the gateway, which passes messages and gaps to the hub."""
+
+    def on_message(self, message: Message) -> None: ...
+
+    def on_gap(self, gap: Gap, position: Position) -> None:
+        """``position``: where the stream goes on; the next message follows it."""
+
+    def on_moved(self, stream: str, position: Position) -> None:
+        """Nothing was said of the stream yet and nothing was lost; its offset 0 is ``position`` from now on."""
+
+    def on_order(self, order: Order) -> None: ...
+
+
+class Broker(Protocol):
+    # Life
+    async def start(self, receiver: Receiver, node: NodeInfo) -> None:
+        """Raises BrokerDown or ValueError (an unusable broker) after a first real exchange with it."""
+
+    async def stop(self) -> None: ...
+
+    async def canary(self) -> float:
+        """Passes a message through the broker's whole path; milliseconds it took. Raises BrokerDown."""
+
+    def report(self, node: NodeInfo) -> None:
+        """What ``nodes`` shall say of this node from now on."""
+
+    async def nodes(self) -> list[NodeInfo]: ...
+
+    # Streams
+    async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:
+        """Journals each in order; one answer each. An answer is a position, or why not: ``KeyReused``,
+        ``BrokerDown`` (may have been accepted, or there is no room for its key), ``NotTried``, or ``Internal`` (what is
+        stored of this stream is spoilt). Never raises any of them itself."""
+
+    async def subscribe(self, stream: str) -> Position:
+        """Returns once confirmed, with the position after which ``on_message`` will come.
+        The caller serialises calls for one stream."""
+
+    async def unsubscribe(self, stream: str) -> None: ...
+
+    async def top(self, stream: str) -> Position:
+        """The newest position."""
+
+    async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
+        """What follows ``since`` (None: from the oldest kept), oldest first, at most ``messages`` and about
+        ``size`` bytes of data, but at least one message if there is one. Where ``since`` is the beginning of the stream
+        in an earlier common epoch, the answer starts at offset 0 of the present one without a gap."""
+
+    # Presence: eventually true; a killed node's connections vanish by themselves
+    async def attend(self, info: ConnectionInfo) -> None:
+        """This node's connection is here, in these groups (call again when they change)."""
+
+    async def depart(self, info: ConnectionInfo) -> None: ...
+
+    async def connections(self, client: str) -> list[ConnectionInfo]: ...
+
+    async def present(self, group: str) -> list[tuple[str, str]]:
+        """(client, connection) of every connection in the group, on all nodes."""
+
+    # Lasting membership
+    async def memberships(self, client: str) -> frozenset[str]: ...
+
+    async def add_member(self, group: str, client: str, *, most: int) -> bool:
+        """True if it is new. Raises TooManyGroups if the client has ``most`` already. Records of this client that
+        lack the group get it with its present top; then every node hears the order."""
+
+    async def remove_member(self, group: str, client: str) -> bool:
+        """True if it was there. The order goes out either way: connections that joined by themselves leave too."""
+
+    # The records of ``cursor=last``
+    async def claim(self, client: str, device: str, connection: str) -> Claim:
+        """``connection`` owns the record from now on."""
+
+    async def save(self, client: str, device: str, connection: str, record: Cursor) -> bool:
+        """Replaces the record if ``connection`` still owns it; False if not. Groups that ``add_member`` put there and
+        ``record`` lacks stay until the connection has joined them."""
+
+    # Orders
+    async def order(self, order: Order) -> None:
+        """Every node hears it through ``on_order``, this one too."""

@@ -1,0 +1,232 @@
+"""The embedded broker: one process, nothing on disk. A restart is a new epoch for every stream.
+
+What it holds stays below ``journal_bytes``, all of it together: messages, the tops of streams whose messages are gone,
+idempotency keys and the records of ``cursor=last``. What is given up is what was used least (``_make_room``), and never
+without a word: messages become a gap ``expired``, a top or a record a ``reset``, and a key that there is no room for is
+refused. Source: docs/decisions/0014.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from tidegate.brokers.contract import Claim, Membership, Order, Receiver
+from tidegate.brokers.memory.keys import KEY_BYTES, Keys
+from tidegate.brokers.memory.records import Records
+from tidegate.brokers.memory.streams import Streams
+from tidegate.core.common_epoch import CommonEpoch
+from tidegate.core.errors import BrokerDown, KeyReused, Refused
+from tidegate.core.model import (
+    ConnectionInfo,
+    Cursor,
+    History,
+    NodeInfo,
+    Position,
+    Publication,
+    RetentionOf,
+    group_stream,
+)
+
+SWEEP_EACH = 500  # of each kind that are looked at in one sweep, so that no turn of the loop is long
+SWEEP_KEYS = 2000  # a key costs less to look at, and they come faster
+TURN_PUSHES = 100  # of one batch
+TRIES = 16  # for one that may be given up; those that may not go to the end
+
+
+class MemoryBroker:
+    """``epoch`` must differ from that of any earlier process; ``wall`` and ``clock`` give Unix and monotonic
+    seconds."""
+
+    def __init__(
+        self,
+        *,
+        epoch: str,
+        retention: RetentionOf,
+        meta_age_s: float,
+        journal_bytes: int,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most_bytes = journal_bytes
+        self._common = CommonEpoch(epoch, meta_age_s, clock())
+        self._streams = Streams(self._common, retention=retention, meta_age_s=meta_age_s, wall=wall, clock=clock)
+        self._keys = Keys(clock)
+        self._records = Records(meta_age_s, clock, lambda client, owner: owner in self._present.get(client, ()))
+        self._present: dict[str, dict[str, ConnectionInfo]] = {}  # client -> connection -> info
+        self._groups: dict[str, dict[str, str]] = {}  # group -> connection -> client
+        self._receiver: Receiver | None = None
+        self._node: NodeInfo | None = None
+
+    # Life
+
+    async def start(self, receiver: Receiver, node: NodeInfo) -> None:
+        self._receiver = receiver
+        self._streams.on_moved = receiver.on_moved
+        self._node = node
+
+    async def stop(self) -> None:
+        self._receiver = None
+        self._streams.on_moved = lambda stream, position: None
+
+    async def canary(self) -> float:
+        return 0.0
+
+    def report(self, node: NodeInfo) -> None:
+        self._node = node
+
+    async def nodes(self) -> list[NodeInfo]:
+        return [] if self._node is None else [self._node]
+
+    def sweep(self) -> None:
+        """Forgets what is too old, some at a time. The composition root calls it a few times a second."""
+        self._streams.sweep(SWEEP_EACH)
+        self._records.sweep(SWEEP_EACH)
+        self._keys.sweep(SWEEP_KEYS)
+
+    @property
+    def journal_bytes(self) -> int:
+        """What everything costs that is kept beyond connections."""
+        streams = self._streams
+        return streams.journal_bytes + streams.top_bytes + self._keys.size + self._records.size
+
+    @property
+    def forgotten(self) -> int:
+        """Messages that were given up because everything together was too large."""
+        return self._streams.forgotten
+
+    # Streams
+
+    async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:
+        results: list[Position | Refused] = []
+        for number, publication in enumerate(publications):
+            if number and number % TURN_PUSHES == 0:
+                await asyncio.sleep(0)  # a batch of thousands, and its delivery, must not be one turn of the loop
+            results.append(self._publish(publication))
+        return results
+
+    def _publish(self, publication: Publication) -> Position | Refused:
+        streams, stream, key, data = self._streams, publication.stream, publication.key, publication.data
+        if key is not None:
+            try:
+                known = self._keys.find(stream, key, data)
+            except KeyError:
+                return KeyReused("this key was used for another body in this stream")
+            if known is not None:
+                return known
+            self._keys.sweep(2)  # faster than they come
+            if self._keys.size + KEY_BYTES > self._most_bytes // 2:
+                return BrokerDown("half of limits.journal_bytes is idempotency keys of the last five minutes")
+        message = streams.append(publication)
+        position = Position(message.epoch, message.offset)
+        if key is not None:
+            self._keys.add(stream, key, data, position)
+        if self.journal_bytes > self._most_bytes:
+            self._make_room()
+        if stream in streams.followed and self._receiver is not None:
+            self._receiver.on_message(message)
+        return position
+
+    def _make_room(self) -> None:
+        """Messages first, of the least used streams, down to a quarter of all; then the least used of tops and records;
+        then the rest of the messages. Keys stay."""
+        while self.journal_bytes > self._most_bytes:
+            enough = self._streams.journal_bytes > self._most_bytes // 4
+            if not (enough and self._streams.forget_journal()) and not (
+                self._forget_top_or_record() or self._streams.forget_journal()
+            ):
+                return  # all that is left is in use
+
+    def _forget_top_or_record(self) -> bool:
+        for _ in range(TRIES):
+            top_s, record_s = self._streams.oldest_top_s, self._records.oldest_s
+            if top_s is not None and (record_s is None or top_s <= record_s):
+                forgotten = self._streams.forget_top()
+            elif record_s is not None:
+                forgotten = self._records.forget()
+            else:
+                return False
+            if forgotten:
+                return True
+        return False
+
+    async def subscribe(self, stream: str) -> Position:
+        return self._streams.follow(stream)
+
+    async def unsubscribe(self, stream: str) -> None:
+        self._streams.unfollow(stream)
+
+    async def top(self, stream: str) -> Position:
+        return self._streams.position(stream)
+
+    async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
+        return self._streams.history(stream, since, messages, size)
+
+    # Presence
+
+    async def attend(self, info: ConnectionInfo) -> None:
+        connections = self._present.setdefault(info.client, {})
+        before = connections.get(info.connection)
+        connections[info.connection] = info
+        old = frozenset(before.groups) if before else frozenset()
+        for group in old.difference(info.groups):
+            self._depart_group(group, info.connection)
+        for group in info.groups:
+            self._groups.setdefault(group, {})[info.connection] = info.client
+
+    async def depart(self, info: ConnectionInfo) -> None:
+        connections = self._present.get(info.client, {})
+        before = connections.pop(info.connection, None)
+        if before is None:
+            return
+        if not connections:
+            del self._present[info.client]
+        for group in before.groups:
+            self._depart_group(group, info.connection)
+
+    def _depart_group(self, group: str, connection: str) -> None:
+        members = self._groups.get(group, {})
+        members.pop(connection, None)
+        if not members:
+            self._groups.pop(group, None)
+
+    async def connections(self, client: str) -> list[ConnectionInfo]:
+        return list(self._present.get(client, {}).values())
+
+    async def present(self, group: str) -> list[tuple[str, str]]:
+        return [(client, connection) for connection, client in self._groups.get(group, {}).items()]
+
+    # Lasting membership
+
+    async def memberships(self, client: str) -> frozenset[str]:
+        return self._records.memberships(client)
+
+    async def add_member(self, group: str, client: str, *, most: int) -> bool:
+        new = self._records.add_member(group, client, self._streams.position(group_stream(group)), most)
+        self._make_room()
+        await self.order(Membership(client, group, True))
+        return new
+
+    async def remove_member(self, group: str, client: str) -> bool:
+        was = self._records.remove_member(group, client)
+        await self.order(Membership(client, group, False))
+        return was
+
+    # Records
+
+    async def claim(self, client: str, device: str, connection: str) -> Claim:
+        claim = self._records.claim(client, device, connection)
+        self._make_room()
+        return claim
+
+    async def save(self, client: str, device: str, connection: str, record: Cursor) -> bool:
+        saved = self._records.save(client, device, connection, record)
+        self._make_room()
+        return saved
+
+    # Orders
+
+    async def order(self, order: Order) -> None:
+        if self._receiver is not None:
+            self._receiver.on_order(order)

@@ -1,0 +1,239 @@
+"""The broker for many nodes: everything is in Redis, and a node knows what it has heard.
+
+Raises BrokerDown wherever Redis does not answer in time; connections stay open meanwhile, and what they missed is read
+when it is back. Source: docs/decisions/0010 to 0012.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from tidegate.brokers.contract import Claim, Close, Membership, Order, Receiver
+from tidegate.brokers.redis.ingress import Ingress
+from tidegate.brokers.redis.membership import Life, Timing
+from tidegate.brokers.redis.orders import Orders
+from tidegate.brokers.redis.pipeline import Address
+from tidegate.brokers.redis.presence import Presence
+from tidegate.brokers.redis.pubsub import Wakeups
+from tidegate.brokers.redis.records import Records
+from tidegate.brokers.redis.scripts import Keys
+from tidegate.brokers.redis.streams import Streams
+from tidegate.core.errors import BrokerDown, CloseCode, Internal, Refused
+from tidegate.core.model import (
+    ConnectionInfo,
+    Cursor,
+    History,
+    Message,
+    NodeInfo,
+    Position,
+    Publication,
+    RetentionOf,
+    group_stream,
+)
+from tidegate.tasks import Tasks
+
+COMMON_S = 60.0  # a common epoch lasts so long at least, to be changed by beats in good time
+
+
+class RedisBroker:
+    """``events``: entries that ``tidegate:events`` keeps, 0 for none. ``observe(stream, outcome)`` is told of pushes
+    that came through Redis. Raises ValueError for a URL that cannot be used."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        prefix: str,
+        node: str,
+        retention: RetentionOf,
+        meta_age_s: float,
+        data_bytes: int,
+        json_depth: int,
+        tail_bytes: int,
+        events: int = 0,
+        observe: Callable[[str, str], None] = lambda stream, outcome: None,
+        timing: Timing | None = None,
+    ) -> None:
+        self._timing = timing or Timing()
+        self._tasks = Tasks()
+        self._stream = f"node:{node}"  # of the canary
+        keys = Keys(prefix, node)
+        address = Address(url)
+        self.life = Life(
+            address,
+            keys,
+            node,
+            self._timing,
+            self._tasks,
+            events=events,
+            common_s=max(meta_age_s, COMMON_S),
+        )
+        self.wakeups = Wakeups(address, self.life, self._tasks)
+        self.streams = Streams(
+            self.life, self.wakeups, self._tasks, retention=retention, meta_age_s=meta_age_s, tail_bytes=tail_bytes
+        )
+        self.orders = Orders(self.life)
+        self.presence = Presence(self.life, events)
+        self.records = Records(self.life, meta_age_s)
+        self.ingress = Ingress(self.life, self.streams, address, data_bytes=data_bytes, json_depth=json_depth)
+        self.ingress.observe = observe
+        self._receiver: Receiver | None = None
+        self._canary_heard: Callable[[Message], None] = lambda message: None
+        self._canary_subscribed = False
+
+    # Life
+
+    async def start(self, receiver: Receiver, node: NodeInfo) -> None:
+        self._receiver = receiver
+        self.life.info = node
+        self.life.on_up = self._up
+        self.wakeups.on_wakeup = self._woken
+        self.wakeups.on_hearing = self._hearing
+        self.orders.on_order = receiver.on_order
+        self.orders.on_lost = self._orders_lost
+        try:
+            await self.life.start()
+            await self.orders.start()
+            self.wakeups.start()
+            await self.wakeups.add(self.orders.channel)
+        except BaseException:
+            await self.stop()
+            raise
+        self._tasks.spawn(self.orders.read_on(), "orders")
+        self._tasks.spawn(self.presence.keep(), "presence")
+        self._tasks.spawn(self.streams.look_around(), "look around")
+        self._tasks.spawn(self.ingress.run(), "ingress")
+
+    async def stop(self) -> None:
+        await self.ingress.stop()
+        await self.life.stop()
+        await self._tasks.cancel_all()
+
+    def _up(self, changed: bool) -> None:
+        if changed:
+            self.presence.write_again()
+        self.streams.look_at_all()
+        self.orders.wake()
+
+    def _hearing(self) -> None:
+        self.streams.look_at_all()
+        self.orders.wake()
+
+    def _woken(self, channel: bytes, payload: bytes) -> None:
+        if channel == self.orders.channel:
+            if payload == b"roster":
+                self.life.hurry()
+            self.orders.wake()
+        else:
+            self.streams.heard(channel, payload)
+
+    def _orders_lost(self) -> None:
+        """They may have been to disconnect or to join anyone: those who come back are looked at anew."""
+        assert self._receiver is not None
+        for client in self.presence.clients():
+            self._receiver.on_order(Close(client, None, CloseCode.RESTART))
+
+    async def canary(self) -> float:
+        """Through the publish script, the wake-up and the journal."""
+        begun_s = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timing.operation_s):
+                await self._pass_canary()
+        except TimeoutError:
+            raise BrokerDown("no canary came through Redis in time") from None
+        except Internal as exc:
+            raise BrokerDown(exc.message) from exc
+        return (time.monotonic() - begun_s) * 1000
+
+    async def _pass_canary(self) -> None:
+        if not self._canary_subscribed:
+            # Kept for too short a time to take the common epoch over: the first push makes one of its own.
+            await self.streams.publish([Publication(self._stream, b"0")])
+            await self.streams.subscribe(
+                self._stream,
+                lambda message: self._canary_heard(message),
+                lambda gap, position: None,
+                lambda stream, position: None,
+            )
+            self._canary_subscribed = True
+        heard: asyncio.Queue[Message] = asyncio.Queue()
+        self._canary_heard = heard.put_nowait
+        (answer,) = await self.streams.publish([Publication(self._stream, b"0")])
+        if isinstance(answer, Refused):
+            raise BrokerDown(answer.message)
+        message = await heard.get()
+        while (message.epoch, message.offset) != (answer.epoch, answer.offset):
+            message = await heard.get()
+        (found,) = await self.life.commands(("XLEN", self.life.keys.journal(self._stream)))
+        if not found:
+            raise BrokerDown("the canary is not in its journal")
+
+    def report(self, node: NodeInfo) -> None:
+        self.life.info = node
+
+    async def nodes(self) -> list[NodeInfo]:
+        return await self.life.known_nodes()
+
+    # Streams
+
+    async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:
+        return await self.streams.publish(publications) if publications else []
+
+    async def subscribe(self, stream: str) -> Position:
+        assert self._receiver is not None
+        receiver = self._receiver
+        return await self.streams.subscribe(stream, receiver.on_message, receiver.on_gap, receiver.on_moved)
+
+    async def unsubscribe(self, stream: str) -> None:
+        self.streams.unsubscribe(stream)
+
+    async def top(self, stream: str) -> Position:
+        return await self.streams.top(stream)
+
+    async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
+        return await self.streams.history(stream, since, messages, size)
+
+    # Presence
+
+    async def attend(self, info: ConnectionInfo) -> None:
+        await self.presence.attend(info)
+
+    async def depart(self, info: ConnectionInfo) -> None:
+        await self.presence.depart(info)
+
+    async def connections(self, client: str) -> list[ConnectionInfo]:
+        return await self.presence.connections(client)
+
+    async def present(self, group: str) -> list[tuple[str, str]]:
+        return await self.presence.present(group)
+
+    # Lasting membership
+
+    async def memberships(self, client: str) -> frozenset[str]:
+        return await self.records.memberships(client)
+
+    async def add_member(self, group: str, client: str, *, most: int) -> bool:
+        # The position first: what comes between would be missed, what came before is only told twice.
+        new = await self.records.add_member(group, client, await self.top(group_stream(group)), most)
+        await self.order(Membership(client, group, True))
+        return new
+
+    async def remove_member(self, group: str, client: str) -> bool:
+        was = await self.records.remove_member(group, client)
+        await self.order(Membership(client, group, False))
+        return was
+
+    # Records
+
+    async def claim(self, client: str, device: str, connection: str) -> Claim:
+        return await self.records.claim(client, device, connection)
+
+    async def save(self, client: str, device: str, connection: str, record: Cursor) -> bool:
+        return await self.records.save(client, device, connection, record)
+
+    # Orders
+
+    async def order(self, order: Order) -> None:
+        await self.orders.send(order)

@@ -1,0 +1,226 @@
+"""Push through Redis: ``XADD tidegate:push '*' group news data '{"n":1}'`` becomes a push.
+
+One node at a time reads, under a lease that every write of its round is fenced by (``ingress.lua``, ``publish.lua``).
+An entry is journalled, then acknowledged and deleted. One that was journalled by a node that died before it could
+acknowledge is known by its id, which is remembered until then. Within a stream an entry that fails holds up those
+behind it; what can never be taken is rejected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from tidegate import log
+from tidegate.brokers.redis import scripts as redis_scripts
+from tidegate.brokers.redis.membership import Life
+from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Link
+from tidegate.brokers.redis.streams import KEY_MS, Streams
+from tidegate.core.errors import BrokerDown, Internal, KeyReused, NotTried, Refused
+from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_id
+from tidegate.core.protocol import check_depth
+
+ENTRIES = 200
+FAILURES = 5
+REJECTED_BYTES = 1024  # of its data
+BELL_MS = 1000
+
+_decode = msgspec.json.decode
+
+
+class Entry(msgspec.Struct):
+    """One entry of the stream; ``reason`` says why it can never be taken."""
+
+    id: str
+    size: int
+    publication: Publication
+    address: str
+    reason: str = ""
+
+
+class Ingress:
+    """``observe(stream, outcome)`` is told of every entry that was settled."""
+
+    def __init__(self, life: Life, streams: Streams, address: Address, *, data_bytes: int, json_depth: int) -> None:
+        self.observe: Callable[[str, str], None] = lambda stream, outcome: None
+        self._life = life
+        self._streams = streams
+        self._address = address
+        self._data_bytes = data_bytes
+        self._json_depth = json_depth
+        self._token = ""
+        self._last = b"0-0"
+        self._entries: dict[str, Entry] = {}  # taken and not settled, in the order of their ids
+        self._bell: Link | None = None
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._life.up.wait()
+                try:
+                    await self._rounds()
+                except Refused as exc:
+                    log.info("ingress.stopped", error=str(exc))
+                self._token = ""
+                self._entries = {}
+                await asyncio.sleep(self._life.timing.lease_s / 5)
+        finally:
+            if self._bell is not None:
+                self._bell.end("stopped")
+
+    async def stop(self) -> None:
+        """Gives the lease away at once."""
+        if self._token and self._life.up.is_set():
+            with contextlib.suppress(Refused):  # it ends by itself
+                await self._life.commands(("PEXPIRE", self._life.keys.push_lease, 1))
+
+    async def _rounds(self) -> None:
+        """Until another node has the lease, or Redis is lost, which raises BrokerDown."""
+        done: list[Entry] = []
+        failed: list[Entry] = []
+        while True:
+            rejected = [entry for entry in self._entries.values() if entry.reason]
+            more = await self._round(done, rejected, failed)
+            if not self._token:
+                return
+            for entry in done:
+                self.observe(entry.publication.stream, "accepted")
+            for entry in rejected:
+                self.observe(entry.publication.stream or "unknown", "rejected")
+                log.info("ingress.rejected", id=entry.id, stream=entry.address, reason=entry.reason)
+            done, failed = [], []
+            waiting = [entry for entry in self._entries.values() if not entry.reason]
+            if waiting:
+                done, failed = await self._journal(waiting)
+                for entry in done:
+                    del self._entries[entry.id]
+                if failed:
+                    await asyncio.sleep(0.1)
+            elif not more and not self._entries:
+                await self._wait()
+
+    async def _round(self, done: list[Entry], rejected: list[Entry], failed: list[Entry]) -> bool:
+        """Settles, and takes what comes next. True if something came."""
+        keys = self._life.keys
+        names = [keys.push, keys.push_lease, keys.push_failures, keys.push_rejected]
+        args: list[Argument] = [
+            self._token,
+            int(self._life.timing.lease_s * 1000),
+            ENTRIES - len(self._entries) + len(rejected),
+            self._data_bytes,
+            KEY_MS,
+            len(done),
+        ]
+        for entry in done:
+            key = entry.publication.key
+            kind = ("id", entry.id) if key is None else ("key", key)
+            names.append(keys.once(entry.publication.stream, *kind))
+            args += [entry.id, int(key is not None)]
+        args.append(len(rejected))
+        for entry in rejected:
+            data = entry.publication.data[:REJECTED_BYTES]
+            args += [entry.id, entry.address, entry.size, entry.reason, data]
+        args.append(len(failed))
+        args += [entry.id for entry in failed]
+        token, last, counts, found = await self._life.run(redis_scripts.INGRESS, names, *args)
+        if self._token and token.decode() != self._token:
+            raise BrokerDown("the ingress lease is gone, or another node has it")
+        self._token, self._last = token.decode(), last
+        for entry in rejected:
+            del self._entries[entry.id]
+        for entry, count in zip(failed, counts, strict=True):
+            if int(count) >= FAILURES:
+                entry.reason = entry.reason or f"failed {FAILURES} times"
+        for id, size, fields in found:
+            entry = self._read(id.decode(), int(size), fields)
+            self._entries[entry.id] = entry
+        return bool(found)
+
+    async def _journal(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """Those that are in a journal, and those that failed by themselves. Raises BrokerDown for a failure that will
+        pass: then nothing goes on."""
+        answers = await self._streams.publish(
+            [entry.publication for entry in entries], ids=[entry.id for entry in entries], token=self._token
+        )
+        done: list[Entry] = []
+        failed: list[Entry] = []
+        down: BrokerDown | None = None
+        for entry, answer in zip(entries, answers, strict=True):
+            match answer:
+                case Position():
+                    done.append(entry)
+                case KeyReused():
+                    entry.reason = answer.code
+                case NotTried():
+                    pass
+                case BrokerDown():
+                    down = answer
+                case Internal() | Refused():
+                    failed.append(entry)
+        if down is not None and not done:
+            raise down
+        return done, failed
+
+    async def _wait(self) -> None:
+        """Until there may be an entry, or the lease must be renewed."""
+        try:
+            if self._bell is None or self._bell.error is not None:
+                connection = await self._address.connect(self._life.timing.operation_s)
+                self._bell = Link(connection, self._life.timing.operation_s + BELL_MS / 1000)
+            wait_ms = min(BELL_MS, int(self._life.timing.lease_s * 200))
+            await self._bell.call("XREAD", "COUNT", 1, "BLOCK", wait_ms, "STREAMS", self._life.keys.push, self._last)
+        except (BrokerDown, ResponseError, *TROUBLE):
+            await asyncio.sleep(0.1)  # rounds go on without a bell
+
+    def _read(self, id: str, size: int, fields: list[bytes]) -> Entry:
+        """An entry as it came; where it can't be taken, with its reason."""
+        try:
+            address, stream, data, key = _parse([field.decode(errors="replace") for field in fields[::2]], fields[1::2])
+        except ValueError as exc:
+            shown = next((value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"data"), b"")
+            return Entry(id, size, Publication("", shown), "", str(exc))
+        entry = Entry(id, size, Publication(stream, data, key), address)
+        if size > self._data_bytes:
+            entry.reason = "too_large"
+        else:
+            try:
+                check_depth(data, self._json_depth - 1)
+                _decode(data)
+            except Refused as exc:
+                entry.reason = exc.code
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                entry.reason = "bad JSON"
+        return entry
+
+
+def _parse(names: list[str], values: list[bytes]) -> tuple[str, str, bytes, str | None]:
+    """(address as given, stream, data, key). Raises ValueError with the reason, which quotes nothing."""
+    if not set(names) <= {"client", "group", "all", "data", "key"}:
+        raise ValueError("unknown field")
+    if len(set(names)) < len(names):
+        raise ValueError("field given twice")
+    fields = dict(zip(names, values, strict=True))
+    addresses = [name for name in ("client", "group", "all") if name in fields]
+    if len(addresses) != 1:
+        raise ValueError("several addresses" if addresses else "no address")
+    if "data" not in fields:
+        raise ValueError("no data")
+    (kind,) = addresses
+    id = fields[kind].decode(errors="replace")
+    if kind == "all":
+        if id != "1":
+            raise ValueError("all must be 1")
+    elif not is_id(id):
+        raise ValueError(f"bad {kind}")
+    key = fields.get("key")
+    if key is not None and not 1 <= len(key) <= 128:
+        raise ValueError("bad key")
+    stream = {"client": client_stream(id), "group": group_stream(id), "all": ALL}[kind]
+    try:
+        return stream, stream, fields["data"], None if key is None else key.decode()
+    except UnicodeError:
+        raise ValueError("bad key") from None

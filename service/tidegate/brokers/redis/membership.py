@@ -1,0 +1,407 @@
+"""A node's life with Redis: the connection, who is on the roster, and whether Redis still knows what it knew.
+
+Theory of operation (the argument is in docs/decisions/0010). An *incarnation* is one Redis process in one time as
+master; its data cannot go back. Redis holds the *generation* (the first part of every epoch), the incarnation in which
+its data was last found whole, a count of writes, and the roster of nodes. A node remembers the generation, the highest
+count it has seen, and the roster.
+
+    DOWN -> BEGINNING   connected: the server is a master, new enough, and not evicting
+    BEGINNING -> UP     ``begin.lua``: same incarnation; or another one and everybody on the roster has voted that
+                        nothing is missing; or else the generation has changed, and with it every epoch.
+                        A node that was not on the roster waits until the others have seen it there
+    UP -> BEGINNING     a script said STALE, or a beat found another incarnation
+    any -> DOWN         the connection ended, or an answer was late
+
+Every script is given generation and node, and does nothing for one that is stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from tidegate import log
+from tidegate.brokers.redis import scripts as redis_scripts
+from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Gone, Link
+from tidegate.brokers.redis.scripts import Keys, Script
+from tidegate.core.errors import BrokerDown, Internal
+from tidegate.core.model import NodeInfo
+from tidegate.tasks import Tasks
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Seconds. ``sure_s`` must be less than ``silent_s`` (docs/decisions/0010)."""
+
+    operation_s: float = 3.0  # until a command must be answered
+    wait_s: float = 1.0  # of an operation for Redis to come back
+    start_s: float = 5.0  # until the first exchange must have been
+    beat_s: float = 1.0
+    sure_s: float = 3.0  # after its last beat a node knows that nobody unknown to it has written
+    silent_s: float = 4.0  # after which a node that joins need not be seen by another
+    dead_s: float = 10.0  # without a beat: off the roster, its connections gone from presence
+    vote_s: float = 3.0  # until everybody must have voted
+    check_s: float = 5.0  # in which the tops of all followed streams are looked at
+    pulse_s: float = 3.0  # without one the pub/sub connection is made anew
+    lease_s: float = 5.0  # of the node that reads the ingress
+
+
+class Server(msgspec.Struct, frozen=True):
+    """What INFO says of the server at the other end."""
+
+    incarnation: str
+    version: str
+    role: str
+    mode: str
+    policy: str
+
+
+_TRANSIENT = ("OOM ", "MISCONF ", "LOADING ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "BUSY ", "FENCED ", "NOAUTH ")
+_ANOTHER_SERVER = ("READONLY ", "MASTERDOWN ", "LOADING ", "NOAUTH ")  # this one is no longer the one to ask
+
+
+class Life:
+    """``common_s``: how long a common epoch may be used (docs/decisions/0013). ``on_up(changed)`` is called each time
+    Redis may be used again; ``changed`` where what this node had written about itself may be gone."""
+
+    def __init__(
+        self,
+        address: Address,
+        keys: Keys,
+        node: str,
+        timing: Timing,
+        tasks: Tasks,
+        *,
+        events: int,
+        common_s: float,
+    ) -> None:
+        self.keys = keys
+        self.node = node
+        self.timing = timing
+        self.generation = ""
+        self.incarnation = ""
+        self.members: dict[str, int] = {}  # node -> its last beat, Redis' ms
+        self.info = NodeInfo(node, "", 0, 0, False, None)
+        self.on_up: Callable[[bool], None] = lambda changed: None
+        self.up = asyncio.Event()
+        self.up_since_s = 0.0
+        self._address = address
+        self._tasks = tasks
+        self._events = events
+        self._common_ms = int(common_s * 1000)
+        self._link: Link | None = None
+        self._writes = 0
+        self._roster = 0  # as last seen
+        self._now_ms = 0  # Redis' time at the last beat
+        self._beaten_s = -math.inf  # when the last answered beat was sent
+        self._sure = False  # the incarnation that it knows has ended before anything could pass it by
+        self._poke = asyncio.Event()
+        self._in_doubt = False
+        self._error = "not connected"
+
+    # Asking
+
+    async def run(self, script: Script, keys: list[str], *args: Argument) -> Any:
+        """The script's answer. Raises BrokerDown, and Internal for what Redis finds wrong with the data."""
+        deadline_s = _now_s() + self.timing.operation_s
+        while True:
+            link = await self._ready(deadline_s)
+            try:
+                return await link.evaluate(
+                    script, [self.keys.life, self.keys.nodes, *keys], [self.generation, self.node, *args]
+                )
+            except ResponseError as exc:
+                if not str(exc).startswith("STALE"):
+                    raise self._judge(exc, link) from exc
+                if link is self._link:
+                    self._doubt()
+
+    async def commands(self, *commands: tuple[Argument, ...]) -> list[Any]:
+        """Their answers; all leave in one write. Raises as ``run``."""
+        link = await self._ready(_now_s() + self.timing.operation_s)
+        answers = [link.call(*command) for command in commands]
+        found: list[Any] = []
+        failed: BaseException | None = None
+        for answer in answers:
+            try:
+                found.append(await answer)
+            except ResponseError as exc:
+                failed = failed or self._judge(exc, link)
+            except BrokerDown as exc:
+                failed = failed or exc
+        if failed is not None:
+            raise failed
+        return found
+
+    def note(self, writes: int) -> None:
+        """A count seen in an answer or a wake-up of this generation."""
+        if writes > self._writes:
+            self._writes = writes
+
+    def alive(self, node: str) -> bool:
+        """Whether ``node`` has beaten lately, as far as is known here."""
+        beat = self.members.get(node)
+        return node == self.node or (beat is not None and self._now_ms - beat <= self.timing.dead_s * 1000)
+
+    def _judge(self, exc: ResponseError, link: Link) -> BrokerDown | Internal:
+        text = str(exc)
+        if text.startswith(_ANOTHER_SERVER):
+            link.end(text)
+        if text.startswith(_TRANSIENT):
+            return BrokerDown(f"Redis refuses: {text[:200]}")
+        log.warning("redis.refused", error=text[:200])
+        return Internal(f"Redis refuses: {text[:100]}")
+
+    async def _ready(self, deadline_s: float) -> Link:
+        if not self.up.is_set():
+            wait_s = min(self.timing.wait_s, deadline_s - _now_s())
+            try:
+                async with asyncio.timeout(max(wait_s, 0)):
+                    await self.up.wait()
+            except TimeoutError:
+                raise BrokerDown(f"Redis is not there: {self._error}") from None
+        elif _now_s() > deadline_s:
+            raise BrokerDown("Redis changes too fast")
+        assert self._link is not None
+        return self._link
+
+    # Living
+
+    async def start(self) -> None:
+        """Raises BrokerDown or ValueError."""
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks.spawn(self._live(first), "redis life")
+        try:
+            async with asyncio.timeout(self.timing.start_s):
+                await first
+        except TimeoutError:
+            raise BrokerDown(self._error) from None
+
+    async def stop(self) -> None:
+        """Leaves the roster, if Redis is there. The tasks are the caller's to end."""
+        link = self._link
+        if link is not None and self.up.is_set():
+            try:
+                await link.call("HDEL", self.keys.nodes, self.node)
+                await link.call("HDEL", self.keys.infos, self.node)
+            except (BrokerDown, ResponseError):
+                pass  # its lease ends
+        self.up.clear()
+        if link is not None:
+            link.end("stopped")
+
+    async def _live(self, first: asyncio.Future[None]) -> None:
+        pause_s = 0.02
+        while True:
+            try:
+                await self._session(first)
+            except BrokerDown as exc:
+                self._error = str(exc)
+                self._witness(gone=isinstance(exc, Gone))
+            except (ResponseError, *TROUBLE) as exc:
+                self._error = str(exc)
+            except ValueError as exc:
+                self._error = str(exc)
+                if not first.done():
+                    first.set_exception(exc)
+                    return
+                log.error("redis.unusable", error=str(exc))
+            pause_s = 0.02 if self.up.is_set() else min(pause_s * 2, 0.5)
+            if self.up.is_set():
+                self.up.clear()
+                log.info("redis.lost", error=self._error)
+            await asyncio.sleep(pause_s)
+
+    async def _session(self, first: asyncio.Future[None]) -> None:
+        """From connect until the link ends, which raises BrokerDown."""
+        link = Link(await self._address.connect(self.timing.operation_s), self.timing.operation_s)
+        link.on_end = self._poke.set
+        try:
+            server = await self.inspect(link)
+            self._check(server, strict=not first.done())
+            for script in redis_scripts.ALL:
+                await link.call("SCRIPT", "LOAD", script.text)
+            while True:
+                changed = await self._begin(link, server)
+                self._link = link
+                self.up_since_s = _now_s()
+                self.up.set()
+                if not first.done():
+                    first.set_result(None)
+                self.on_up(changed)
+                await self._beat_on(link, server)
+                self.up.clear()
+                server = await self.inspect(link)
+                self._check(server, strict=False)
+        finally:
+            link.end("ended")
+
+    async def inspect(self, link: Link) -> Server:
+        """Which server this is. Raises BrokerDown if it is not a master that may be asked."""
+        answers = await asyncio.gather(*(link.call("INFO", section) for section in ("server", "replication", "memory")))
+        info = _fields(b"".join(answers))
+        server = Server(
+            incarnation=f"{info.get('run_id')}.{info.get('master_replid')}",
+            version=info.get("redis_version", "0"),
+            role=info.get("role", ""),
+            mode=info.get("redis_mode", ""),
+            policy=info.get("maxmemory_policy", "noeviction"),
+        )
+        if server.role != "master":
+            raise BrokerDown("this Redis is no master")
+        return server
+
+    def _check(self, server: Server, *, strict: bool) -> None:
+        """Raises ValueError for a server that cannot be used."""
+        if int(server.version.partition(".")[0]) < 7:
+            raise ValueError(f"Redis is {server.version}; 7 or newer is needed")
+        if server.mode == "cluster":
+            raise ValueError("Redis is in cluster mode, which is not supported")
+        if server.policy != "noeviction":
+            text = f"Redis has maxmemory-policy {server.policy}, which throws journals away; set noeviction"
+            if strict:
+                raise ValueError(text)
+            log.warning("redis.evicts", message=text)
+
+    async def _begin(self, link: Link, server: Server) -> bool:
+        """Returns when Redis may be used; True where what this node had written about itself may be gone."""
+        self._witness(gone=False)
+        self._in_doubt = False
+        while True:
+            answer = await link.evaluate(
+                redis_scripts.BEGIN,
+                [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.votes(server.incarnation)],
+                [
+                    secrets.token_hex(4),
+                    self.node,
+                    server.incarnation,
+                    self.generation,
+                    self._writes,
+                    int(self._sure),
+                    " ".join([self.node, *self.members]),
+                    msgspec.json.encode(self.info),
+                    int(self.timing.vote_s * 1000),
+                    self.keys.nodes_channel,
+                    self._common_ms,
+                ],
+            )
+            outcome = answer[0].decode()
+            if outcome != "wait":
+                break
+            await asyncio.sleep(min(0.1, self.timing.vote_s / 10))
+        generation, joined = answer[1].decode(), int(answer[3])
+        if outcome == "lost":
+            log.warning("redis.went_back", message="acknowledged writes may be lost: every epoch changes")
+        changed = generation != self.generation or joined > 0
+        if generation != self.generation:
+            self._writes = 0
+            self.members = {}
+        self.generation, self.incarnation = generation, server.incarnation
+        self._sure = False
+        self.note(int(answer[2]))
+        if joined:
+            self._roster = joined
+            await self._be_seen(link, joined)
+        else:
+            await self._beat(link)
+        log.info("redis.ready", outcome=outcome, generation=generation, version=server.version)
+        return changed
+
+    async def _be_seen(self, link: Link, joined: int) -> None:
+        """Returns when everybody on the roster knows of this node, so that none of them would vote without it."""
+        while True:
+            roster = await self._beat(link)
+            unaware = [
+                node
+                for node, (beat, seen) in roster.items()
+                if seen < joined and self._now_ms - beat <= self.timing.silent_s * 1000
+            ]
+            if not unaware:
+                return
+            await asyncio.sleep(min(0.1, self.timing.beat_s / 5))
+
+    async def _beat(self, link: Link) -> dict[str, tuple[int, int]]:
+        """The roster: node -> (last beat, roster seen)."""
+        sent_s = _now_s()
+        answer = await link.evaluate(
+            redis_scripts.BEAT,
+            [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.events],
+            [
+                self.generation,
+                self.node,
+                self.incarnation,
+                msgspec.json.encode(self.info),
+                self._roster,
+                int(self.timing.dead_s * 1000),
+                self.keys.pulse_channel,
+                self._events,
+                self._common_ms,
+            ],
+        )
+        self.note(int(answer[0]))
+        if int(answer[1]) != self._roster:
+            self._poke.set()  # the next beat says that it was seen
+        self._roster, self._now_ms = int(answer[1]), int(answer[2])
+        roster = {answer[i].decode(): (int(answer[i + 1]), int(answer[i + 2])) for i in range(3, len(answer), 3)}
+        self.members = {node: beat for node, (beat, _) in roster.items()}
+        self._beaten_s = sent_s
+        return roster
+
+    async def _beat_on(self, link: Link, server: Server) -> None:
+        """Returns in doubt. Raises BrokerDown when the link has ended."""
+        while True:
+            try:
+                async with asyncio.timeout(self.timing.beat_s):
+                    await self._poke.wait()
+            except TimeoutError:
+                pass
+            if link.error is not None:
+                raise BrokerDown(link.error)
+            self._poke.clear()
+            if self._in_doubt:
+                return
+            if (await self.inspect(link)).incarnation != server.incarnation:
+                return
+            try:
+                await self._beat(link)
+            except ResponseError as exc:
+                if not str(exc).startswith("STALE"):
+                    raise self._judge(exc, link) from exc
+                return
+
+    def _doubt(self) -> None:
+        self.up.clear()
+        self._in_doubt = True
+        self._poke.set()
+
+    def hurry(self) -> None:
+        """The roster has changed: somebody waits for this node's next beat."""
+        self._poke.set()
+
+    def _witness(self, *, gone: bool) -> None:
+        """The incarnation that this node knows has ended (``gone``), or it is about to vote. Either counts while its
+        last beat is fresh: who it has not heard of must have waited for it."""
+        fresh = _now_s() - self._beaten_s <= self.timing.sure_s
+        if gone:
+            self._sure = self._sure or fresh
+        elif fresh:
+            self._sure = True
+
+    async def known_nodes(self) -> list[NodeInfo]:
+        (infos,) = await self.commands(("HVALS", self.keys.infos))
+        nodes = [msgspec.json.decode(raw, type=NodeInfo) for raw in infos]
+        return [info for info in nodes if self.alive(info.node)]
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _fields(info: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in info.decode(errors="replace").splitlines())
+    return {name: value for name, _, value in lines}

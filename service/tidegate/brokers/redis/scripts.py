@@ -1,0 +1,87 @@
+"""The Lua scripts of ``lua/``, as Redis is given them, and the names of keys and channels."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "lua"
+
+
+class Script:
+    """``lua/<name>.lua``; lines ``--@other`` stand for the text of other.lua."""
+
+    def __init__(self, name: str) -> None:
+        lines = [self._included(line) for line in _read(name).splitlines()]
+        self.name = name
+        self.text = ("\n".join(lines) + "\n").encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+    def _included(self, line: str) -> str:
+        return _read(line.removeprefix("--@")) if line.startswith("--@") else line
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+
+
+BEGIN = Script("begin")
+BEAT = Script("beat")
+PUBLISH = Script("publish")
+READ = Script("read")
+TOPS = Script("tops")
+ORDER = Script("order")
+INGRESS = Script("ingress")
+CLAIM = Script("claim")
+SAVE = Script("save")
+MEMBER = Script("member")
+ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, CLAIM, SAVE, MEMBER)
+
+
+class Keys:
+    """All begin with ``prefix``; those of one stream share its hash tag."""
+
+    def __init__(self, prefix: str, node: str) -> None:
+        self._prefix = prefix
+        self.life = f"{prefix}:life"
+        self.nodes = f"{prefix}:nodes"
+        self.infos = f"{prefix}:infos"
+        self.orders = f"{prefix}:orders"
+        self.nodes_channel = f"{prefix}:nodes:wake"  # an order, or "roster"
+        self.pulse_channel = f"{prefix}:{{node:{node}}}:pulse"
+        self.push = f"{prefix}:push"
+        self.push_lease = f"{prefix}:push:lease"
+        self.push_failures = f"{prefix}:push:failures"
+        self.push_rejected = f"{prefix}:push:rejected"
+        self.events = f"{prefix}:events"
+
+    def votes(self, incarnation: str) -> str:
+        return f"{self._prefix}:votes:{incarnation}"
+
+    def meta(self, stream: str) -> str:
+        return f"{self._prefix}:{{{stream}}}:meta"
+
+    def journal(self, stream: str) -> str:
+        return f"{self._prefix}:{{{stream}}}:journal"
+
+    def channel(self, stream: str) -> str:
+        return f"{self._prefix}:{{{stream}}}:wake"
+
+    def once(self, stream: str, kind: str, key: str) -> str:
+        """Where a publisher's ``key`` or an ingress entry's ``id`` is remembered."""
+        return f"{self._prefix}:{{{stream}}}:{kind}:{key}"
+
+    def connections(self, client: str) -> str:
+        return f"{self._prefix}:{{client:{client}}}:connections"
+
+    def present(self, group: str) -> str:
+        return f"{self._prefix}:{{group:{group}}}:present"
+
+    def memberships(self, client: str) -> str:
+        return f"{self._prefix}:{{client:{client}}}:groups"
+
+    def devices(self, client: str) -> str:
+        return f"{self._prefix}:{{client:{client}}}:devices"
+
+    def record(self, client: str, device: str) -> str:
+        return f"{self._prefix}:{{client:{client}}}:record:{device}"

@@ -1,0 +1,105 @@
+"""What ``serve``, ``render`` and nginx would refuse of a configuration that ``config.load`` took: it is built as they
+build it, and thrown away. Nothing is connected to, looked up or written.
+
+What depends on the machine (a file, a folder, a taken port) is a warning: a configuration may be checked elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tidegate import app
+from tidegate.auth.tokens import Hosts, Origins
+from tidegate.calls import Caller
+from tidegate.config import load as config
+from tidegate.config.endpoints import is_ipv4, is_ipv6
+from tidegate.config.load import Problem
+from tidegate.config.settings import Config, Edge
+from tidegate.core.errors import Unusable
+from tidegate.nginx import render
+from tidegate.process.addresses import names
+
+
+def check(settings: Config, *, edge: bool = True) -> tuple[list[Problem], list[str]]:
+    """Why it is refused, and what to be warned of. ``edge``: whether what is missing here for ours is of interest."""
+    problems: list[Problem] = []
+    warnings = config.warnings(settings)
+    for build in _BUILDERS:
+        try:
+            warnings += build(settings) or ()
+        except Unusable as exc:
+            problem = config.problem(settings, exc)
+            if exc.local:
+                warnings.append(f"on this machine {problem}")
+            else:
+                problems.append(problem)
+    missing = [*_taken(settings), *(_missing(settings.edge) if edge else ())]
+    return problems, warnings + [f"on this machine {text}" for text in missing]
+
+
+# What is built: gives warnings, and raises Unusable
+
+
+def _tokens(settings: Config) -> list[str]:
+    verifier = app.make_verifier(settings)
+    return [f"auth.jwks_file: {text}" for text in verifier.left_out] if verifier else []
+
+
+def _broker(settings: Config) -> None:
+    app.make_broker(settings, app.node_id(settings.server.node), lambda stream, outcome: None)
+
+
+def _doors(settings: Config) -> None:
+    for section in (settings.server, settings.internal):
+        Hosts(names(section.hosts, section.address))
+    Origins(settings.origins, settings.internal.cors_origins)
+
+
+def _calls(settings: Config) -> None:
+    Caller(settings.calls, lambda outcome, seconds: None)
+
+
+def _edge(settings: Config) -> None:
+    render.includes(settings)
+
+
+_BUILDERS: tuple[Callable[[Config], list[str] | None], ...] = (_tokens, _broker, _doors, _calls, _edge)
+
+
+# What is not there
+
+
+def _taken(settings: Config) -> Iterator[str]:
+    for section, name in ((settings.server, "server"), (settings.internal, "internal")):
+        if fault := _listening(section.address, section.port):
+            yield f"{name}.port = {section.port}: {section.address} {fault}"
+
+
+def _listening(address: str, port: int) -> str:
+    """Why nobody can listen there; empty where one can, or where that is not known without looking up a name."""
+    if not (is_ipv4(address) or is_ipv6(address)):
+        return ""
+    try:
+        with socket.socket(socket.AF_INET6 if is_ipv6(address) else socket.AF_INET) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, port))
+    except OSError as exc:
+        return (
+            "is taken, perhaps by a running gateway" if exc.errno == errno.EADDRINUSE else f"cannot be: {exc.strerror}"
+        )
+    return ""
+
+
+def _missing(edge: Edge) -> Iterator[str]:
+    folders = {"edge.run_dir": edge.run_dir, "edge.access_log": str(Path(edge.access_log).parent)}
+    for key, folder in folders.items():
+        if not Path(folder).is_dir():
+            yield f"{key}: there is no folder {folder}, which nginx would need"
+    tls = Path(edge.tls_dir)
+    if edge.tls_port and tls.is_absolute():  # else it is relative to where `render` writes
+        for file in (tls / "fullchain.pem", tls / "privkey.pem"):
+            if not file.is_file():
+                yield f"edge.tls_dir: there is no file {file}, which nginx would need"

@@ -1,0 +1,1 @@
+"""Every setting with its default and limit; reading, refusing and printing them."""

@@ -1,0 +1,107 @@
+"""Which settings cannot be together with which others, where each is right by itself."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from collections.abc import Iterator
+
+from tidegate.config.endpoints import overlap
+from tidegate.config.settings import ENVELOPE_BYTES, Config, Edge
+
+
+def contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    """Keys, and why their values cannot be together with others: what is wrong, then what to set."""
+    server, internal, auth = config.server, config.internal, config.auth
+    heartbeat, limits, edge = config.heartbeat, config.limits, config.edge
+    for name in ("websocket_ping_interval", "websocket_ping_timeout"):
+        if getattr(heartbeat, name) >= edge.read_timeout_s:
+            yield (
+                f"heartbeat.{name}",
+                f"must be below edge.read_timeout_s ({edge.read_timeout_s}), or the edge cuts quiet connections; "
+                "lower it, or set edge.read_timeout_s above it",
+            )
+    if heartbeat.websocket_ping_interval > heartbeat.websocket_ping_timeout:
+        yield (
+            "heartbeat.websocket_ping_interval",
+            f"must not be above heartbeat.websocket_ping_timeout ({heartbeat.websocket_ping_timeout}), or quiet peers "
+            "are closed before they are asked; set it to half of that",
+        )
+    if heartbeat.write_timeout_s > edge.send_timeout_s:
+        yield (
+            "heartbeat.write_timeout_s",
+            f"must not be above edge.send_timeout_s ({edge.send_timeout_s}), or the edge cuts first; "
+            "lower it, or raise edge.send_timeout_s",
+        )
+    if auth.mode == "none" and not auth.anonymous_anywhere and not is_loopback(server.address):
+        yield (
+            "auth.mode",
+            f"with server.address {server.address} whoever reaches the port may be any client; set auth.mode to jwt, "
+            "or server.address to 127.0.0.1, or, where that is meant, auth.anonymous_anywhere to true",
+        )
+    if not internal.api_keys and not internal.keyless_anywhere and not is_loopback(internal.address):
+        yield (
+            "internal.api_keys",
+            f"with internal.address {internal.address} whoever reaches the port may push to everybody; set a key, or "
+            "internal.address to 127.0.0.1, or, where that is meant, internal.keyless_anywhere to true",
+        )
+    keys = [name for name in ("key", "key_file", "jwks_file") if getattr(auth, name) is not None]
+    if auth.mode == "jwt" and len(keys) != 1:
+        given = " and ".join(f"auth.{name}" for name in keys) or "none"
+        yield "auth.mode", f"needs exactly one of auth.key, auth.key_file and auth.jwks_file; set: {given}"
+    secret = (auth.key or "").rstrip("\r\n").encode()  # as `auth_keys` takes it, which knows more of secrets
+    if auth.algorithm == "HS256" and auth.key is not None and len(secret) < 32:
+        yield (
+            "auth.key",
+            f"must have at least 32 bytes for auth.algorithm HS256, and has {len(secret)}; "
+            "`openssl rand -hex 32` makes one",
+        )
+    if server.port != 0 and overlap(listener(server.address, server.port), listener(internal.address, internal.port)):
+        yield "internal.port", f"must differ from server.port ({server.port}); 8001 is usual"
+    yield from _edge(edge)
+    for name in ("message_bytes", "body_bytes"):
+        if limits.data_bytes > getattr(limits, name):
+            yield (
+                "limits.data_bytes",
+                f"must not be above limits.{name} ({getattr(limits, name)}), in which it comes; "
+                f"lower it, or raise limits.{name}",
+            )
+    if limits.answer_bytes < limits.data_bytes + ENVELOPE_BYTES:
+        yield (
+            "limits.answer_bytes",
+            f"must be at least limits.data_bytes + {ENVELOPE_BYTES} ({limits.data_bytes + ENVELOPE_BYTES}), or no "
+            "answer could hold the largest message; raise it, or lower limits.data_bytes",
+        )
+    if config.events.enabled and config.broker.kind == "memory":
+        yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
+
+
+def _edge(edge: Edge) -> Iterator[tuple[str, str]]:
+    """What nginx refuses, or warns of and does otherwise than is meant."""
+    listeners = {"edge.port": listener(edge.address, edge.port)}
+    if edge.tls_port:
+        listeners["edge.tls_port"] = listener(edge.address, edge.tls_port)
+    listeners["edge.internal"] = edge.internal
+    listeners["edge.calls_port"] = listener("127.0.0.1", edge.calls_port)
+    for (name, one), (other_name, other) in itertools.combinations(listeners.items(), 2):
+        if overlap(one, other):
+            yield other_name, f"must differ from {name} ({one}), or nginx serves one of the two only; take a free port"
+    if edge.worker_connections > edge.nofile:
+        yield (
+            "edge.worker_connections",
+            f"must not be above edge.nofile ({edge.nofile}), as each connection is an open file; "
+            "lower it, or raise edge.nofile",
+        )
+
+
+def listener(address: str, port: int) -> str:
+    """``address:port``, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach ``address``. A host name other than localhost counts as no."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -1,0 +1,496 @@
+"""Every setting, defined once: name with unit, default, limit, one sentence. Reading and checking them is ``config``'s.
+
+Numbers are in the unit that ends their name. ``config.yaml`` and the words of refusals are made from what stands here:
+a description is a sentence, ``allowed`` follows "must be".
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.config import endpoints
+from tidegate.config.endpoints import HOST, PATH, PATH_ALLOWED, Address, Host, HostPort, Network, Origin, Upstream
+from tidegate.config.texts import ApiKey, Method, Text, Word
+from tidegate.core.model import Retention, group_of
+from tidegate.core.patterns import matches
+
+EVENT_BYTES = 262144  # no event is larger; edges are built for it
+ENVELOPE_BYTES = 16384  # of an event, beside its data
+HEADER_BUFFERS = 4  # of edge.header_bytes each: what an edge takes of one request's line and headers together
+POLICIES_KEPT = 10000
+PROBE_PATH = "/.probe"  # where an edge asks whether a node takes handshakes; a WebSocket's path ends in "/"
+NEXT_HEADER = "X-Tidegate-Next"  # in an edge's handshake: it can try another node
+
+PATH_LENGTH = 1024  # nginx takes words of 4 KiB
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all sections are."""
+
+
+class Server(Section, frozen=True):
+    """The public port: for clients, behind an edge or not."""
+
+    address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    path: Annotated[
+        str,
+        Meta(
+            # Under /.refused/ the edge keeps its answers.
+            pattern=r"^/(?!\.refused/)((?!\.+/)[A-Za-z0-9_.~-]+/)*\Z",
+            max_length=PATH_LENGTH,
+            description="Path of the WebSocket.",
+            extra={
+                "allowed": 'a path that begins and ends with "/", of A-Z a-z 0-9 _ . ~ - between, not under '
+                f"/.refused/, up to {PATH_LENGTH} characters"
+            },
+        ),
+    ] = "/ws-notifications/"
+    hosts: Annotated[
+        list[Host], Meta(min_length=1, description="Host names that requests may name, beside the address itself.")
+    ] = msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
+    header_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=300, description="Seconds within which a request's headers must have arrived.")
+    ] = 10
+    unsent_bytes: Annotated[
+        # Below a page of history a replay would wait for the loop at each write.
+        int,
+        Meta(
+            ge=0,
+            le=16_777_216,
+            description="Bytes of a connection that the kernel may hold unsent; 0: as many as it likes.",
+        ),
+    ] = 131072
+    drain_s: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds over which a stop spreads the closing of its connections.")
+    ] = 20
+    node: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_.-]{0,64}\Z",
+            description="First part of this node's id; empty takes the machine's host name.",
+            extra={"allowed": "up to 64 characters from A-Z a-z 0-9 _ . -"},
+        ),
+    ] = ""
+
+
+class Internal(Section, frozen=True):
+    """The internal port: the HTTP API, metrics, health and the console. Never through an edge."""
+
+    address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8001
+    hosts: Annotated[
+        list[Host], Meta(min_length=1, description="Host names that requests may name, beside the address itself.")
+    ] = msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
+    api_keys: Annotated[list[ApiKey], Meta(description="Keys of applications, any of which opens the API.")] = []
+    probes_by_address: Annotated[
+        bool,
+        Meta(description="Answer /healthz, /readyz and /metrics also where Host is an IP address, such as a pod's."),
+    ] = False
+    keyless_anywhere: Annotated[
+        bool, Meta(description="Allow an address beyond loopback without a key: whoever reaches the port may push.")
+    ] = False
+    cors_origins: Annotated[
+        list[Origin], Meta(description="Origins whose pages may call the API, beside the console's own.")
+    ] = []
+
+
+class Heartbeat(Section, frozen=True):
+    """How a dead peer is noticed."""
+
+    websocket_ping_interval: Annotated[float, Meta(ge=0.01, le=3600, description="Seconds between control pings.")] = 30
+    websocket_ping_timeout: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Seconds without any sign of life that end a connection (4007).")
+    ] = 60
+    write_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Seconds without progress of a write that end a connection (4008).")
+    ] = 15
+
+
+class Broker(Section, frozen=True):
+    """Where streams live."""
+
+    kind: Annotated[
+        Literal["memory", "redis"],
+        Meta(description="memory: one node, lost at a restart. redis: many nodes, Redis 7 or newer, or Valkey."),
+    ] = "memory"
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(rediss?://[^/?#\s]+(/[0-9]*)?|rediss?\+sentinel://[^/?#\s]+/[^/?#\s]+)(\?[^#\s]*)?\Z",
+            description="Redis server.",
+            extra={
+                "allowed": "redis://, rediss:// (TLS), redis+sentinel://h1:p1,h2:p2/NAME or rediss+sentinel://, "
+                "passwords percent-encoded"
+            },
+        ),
+    ] = "redis://127.0.0.1:6379/0"
+    prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z",
+            description="Beginning of every key in Redis; gateways that share it are one.",
+            extra={"allowed": "1 to 64 characters from A-Z a-z 0-9 _ . : -"},
+        ),
+    ] = "tidegate"
+
+
+class History(Section, frozen=True):
+    """What the journal of each stream keeps; groups may differ."""
+
+    messages: Annotated[int, Meta(ge=1, le=1_000_000, description="Messages kept of a stream.")] = 1000
+    age_s: Annotated[float, Meta(ge=0.01, le=31_536_000, description="Seconds that a message is kept.")] = 3600
+    meta_age_s: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=315_360_000,
+            description="Seconds that epochs, offsets and records of cursor=last outlive the messages.",
+        ),
+    ] = 2_592_000
+
+
+class Auth(Section, frozen=True):
+    """Who a client is."""
+
+    mode: Annotated[
+        Literal["none", "jwt"], Meta(description="none: a client says who it is. jwt: a signed token says it.")
+    ] = "none"
+    anonymous_anywhere: Annotated[
+        bool, Meta(description="Allow mode none on an address beyond loopback: whoever reaches the port is anyone.")
+    ] = False
+    algorithm: Annotated[
+        Literal["HS256", "RS256", "ES256", "EdDSA"], Meta(description="The one algorithm of tokens.")
+    ] = "HS256"
+    key: Annotated[
+        Text | None, Meta(description="HS256: the shared secret, 32 bytes or more. Else the public key as PEM.")
+    ] = None
+    key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
+    jwks_file: Annotated[Word | None, Meta(description="File with a JSON Web Key Set, in place of key.")] = None
+    issuer: Annotated[Word | None, Meta(description="What a token's iss must be; null does not look at it.")] = None
+    audience: Annotated[Word | None, Meta(description="What a token's aud must name; null does not ask for one.")] = (
+        None
+    )
+    leeway_s: Annotated[
+        int, Meta(ge=0, le=300, description="Seconds that the clocks of gateway and issuer may differ.")
+    ] = 10
+    expiring_s: Annotated[
+        float, Meta(ge=0, le=86400, description="Seconds before its token's end that a client gets an expiring event.")
+    ] = 60
+
+
+class GroupPolicy(Section, frozen=True):
+    """What clients may do with a group, and what becomes of its messages."""
+
+    join: Annotated[
+        Literal["anyone", "nobody"],
+        Meta(description="Who may join by command or at connect; nobody: the application's lasting members only."),
+    ] = "anyone"
+    publish: Annotated[
+        Literal["nobody", "members", "anyone"], Meta(description="Who may publish; a token must allow it too.")
+    ] = "nobody"
+    history: Annotated[Literal["nobody", "members", "anyone"], Meta(description="Who may read history.")] = "members"
+    presence: Annotated[Literal["nobody", "members", "anyone"], Meta(description="Who may read who is here.")] = (
+        "nobody"
+    )
+    messages: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="Messages kept; null: as history.messages says."),
+    ] = None
+    age_s: Annotated[
+        Annotated[float, Meta(ge=0.01, le=31_536_000)] | None,
+        Meta(description="Seconds that a message is kept; null: as history.age_s says."),
+    ] = None
+    slow: Annotated[
+        Literal["close", "replay"],
+        Meta(description="A connection that does not keep up is closed (4008), or reads on from the journal."),
+    ] = "close"
+
+
+class Limits(Section, frozen=True):
+    """What one peer may cost."""
+
+    message_bytes: Annotated[
+        int, Meta(ge=1024, le=EVENT_BYTES, description="Bytes of an inbound WebSocket message; over it 1009.")
+    ] = 131072
+    json_depth: Annotated[
+        int, Meta(ge=1, le=256, description="Depth of an inbound message's JSON; over it too_deep.")
+    ] = 64
+    data_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=EVENT_BYTES - ENVELOPE_BYTES,
+            description="Bytes of data in a push, publish or call; over it too_large.",
+        ),
+    ] = 65536
+    body_bytes: Annotated[
+        int, Meta(ge=1024, le=67_108_864, description="Bytes of an HTTP body of the API; over it 413.")
+    ] = 1_048_576
+    outbox_bytes: Annotated[
+        int,
+        # An event of the largest size must fit behind others, or nobody could ever receive it.
+        Meta(ge=EVENT_BYTES + 65536, le=268_435_456, description="Unsent bytes of a connection; over it 4008."),
+    ] = 1_048_576
+    groups_per_connection: Annotated[
+        # 500 of the longest names in one welcome stay below 256 KiB.
+        int, Meta(ge=1, le=500, description="Groups of a connection, lasting ones too; over it too_many_groups.")
+    ] = 100
+    commands_in_flight: Annotated[
+        int, Meta(ge=1, le=1024, description="Commands of a connection at once; at it reading stops.")
+    ] = 16
+    calls_in_flight: Annotated[
+        int, Meta(ge=1, le=1024, description="Calls of a connection at once; over it too_many_calls.")
+    ] = 32
+    connections: Annotated[int, Meta(ge=1, le=1_000_000, description="Connections of a node; over it 503.")] = 15000
+    connections_per_client: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Connections of one client; over it 429.")
+    ] = 50
+    journal_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_048_576,
+            le=1_099_511_627_776,
+            description="Bytes of all that the memory broker keeps, or of the newest messages that a node with Redis "
+            "keeps; over it the least used goes.",
+        ),
+    ] = 268_435_456
+    answer_bytes: Annotated[
+        int,
+        Meta(ge=ENVELOPE_BYTES, le=EVENT_BYTES, description="Bytes of an answer to history or presence; cut there."),
+    ] = EVENT_BYTES
+    batch_pushes: Annotated[int, Meta(ge=1, le=10000, description="Pushes in one request; over it 413.")] = 1000
+    not_understood_per_minute: Annotated[
+        int, Meta(ge=1, le=1000, description="Commands not understood in a minute that end a connection (4500).")
+    ] = 10
+
+
+class Calls(Section, frozen=True):
+    """The REST application that answers calls."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=rf"^https?://{HOST}(:[0-9]+)?(/(?!\.+(/|\Z))[A-Za-z0-9_.~-]+)*\Z",
+            max_length=PATH_LENGTH,
+            description="Where calls go; the method follows after a slash.",
+            extra={
+                "allowed": "http://host[:port][/path] or https://…, in lower case but for the path, without user, "
+                f'query and "/" at the end, the port from 1 to 65535, up to {PATH_LENGTH} characters',
+                "is": endpoints.is_url,
+            },
+        ),
+    ] = "http://127.0.0.1:9000"
+    allow: Annotated[
+        list[Method],
+        Meta(
+            description="Methods that clients may call.",
+            extra={"allowed": "a list of methods, none of them twice", "is": endpoints.are_different},
+        ),
+    ] = msgspec.field(default_factory=lambda: ["echo"])
+    timeout_s: Annotated[float, Meta(ge=0.01, le=300, description="Seconds to wait for an answer.")] = 5
+    answer_bytes: Annotated[
+        int,
+        Meta(ge=1, le=EVENT_BYTES - ENVELOPE_BYTES, description="Bytes of an answer's body; over it call_bad_answer."),
+    ] = 229_376
+    connections: Annotated[int, Meta(ge=1, le=10000, description="Connections for calls; half for one client.")] = 100
+
+
+class Events(Section, frozen=True):
+    """What the application hears of connections, as a stream in Redis."""
+
+    enabled: Annotated[bool, Meta(description="Write connected, disconnected, joined and left there.")] = False
+    messages: Annotated[int, Meta(ge=1, le=10_000_000, description="Entries kept, about.")] = 10000
+
+
+class Edge(Section, frozen=True):
+    """What nginx and the service must agree on beside the rest of this file; rendered into nginx's includes."""
+
+    upstreams: Annotated[
+        list[Upstream],
+        Meta(
+            min_length=1,
+            max_length=100,
+            description="The public ports of all nodes.",
+            extra={
+                "allowed": "a list of 1 to 100, none of them twice, each host:port or unix:/path",
+                "is": endpoints.are_different,
+            },
+        ),
+    ] = msgspec.field(default_factory=lambda: ["127.0.0.1:8000"])
+    resolver: Annotated[
+        HostPort | None,
+        Meta(description="DNS server that finds the upstreams' addresses again; null: they are looked up at start."),
+    ] = None
+    nginx: Annotated[
+        Literal["debian", "image"],
+        Meta(description="Whose nginx. debian: Debian's packages. image: the official images, nginx 1.29.6 or newer."),
+    ] = "debian"
+    address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535, description="Port for ws.")] = 8080
+    tls_port: Annotated[int, Meta(ge=0, le=65535, description="Port for wss; 0: no TLS.")] = 8443
+    tls_dir: Annotated[
+        str,
+        Meta(
+            pattern=rf"^{PATH}\Z",
+            max_length=PATH_LENGTH,
+            description="Folder with fullchain.pem and privkey.pem; relative to nginx's own configuration.",
+            extra={"allowed": f"{PATH_ALLOWED}, up to {PATH_LENGTH} characters"},
+        ),
+    ] = "../../deploy/tls"
+    hsts_s: Annotated[
+        int, Meta(ge=0, le=63_072_000, description="Seconds for which browsers shall use TLS only; 0 does not ask.")
+    ] = 0
+    internal: Annotated[Upstream, Meta(description="Where the edge serves its health and metrics.")] = "127.0.0.1:8081"
+    calls_port: Annotated[
+        int, Meta(ge=1, le=65535, description="Port on loopback where the edge makes calls for its own code.")
+    ] = 8082
+    run_dir: Annotated[
+        str,
+        # A Unix socket's path has 107 bytes at most (sys/un.h), and "/node-99.sock" follows.
+        Meta(
+            pattern=rf"^{PATH}\Z",
+            max_length=90,
+            description="Folder that nginx writes to: pid, temporary files, sockets.",
+            extra={"allowed": PATH_ALLOWED + ", up to 90 characters"},
+        ),
+    ] = "/run/tidegate"
+    access_log: Annotated[
+        str,
+        Meta(
+            pattern=rf"^(?!off\Z){PATH}\Z",  # nginx takes "off" for none, but not with a format
+            max_length=PATH_LENGTH,
+            description="Where a line of JSON goes for each WebSocket and each refusal.",
+            extra={"allowed": f"{PATH_ALLOWED}, up to {PATH_LENGTH} characters; without a log /dev/null"},
+        ),
+    ] = "/dev/stdout"
+    trusted_proxies: Annotated[
+        list[Network], Meta(description="Networks whose X-Forwarded-For tells the real address of a client.")
+    ] = []
+    read_timeout_s: Annotated[
+        int, Meta(ge=1, le=86400, description="Seconds without traffic after which the edge cuts a connection.")
+    ] = 90
+    send_timeout_s: Annotated[
+        int, Meta(ge=1, le=86400, description="Seconds without progress of a write after which the edge cuts.")
+    ] = 90
+    sndbuf_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16_777_216,
+            description="Bytes of a connection that the kernel may hold for the client; 0: as many as it likes.",
+        ),
+    ] = 131072
+    connect_timeout_s: Annotated[
+        int, Meta(ge=1, le=75, description="Seconds to wait for a node before another is tried.")
+    ] = 3
+    probe_timeout_s: Annotated[
+        int,
+        Meta(ge=1, le=75, description="Seconds for a node to say whether it takes handshakes, or another is asked."),
+    ] = 2
+    shutdown_timeout_s: Annotated[
+        int,
+        Meta(ge=1, le=86400, description="Seconds after a reload or stop when old workers cut what they still have."),
+    ] = 30
+    # nginx has room for 1024 processes, old ones after a reload among them.
+    workers: Annotated[int, Meta(ge=1, le=512, description="Worker processes; one for each core is usual.")] = 4
+    worker_connections: Annotated[
+        # What is listened on counts: with njs a socket for each of edge.upstreams.
+        int,
+        Meta(ge=128, le=1_000_000, description="Connections of a worker; a WebSocket is two, with njs four or six."),
+    ] = 16384
+    nofile: Annotated[int, Meta(ge=128, le=2_000_000, description="Open files of a worker.")] = 20000
+    connections_per_address: Annotated[
+        int, Meta(ge=1, le=65535, description="Connections of one address; over it 429.")
+    ] = 200
+    handshakes_per_second: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Handshakes per second of one address; over it 429.")
+    ] = 20
+    handshakes_burst: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Handshakes of one address at once, beyond those per second.")
+    ] = 100
+    header_bytes: Annotated[
+        # A request line of 8 KiB must pass: docs/protocol.md, Limits.
+        int, Meta(ge=10240, le=16384, description="Bytes of a request's line, and of each header; over it 400 or 414.")
+    ] = 12288
+    body_bytes: Annotated[
+        int, Meta(ge=1, le=65536, description="Bytes of a request's body, of which a handshake has none; over it 413.")
+    ] = 1024
+    session_bytes: Annotated[
+        int,
+        Meta(
+            ge=0, le=268_435_456, description="Bytes that a session may hold while njs reads it; then it only relays."
+        ),
+    ] = 1_048_576
+    session_calls: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Calls of a session that njs answers, of which large ones count more; then it only relays.",
+        ),
+    ] = 100
+
+
+class Log(Section, frozen=True):
+    """JSON lines on standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")] = (
+        "info"
+    )
+
+
+class Config(Section, frozen=True, dict=True):
+    """The effective settings; made by ``config.load``."""
+
+    server: Server = msgspec.field(default_factory=Server)
+    internal: Internal = msgspec.field(default_factory=Internal)
+    heartbeat: Heartbeat = msgspec.field(default_factory=Heartbeat)
+    broker: Broker = msgspec.field(default_factory=Broker)
+    history: History = msgspec.field(default_factory=History)
+    auth: Auth = msgspec.field(default_factory=Auth)
+    origins: Annotated[
+        list[Origin],
+        Meta(description="Origins whose pages may connect, beside pages of the same host and the console."),
+    ] = []
+    groups: Annotated[
+        dict[str, GroupPolicy],
+        Meta(
+            description="Policies by pattern of group names; * is any run of characters, the first that matches wins."
+        ),
+    ] = {}
+    limits: Limits = msgspec.field(default_factory=Limits)
+    calls: Calls = msgspec.field(default_factory=Calls)
+    events: Events = msgspec.field(default_factory=Events)
+    edge: Edge = msgspec.field(default_factory=Edge)
+    log: Log = msgspec.field(default_factory=Log)
+
+    @cached_property
+    def _policies(self) -> dict[str, GroupPolicy]:
+        return {}
+
+    def policy(self, group: str) -> GroupPolicy:
+        """The first policy whose pattern covers ``group``; the default where none does."""
+        policy = self._policies.get(group)
+        if policy is None:
+            if len(self._policies) >= POLICIES_KEPT:  # names come from peers
+                self._policies.clear()
+            found = (policy for pattern, policy in self.groups.items() if matches(pattern, group))
+            policy = self._policies[group] = next(found, _DEFAULT_POLICY)
+        return policy
+
+    def retention(self, stream: str) -> Retention:
+        """What the journal of ``stream`` keeps: as its group's policy says, else as ``history`` does."""
+        group = group_of(stream)
+        policy = _DEFAULT_POLICY if group is None else self.policy(group)
+        return Retention(
+            messages=self.history.messages if policy.messages is None else policy.messages,
+            age_s=self.history.age_s if policy.age_s is None else policy.age_s,
+        )
+
+
+_DEFAULT_POLICY = GroupPolicy()

@@ -1,0 +1,1 @@
+"""What is true of streams, sessions and frames, without any I/O: time, ids and chance are arguments."""

@@ -1,0 +1,200 @@
+"""Who on this node follows which stream, how far each stream was heard here, and the fan-out.
+
+Theory of operation. What the broker says is kept until the loop's turn ends; until then it is as if it were still under
+way. Then it is delivered, stream by stream (``deliver``): messages that came together go out together, joined once
+for all who follow them.
+
+An ``Audience`` has the position of its stream as heard on this node. A *live* session has been queued exactly what the
+audience has heard, so the audience's position is the session's own: repeats and holes are checked once per message, and
+a delivery is one write. A session that is *joining* has a ``Track`` (session.py) that holds messages until history
+has been read. Both hear every message in the same turn of the loop, so a session changes from joining to live between
+two messages, never in the middle of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+from tidegate.core import frames, protocol
+from tidegate.core.model import Gap, Message, Position
+from tidegate.core.session import Session, Wire
+
+Write: TypeAlias = Callable[[Iterable[Wire], Sequence[bytes]], None]  # these frames to each of these
+
+
+def put_all(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
+    """Each is written when the turn's deliveries are done, with whatever else waits there."""
+    for wire in wires:
+        for frame in waiting:
+            wire.put(frame)
+
+
+class Audience:
+    """The sessions of one stream on this node. ``position``: how far it was heard; another object when it moves.
+    ``unaware``: those to whom its offset 0 was named in an earlier epoch; they are told before the first message."""
+
+    __slots__ = ("joining", "live", "position", "stream", "unaware")
+
+    def __init__(self, stream: str, position: Position) -> None:
+        self.stream = stream
+        self.position = position
+        self.live: dict[Session, Wire] = {}
+        self.joining: set[Session] = set()
+        self.unaware: set[Session] = set()
+
+    @property
+    def empty(self) -> bool:
+        return not self.live and not self.joining
+
+
+class Hub:
+    """All audiences and all sessions of this node."""
+
+    def __init__(self) -> None:
+        self.audiences: dict[str, Audience] = {}
+        self.clients: dict[str, dict[str, Session]] = {}  # client -> connection -> session
+        self.on_stalled: Callable[[Session, str], None] = lambda session, stream: None  # a track may need a page
+        self.on_heard: Callable[[], None] = lambda: None  # call ``deliver`` when this turn of the loop ends
+        self.write: Write = put_all  # now, where nothing waits
+        self._heard: list[Message] = []
+        self.connections = 0
+        self.deliveries = 0
+        self.delivered_bytes = 0
+
+    # Connections
+
+    def add(self, session: Session) -> None:
+        self.clients.setdefault(session.client, {})[session.connection] = session
+        self.connections += 1
+
+    def remove(self, session: Session) -> None:
+        """Forgets the connection; its streams must have been left before."""
+        sessions = self.clients.get(session.client)
+        if sessions is None or sessions.pop(session.connection, None) is None:
+            return
+        self.connections -= 1
+        if not sessions:
+            del self.clients[session.client]
+
+    def of_client(self, client: str) -> list[Session]:
+        return list(self.clients.get(client, {}).values())
+
+    def sessions(self) -> Iterator[Session]:
+        for sessions in self.clients.values():
+            yield from sessions.values()
+
+    # Streams
+
+    def open(self, stream: str, position: Position) -> Audience:
+        """The broker has confirmed a subscription: the stream is heard from ``position`` on."""
+        self.deliver()  # what was heard before is of an earlier subscription
+        audience = self.audiences[stream] = Audience(stream, position)
+        return audience
+
+    def close(self, stream: str) -> None:
+        del self.audiences[stream]
+
+    # What the broker says
+
+    def on_message(self, message: Message) -> None:
+        """It goes to everybody who follows its stream when the turn ends, or what must come after it does."""
+        if not self._heard:
+            self.on_heard()
+        self._heard.append(message)
+
+    def on_gap(self, gap: Gap, position: Position) -> None:
+        """Tells everybody live; who is joining reads history again and finds the gap there."""
+        self.deliver()
+        audience = self.audiences.get(gap.stream)
+        if audience is not None:
+            self._tell(audience, gap, position)
+
+    def on_moved(self, stream: str, position: Position) -> None:
+        """Nobody has missed anything, so nobody is told before there is a first message."""
+        self.deliver()
+        audience = self.audiences.get(stream)
+        if audience is not None:
+            audience.position = position
+            audience.unaware.update(audience.live)
+            self._interrupt(audience)
+
+    def deliver(self) -> None:
+        """What was heard in this turn."""
+        heard, self._heard = self._heard, []
+        streams: dict[str, list[Message]] = {}
+        for message in heard:
+            streams.setdefault(message.stream, []).append(message)
+        # Nobody is written to several times: neither who follows several streams nor who joins amid these messages.
+        apart = len(streams) == 1 or all(stream.startswith("client:") for stream in streams)
+        for stream, messages in streams.items():
+            audience = self.audiences.get(stream)
+            if audience is not None:  # else the last one left while the messages were under way
+                self._deliver(audience, messages, self.write if apart and not audience.joining else put_all)
+
+    def _deliver(self, audience: Audience, messages: list[Message], write: Write) -> None:
+        waiting: list[bytes] = []
+        if audience.unaware:
+            self._make_aware(audience)
+        heard = audience.position
+        for message in messages:
+            offset = message.offset
+            if offset != heard.offset + 1 or message.epoch != heard.epoch:
+                if offset <= heard.offset and message.epoch == heard.epoch:
+                    continue  # a repeat
+                self._queue(audience, waiting, heard, write)
+                waiting = []
+                gap = _gap_before(message, heard)
+                self._tell(audience, gap, Position(gap.epoch, gap.last))
+            waiting.append(frames.text(protocol.encode_message(message)))
+            heard = Position(message.epoch, offset)
+            if audience.joining:
+                self._queue(audience, waiting, heard, write)
+                waiting = []
+                for session in list(audience.joining):
+                    if session.hold(message) and not self.settle(session, audience):
+                        self.on_stalled(session, audience.stream)
+        self._queue(audience, waiting, heard, write)
+
+    def _queue(self, audience: Audience, waiting: list[bytes], heard: Position, write: Write) -> None:
+        """These frames to everybody live; they are the stream up to ``heard``."""
+        if not waiting:
+            return
+        live = audience.live
+        write(live.values(), waiting)
+        audience.position = heard
+        self.deliveries += len(live) * len(waiting)
+        self.delivered_bytes += len(live) * sum(map(len, waiting))
+
+    def _tell(self, audience: Audience, gap: Gap, position: Position) -> None:
+        if audience.unaware and gap.first is not None:
+            self._make_aware(audience)
+        audience.unaware.clear()
+        audience.position = position
+        put_all(audience.live.values(), [frames.text(protocol.encode_gap(gap))])
+        self._interrupt(audience)
+
+    def _interrupt(self, audience: Audience) -> None:
+        for session in list(audience.joining):
+            if session.interrupt(audience.stream):
+                self.on_stalled(session, audience.stream)
+
+    def _make_aware(self, audience: Audience) -> None:
+        gap = Gap(audience.stream, audience.position.epoch, None, audience.position.offset, "reset")
+        put_all((session.wire for session in audience.unaware), [frames.text(protocol.encode_gap(gap))])
+        audience.unaware.clear()
+
+    def settle(self, session: Session, audience: Audience) -> bool:
+        """After a page or a held message: True if the session has caught up and is live now."""
+        if not session.catch_up(audience.stream, audience.position):
+            return False
+        audience.joining.discard(session)
+        audience.live[session] = session.wire
+        return True
+
+
+def _gap_before(message: Message, heard: Position) -> Gap:
+    """The broker broke its promise: better a gap than a silent hole."""
+    if message.epoch != heard.epoch:
+        return Gap(message.stream, message.epoch, None, message.offset - 1, "reset")
+    return Gap(message.stream, message.epoch, heard.offset + 1, message.offset - 1, "expired")

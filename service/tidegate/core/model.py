@@ -1,0 +1,181 @@
+"""Streams, positions, cursors, messages, history: the values everything else speaks in.
+
+A stream is named ``client:<id>``, ``group:<name>`` or ``all``. A position is an epoch and
+an offset; offsets are dense and start at 1, offset 0 is before the first message.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+ALL = "all"
+CURSOR_BYTES = 4096
+MAX_OFFSET = 2**53  # the largest integer that a JavaScript client reads exactly
+
+_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
+_EPOCH = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
+
+GapReason: TypeAlias = Literal["expired", "reset"]
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A place in a stream: everything up to and including ``offset`` lies behind it."""
+
+    epoch: str
+    offset: int
+
+
+Cursor: TypeAlias = dict[str, Position]
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One journalled message. ``data`` is JSON text as it came in; ``client`` published it, or None."""
+
+    stream: str
+    epoch: str
+    offset: int
+    time_ms: int
+    data: bytes
+    client: str | None = None
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Offsets ``first``..``last``, both inclusive, can no longer be delivered.
+
+    After a ``reset`` what was lost cannot be said: ``first`` is None, ``epoch`` is the new one, and the stream goes on
+    after ``last`` there. Either way (``epoch``, ``last``) is the position from then on.
+    """
+
+    stream: str
+    epoch: str
+    first: int | None
+    last: int
+    reason: GapReason
+
+
+class History(msgspec.Struct, frozen=True):
+    """What a journal answered to "what follows this position".
+
+    ``start`` is the position after which ``messages`` follow without a hole (it equals the one
+    asked for, unless ``gap`` is set); ``top`` is the newest offset when it was read. Messages may
+    end before ``top`` because the page is full; then read again from ``end``.
+    """
+
+    start: Position
+    top: int
+    messages: list[Message]
+    gap: Gap | None = None
+
+    @property
+    def end(self) -> Position:
+        """The position after the last message of this page."""
+        return Position(self.start.epoch, self.start.offset + len(self.messages))
+
+    @property
+    def complete(self) -> bool:
+        """Whether this page reaches the top."""
+        return self.end.offset >= self.top
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """What a publisher asks for. ``key`` makes it idempotent within its stream; ``client`` is set
+    where a connected client published it."""
+
+    stream: str
+    data: bytes
+    key: str | None = None
+    client: str | None = None
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How much of a stream its journal keeps: at most ``messages``, none older than ``age_s``."""
+
+    messages: int
+    age_s: float
+
+
+RetentionOf = Callable[[str], Retention]  # by stream name
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True):
+    """One live connection as presence knows it; ``groups`` are the joined groups' names."""
+
+    connection: str
+    node: str
+    client: str
+    since_ms: int
+    groups: tuple[str, ...] = ()
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """One running node. ``lag_ms`` is how long its last canary took through the broker, None before the first."""
+
+    node: str
+    version: str
+    started_ms: int
+    connections: int
+    draining: bool
+    lag_ms: float | None
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` may name a client, a group or a device."""
+    return _ID.match(text) is not None
+
+
+def client_stream(client: str) -> str:
+    return f"client:{client}"
+
+
+def group_stream(group: str) -> str:
+    return f"group:{group}"
+
+
+def group_of(stream: str) -> str | None:
+    """The group's name, or None where ``stream`` is not a group's."""
+    return stream[6:] if stream.startswith("group:") else None
+
+
+def is_stream(name: str) -> bool:
+    """Whether ``name`` is a well-formed stream name."""
+    if name == ALL:
+        return True
+    kind, _, id_ = name.partition(":")
+    return kind in ("client", "group") and is_id(id_)
+
+
+def is_position(position: Position) -> bool:
+    return _EPOCH.match(position.epoch) is not None and 0 <= position.offset <= MAX_OFFSET
+
+
+_cursor_encoder = msgspec.json.Encoder()
+_cursor_decoder = msgspec.json.Decoder(Cursor)
+
+
+def encode_cursor(positions: Mapping[str, Position]) -> str | None:
+    """One token for ``positions``; None where it would pass 4 KiB."""
+    raw = _cursor_encoder.encode(positions)
+    if len(raw) > CURSOR_BYTES * 3 // 4:
+        return None
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def decode_cursor(token: str) -> Cursor:
+    """The positions in ``token``. Raises ValueError, its text made for the client."""
+    if len(token) > CURSOR_BYTES:
+        raise ValueError(f"cursor is longer than {CURSOR_BYTES} bytes")
+    try:
+        raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        cursor = _cursor_decoder.decode(raw)
+    except (UnicodeError, binascii.Error, msgspec.MsgspecError, RecursionError) as exc:
+        raise ValueError("cursor is not base64url of a JSON object of positions") from exc
+    for stream, position in cursor.items():
+        if not is_stream(stream) or not is_position(position):
+            raise ValueError("cursor names something that is not a stream or not a position")
+    return cursor

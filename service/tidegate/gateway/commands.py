@@ -1,0 +1,223 @@
+"""What each command does, and what an order from another node does to a connection. Answers are queued, never returned.
+
+``answer`` and ``obey`` say whether the connection's groups changed, so that presence and record can follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import assert_never, get_args
+
+from tidegate.brokers.contract import Broker, Membership
+from tidegate.config.load import Config
+from tidegate.core import protocol
+from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooManyCalls, TooManyGroups
+from tidegate.core.model import Publication, group_stream
+from tidegate.core.protocol import check_group, position_of
+from tidegate.core.session import Rights, Session
+from tidegate.gateway.recovery import Recovery
+from tidegate.metrics import Metrics
+from tidegate.tasks import Tasks
+
+CallFunction = Callable[[Session, str, bytes], Awaitable[tuple[int, bytes]]]  # (session, method, data) -> status, JSON
+
+
+class Commands:
+    """``call`` makes the REST request and ``verify`` reads a token, both raising Refused; None where that is switched
+    off."""
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        recovery: Recovery,
+        tasks: Tasks,
+        metrics: Metrics,
+        *,
+        call: CallFunction,
+        verify: Callable[[str, Session], Rights] | None,
+    ) -> None:
+        self._config = config
+        self._broker = broker
+        self._recovery = recovery
+        self._tasks = tasks
+        self._metrics = metrics
+        self._call = call
+        self._verify = verify
+        self._labels = {kind: (str(kind.__struct_config__.tag),) for kind in get_args(protocol.Command)}
+        for label in self._labels.values():
+            metrics.commands[label] = 0
+
+    def may_join(self, session: Session, group: str) -> bool:
+        """By a lasting membership, or by policy and token together."""
+        if group in session.lasting:
+            return True
+        return self._config.policy(group).join == "anyone" and session.rights.may_join(group)
+
+    def _require(self, session: Session, group: str, who: str, what: str) -> None:
+        member = group_stream(group) in session.streams
+        if who == "nobody" or (who == "members" and not member):
+            raise NotAllowed(f"{what} in {group} is for {who}")
+
+    def count(self, command: protocol.Command) -> None:
+        self._metrics.commands[self._labels[type(command)]] += 1
+
+    async def answer(self, session: Session, command: protocol.Command) -> bool:
+        """Carries out one command and queues its answer."""
+        try:
+            match command:
+                case protocol.Join():
+                    return await self._join(session, command)
+                case protocol.Leave():
+                    return self._leave(session, command)
+                case protocol.Publish():
+                    await self._publish(session, command)
+                case protocol.ReadHistory():
+                    await self._history(session, command)
+                case protocol.Presence():
+                    await self._presence(session, command)
+                case protocol.Refresh():
+                    return self._refresh(session, command)
+                case protocol.Ping():
+                    self.ping(session, command)
+                case protocol.Call():
+                    self.call(session, command)
+                case _:
+                    assert_never(command)
+        except Refused as exc:
+            self.refuse(session, command.id, exc)
+        return False
+
+    def refuse(self, session: Session, id: str | int | None, error: Refused) -> None:
+        self._metrics.refusals[error.code,] += 1
+        session.send(protocol.encode_error(id, error))
+
+    async def _join(self, session: Session, command: protocol.Join) -> bool:
+        stream = group_stream(check_group(command.group))
+        since = position_of(command.epoch, command.offset)
+        new = stream not in session.streams
+        if new and not self.may_join(session, command.group):
+            raise NotAllowed(f"not allowed to join {command.group}")
+        if new and session.group_count >= self._config.limits.groups_per_connection:
+            raise TooManyGroups(f"a connection may be in {self._config.limits.groups_per_connection} groups")
+        if since is not None:
+            await self._recovery.join(session, stream, since)
+        elif new:
+            await self._recovery.attach(session, stream, None)
+        else:
+            session.send(protocol.encode_reply(command.id, {"stream": stream, **session.standing(stream)}))
+            return False
+        if session.ended:
+            return False
+        session.send(protocol.encode_reply(command.id, {"stream": stream, **session.answer(stream)}))
+        self._recovery.begin(session, stream)
+        return new
+
+    def _leave(self, session: Session, command: protocol.Leave) -> bool:
+        stream = group_stream(check_group(command.group))
+        if stream not in session.streams:
+            raise BadRequest(f"not in {command.group}")
+        self._recovery.detach(session, stream)
+        session.send(protocol.encode_reply(command.id, {"stream": stream}))
+        return True
+
+    async def _publish(self, session: Session, command: protocol.Publish) -> None:
+        group = check_group(command.group)
+        self._require(session, group, self._config.policy(group).publish, "publishing")
+        if not session.rights.may_publish(group):
+            raise NotAllowed(f"the token does not allow publishing to {group}")
+        data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
+        key = None if command.key is None else _own_key(session.client, command.key)
+        publication = Publication(group_stream(group), data, key, session.client)
+        (result,) = await self._broker.publish([publication])
+        if isinstance(result, Refused):
+            raise result
+        self._metrics.pushed(publication.stream, "published")
+        fields = {"stream": publication.stream, "epoch": result.epoch, "offset": result.offset}
+        session.send(protocol.encode_reply(command.id, fields))
+
+    async def _history(self, session: Session, command: protocol.ReadHistory) -> None:
+        group = check_group(command.group)
+        self._require(session, group, self._config.policy(group).history, "history")
+        since = position_of(command.epoch, command.offset)
+        size = self._config.limits.answer_bytes
+        history = await self._broker.history(group_stream(group), since, messages=command.limit, size=size)
+        fields, _ = protocol.history_fields(history, size - 1024)
+        session.send(protocol.encode_reply(command.id, {"stream": group_stream(group), **fields}))
+
+    async def _presence(self, session: Session, command: protocol.Presence) -> None:
+        group = check_group(command.group)
+        self._require(session, group, self._config.policy(group).presence, "presence")
+        present = await self._broker.present(group)
+        clients = sorted({client for client, _ in present})
+        shown = protocol.cut(clients, self._config.limits.answer_bytes - 1024)
+        fields = {"stream": group_stream(group), "clients": shown, "connections": len(present)}
+        session.send(protocol.encode_reply(command.id, fields | {"more": len(shown) < len(clients)}))
+
+    def _refresh(self, session: Session, command: protocol.Refresh) -> bool:
+        if self._verify is None:
+            raise BadRequest("this gateway uses no tokens")
+        rights = session.rights = self._verify(command.token, session)
+        gone = [group for group in session.groups if not self.may_join(session, group)]
+        for group in gone:
+            self._recovery.detach(session, group_stream(group))
+        session.send(protocol.encode_reply(command.id, {"expires": int(rights.expires or 0)}))
+        for group in gone:
+            session.send(protocol.encode_left(group_stream(group), "not_allowed"))
+        return bool(gone)
+
+    def ping(self, session: Session, command: protocol.Ping) -> None:
+        """The cursor covers exactly what was queued before this answer."""
+        session.send(protocol.encode_pong(command.id, session.cursor()))
+
+    # Calls run beside the other commands
+
+    def call(self, session: Session, command: protocol.Call) -> None:
+        try:
+            if session.calls >= self._config.limits.calls_in_flight:
+                raise TooManyCalls(f"{session.calls} calls are in flight")
+            data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
+        except Refused as exc:
+            self.refuse(session, command.id, exc)
+            return
+        session.calls += 1
+        self._tasks.spawn(self._carry_out(session, command, data), "call")
+
+    async def _carry_out(self, session: Session, command: protocol.Call, data: bytes) -> None:
+        try:
+            status, answer = await self._call(session, command.method, data)
+        except Refused as exc:
+            self.refuse(session, command.id, exc)
+        else:
+            session.send(protocol.encode_call_reply(command.id, status, answer))
+        finally:
+            session.calls -= 1
+
+    # Orders
+
+    async def obey(self, session: Session, order: Membership) -> bool:
+        """The application made the client a member of a group, or ended that."""
+        stream = group_stream(order.group)
+        if not order.member:
+            session.lasting -= {order.group}
+            if stream not in session.streams:
+                return False
+            self._recovery.detach(session, stream)
+            session.send(protocol.encode_left(stream, "removed"))
+            return True
+        session.lasting |= {order.group}
+        if stream in session.streams:
+            return False
+        await self._recovery.attach(session, stream, None)
+        if session.ended:
+            return False
+        session.send(protocol.encode_joined(stream, session.answer(stream)))
+        self._recovery.begin(session, stream)
+        return True
+
+
+def _own_key(client: str, key: str) -> str:
+    """A client's keys are its own: hashed, because the application is free to choose a key like ``alice:7``, and it
+    must not find that a client has used it up."""
+    return hashlib.sha256(f"{client}:{key}".encode()).hexdigest()

@@ -1,0 +1,461 @@
+"""The use cases of connections and of the application. Only this module, ``recovery`` and ``commands`` know both hub
+and broker.
+
+A connection's life: ``admit`` (before the handshake is answered, so that a refusal is an HTTP status) -> ``welcome`` ->
+``submit`` for each command -> ``end`` (we close) -> ``drop`` (it is gone). Dropping is idempotent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from tidegate import log
+from tidegate.brokers.contract import Broker, Close, Membership, Order
+from tidegate.config.load import Config
+from tidegate.core import protocol
+from tidegate.core.errors import (
+    BrokerDown,
+    CloseCode,
+    Draining,
+    Full,
+    NotAllowed,
+    Refused,
+    TooManyConnections,
+    TooManyGroupsAsked,
+)
+from tidegate.core.hub import Hub
+from tidegate.core.model import (
+    ALL,
+    ConnectionInfo,
+    Cursor,
+    Gap,
+    History,
+    Message,
+    NodeInfo,
+    Position,
+    Publication,
+    client_stream,
+    group_of,
+    group_stream,
+)
+from tidegate.core.protocol import Command, NotUnderstood
+from tidegate.core.session import Confirmations, Rights, Session, Wire
+from tidegate.gateway.commands import Commands
+from tidegate.gateway.recovery import Recovery
+from tidegate.metrics import Metrics
+from tidegate.tasks import Tasks
+from tidegate.turn import Floods, Shares
+
+
+class Asked(msgspec.Struct):
+    """What a handshake asked for, decoded but not yet allowed. ``last``: continue from the record of ``device``."""
+
+    client: str
+    groups: Sequence[str] = ()
+    cursor: Cursor | None = None
+    last: bool = False
+    device: str = ""
+
+
+class Gateway:
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        commands: Commands,
+        recovery: Recovery,
+        hub: Hub,
+        tasks: Tasks,
+        metrics: Metrics,
+        shares: Shares,
+        *,
+        node: str,
+        wall: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._broker = broker
+        self._commands = commands
+        self._recovery = recovery
+        self._hub = hub
+        self._tasks = tasks
+        self._metrics = metrics
+        self._shares = shares
+        self._floods = Floods()
+        self._wall = wall
+        self.node = node
+        self.draining = False
+        self.capacity = config.limits.connections  # connections of this node
+        self.ready = False
+        self.lost = False  # the newest canary did not pass
+        self.lag_ms: float | None = None
+        self.trouble = "not tried yet"  # why it is not ready
+        self.paused = 0  # how often a connection had so many commands in flight that reading stopped
+        self.on_delivered: Callable[[Message], None] = lambda message: None
+
+    # The broker says
+
+    def on_message(self, message: Message) -> None:
+        self._hub.on_message(message)
+        self.on_delivered(message)
+
+    def on_gap(self, gap: Gap, position: Position) -> None:
+        self._metrics.gaps += 1
+        self._hub.on_gap(gap, position)
+
+    def on_moved(self, stream: str, position: Position) -> None:
+        self._hub.on_moved(stream, position)
+
+    def on_order(self, order: Order) -> None:
+        self._hub.deliver()  # what was said before it
+        match order:
+            case Close():
+                for session in self._hub.of_client(order.client):
+                    if order.connection in (None, session.connection):
+                        self.end(session, CloseCode(order.code))
+            case Membership():
+                for session in self._hub.of_client(order.client):
+                    self.submit(session, order)
+
+    # A connection's life
+
+    async def admit(self, asked: Asked, rights: Rights, connection: str, wire: Wire) -> Session:
+        """A session with all its streams attached, to be welcomed or dropped; one that was ended meanwhile has its
+        close frame queued, and hears that instead of a welcome. Raises Refused."""
+        session = Session(asked.client, connection, rights, wire, int(self._wall() * 1000))
+        self._make_room(asked)
+        self._hub.add(session)
+        try:
+            await self._attach_asked(session, asked)
+            if not session.ended:
+                await self._broker.attend(self.info(session))
+        except BaseException as exc:
+            if session.ended and isinstance(exc, BrokerDown):
+                return session
+            self.drop(session, confirmed=False)
+            raise
+        return session
+
+    @property
+    def takes_handshakes(self) -> bool:
+        """False where this node refuses any client's, for a while: it is stopping, or full."""
+        return not self.draining and self._hub.connections < self.capacity
+
+    def _make_room(self, asked: Asked) -> None:
+        limits = self._config.limits
+        if self.draining:
+            raise Draining("this node is stopping")
+        if self._hub.connections >= self.capacity:
+            raise Full(f"this node has {self.capacity} connections")
+        if self.lost:
+            raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
+        if len(self._hub.clients.get(asked.client, ())) >= limits.connections_per_client:
+            raise TooManyConnections(f"a client may have {limits.connections_per_client} connections")
+
+    async def _attach_asked(self, session: Session, asked: Asked) -> None:
+        own = (client_stream(session.client), ALL)
+        groups = {group_stream(group) for group in asked.groups}
+        positions = dict(asked.cursor or {})
+        for stream in positions:
+            if stream.startswith("client:") and stream not in own:
+                raise NotAllowed("the cursor names another client's stream")
+        session.lasting = await self._broker.memberships(session.client)
+        for stream in groups:
+            if not self._may_be_in(session, stream):
+                raise NotAllowed(f"{stream}: not allowed to join")
+        resets: set[str] = set()
+        if asked.last:
+            record = await self._claim(session, asked.device)
+            if record is None:
+                resets = groups.union(own)
+            else:
+                positions = record
+        allowed = {stream for stream in positions if stream in own or self._may_be_in(session, stream)}
+        lasting = {group_stream(group) for group in session.lasting}
+        others = sorted(allowed.difference(own, groups, lasting))
+        most = self._config.limits.groups_per_connection
+        room = most - len(groups | lasting)
+        if room < 0 or len(groups - lasting) + len(others) > most:
+            raise TooManyGroupsAsked(f"more than {most} groups")
+        # Lasting memberships made meanwhile may leave less room than there was: that must not lock a client out.
+        allowed.difference_update(others[room:])
+        refused = positions.keys() - allowed
+        streams = [*own, *sorted((groups | lasting | allowed).difference(own))]
+        for stream in streams:
+            if not session.ended:
+                await self._recovery.attach(session, stream, positions.get(stream))
+            if session.ended:
+                return
+            if stream in resets:
+                session.tracks[stream].reset = True
+        session.refused = tuple(sorted(refused))
+        if session.confirmations is not None:
+            for stream in refused:
+                session.confirmations.forget(stream)
+
+    def _may_be_in(self, session: Session, stream: str) -> bool:
+        group = group_of(stream)
+        return group is not None and self._commands.may_join(session, group)
+
+    async def _claim(self, session: Session, device: str) -> Cursor | None:
+        """Makes the session the owner of its record; what the record held."""
+        session.device = device
+        claim = await self._broker.claim(session.client, device, session.connection)
+        if claim.previous is not None:
+            await self._broker.order(Close(session.client, claim.previous, CloseCode.TAKEN_OVER))
+        session.confirmations = Confirmations(dict(claim.record or {}))
+        return claim.record
+
+    def welcome(self, session: Session) -> None:
+        """The handshake was answered: says where each stream starts, then what was missed."""
+        session.welcomed = True
+        streams = list(session.streams)
+        heartbeat = self._config.heartbeat
+        session.send(
+            protocol.encode_welcome(
+                session.client,
+                session.connection,
+                self.node,
+                heartbeat.websocket_ping_interval,
+                heartbeat.websocket_ping_timeout,
+                {stream: session.answer(stream) for stream in streams},
+            )
+        )
+        for stream in session.refused:
+            session.send(protocol.encode_left(stream, "not_allowed"))
+        for stream in streams:
+            self._recovery.begin(session, stream)
+        self._save(session)
+        self._work(session)
+
+    def submit(self, session: Session, work: Command | Membership) -> None:
+        """Commands and orders of one connection take their turns; calls run beside them."""
+        if session.ended:
+            return
+        if not isinstance(work, Membership):
+            self._commands.count(work)
+        if isinstance(work, protocol.Ping) and not session.working and not session.inbox:
+            self._commands.ping(session, work)
+            return
+        if isinstance(work, protocol.Call):
+            self._commands.call(session, work)
+            return
+        self._queue(session, work)
+
+    def refuse(self, session: Session, text: NotUnderstood) -> None:
+        """What is no command takes its turn as well: answers come in the order of what they answer."""
+        if not session.ended:
+            self._queue(session, text)
+
+    def _queue(self, session: Session, work: Command | NotUnderstood | Membership) -> None:
+        if session.inbox is None:
+            session.inbox = deque()
+        session.inbox.append(work)
+        if len(session.inbox) >= self._config.limits.commands_in_flight:
+            self.paused += 1
+            self._note_flood(session, "commands")
+            session.wire.pause_reading()
+        self._work(session)
+
+    def _work(self, session: Session) -> None:
+        if session.inbox and session.welcomed and not session.working:
+            session.working = True
+            self._tasks.spawn(self._work_off(session), "commands")
+
+    async def _work_off(self, session: Session) -> None:
+        """One after the other, as far as there is room for the answer and the share of a turn goes. With a broker that
+        answers at once nothing else would ever interrupt this."""
+        limits, wire = self._config.limits, session.wire
+        until_s = self._shares.first()
+        try:
+            while session.inbox and not session.ended:
+                if wire.size + limits.answer_bytes > wire.limit and not wire.has_room:
+                    await self._recovery.room(session)
+                    until_s = await self._shares.next()
+                    continue
+                work = session.inbox.popleft()
+                if isinstance(work, Membership):
+                    changed = await self._commands.obey(session, work)
+                elif isinstance(work, NotUnderstood):
+                    changed = False
+                    self._commands.refuse(session, work.id, work.error)
+                    if work.one_too_many:
+                        self.end(session, CloseCode.NOT_UNDERSTOOD)
+                else:
+                    changed = await self._commands.answer(session, work)
+                if changed and not session.ended:
+                    await self._attend(session)
+                self._save(session)
+                if len(session.inbox) == limits.commands_in_flight // 2:
+                    wire.resume_reading()
+                if session.inbox and self._shares.clock() >= until_s:
+                    self.share_used(session, "commands")
+                    until_s = await self._shares.next()
+        except BrokerDown:
+            self.end(session, CloseCode.TRY_LATER)  # an order could not be obeyed; it will be when the client is back
+        except Exception:
+            self.end(session, CloseCode.INTERNAL_ERROR)
+            raise  # for the log
+        finally:
+            session.working = False
+            session.inbox = None
+
+    def share_used(self, session: Session, what: str) -> None:
+        """A connection has more ``what`` (frames, commands) than its share of a turn."""
+        self._metrics.shares_used[what,] += 1
+        self._note_flood(session, what)
+
+    def _note_flood(self, session: Session, what: str) -> None:
+        if self._floods.used(session.connection, self._shares.clock()):
+            log.warning("connection.flooding", conn=session.connection, client=session.client, what=what)
+
+    async def _attend(self, session: Session) -> None:
+        with contextlib.suppress(BrokerDown):  # presence is renewed with the lease
+            await self._broker.attend(self.info(session))
+
+    def end(self, session: Session, code: CloseCode, reason: str = "") -> None:
+        """We close: nothing of any stream is queued from here on."""
+        if session.ended:
+            return
+        if session.confirmations is not None and code is not CloseCode.SLOW_CONSUMER:
+            session.confirmations.closing = session.positions()  # a slow consumer never gets what waits
+        self.leave(session)
+        session.wire.close(code, reason or code.reason)
+
+    def drop(self, session: Session, *, confirmed: bool) -> None:
+        """The connection is gone. ``confirmed``: the peer answered our close frame, so all that was queued before it
+        arrived."""
+        self.leave(session)
+        if session.dropped:
+            return
+        session.dropped = True
+        confirmations = session.confirmations
+        if confirmations is not None and session.welcomed:
+            if confirmed and confirmations.closing is not None:
+                confirmations.confirm(confirmations.closing)
+            self._save(session)
+        self._tasks.spawn(self._depart(session), "depart")
+
+    def leave(self, session: Session) -> None:
+        """Nothing of any stream is queued from here on, whoever closes. Idempotent."""
+        if session.ended:
+            return
+        session.ended = True
+        confirmations, session.confirmations = session.confirmations, None  # leaving streams must not forget positions
+        self._recovery.detach_all(session)
+        session.confirmations = confirmations
+        self._hub.remove(session)
+        session.wire.tell_room()
+
+    async def _depart(self, session: Session) -> None:
+        with contextlib.suppress(BrokerDown):  # its lease ends
+            await self._broker.depart(self.info(session))
+
+    def info(self, session: Session) -> ConnectionInfo:
+        return ConnectionInfo(session.connection, self.node, session.client, session.since_ms, tuple(session.groups))
+
+    # Heartbeat and slowness
+
+    def ping_queued(self, session: Session, mark: bytes) -> None:
+        """A control ping with this payload was queued just now."""
+        if session.confirmations is not None and session.welcomed:
+            session.confirmations.sent(mark, session.positions())
+
+    def pong(self, session: Session, mark: bytes) -> None:
+        if session.confirmations is not None and session.confirmations.pong(mark):
+            self._save(session)
+
+    def slow(self, session: Session) -> bool:
+        """The outbox is above its limit. True: groups whose policy is ``replay`` fell back to their journals, and the
+        peer gets another chance, which twice the limit ends; False: there is nothing left but to close it."""
+        fell_back = False
+        for stream in list(session.streams):
+            group = group_of(stream)
+            if group is None or stream in session.tracks or self._config.policy(group).slow != "replay":
+                continue
+            self._recovery.fall_back(session, stream)
+            fell_back = True
+        return fell_back or (bool(session.tracks) and session.wire.size <= 2 * session.wire.limit)
+
+    def _save(self, session: Session) -> None:
+        """The record follows the confirmed positions; one save at a time, the newest wins."""
+        confirmations = session.confirmations
+        if confirmations is not None and confirmations.unsaved and not confirmations.saving:
+            confirmations.saving = True
+            self._tasks.spawn(self._save_record(session, confirmations), "save record")
+
+    async def _save_record(self, session: Session, confirmations: Confirmations) -> None:
+        device = session.device
+        assert device is not None
+        try:
+            while confirmations.unsaved:
+                confirmations.unsaved = False
+                if not await self._broker.save(
+                    session.client, device, session.connection, dict(confirmations.confirmed)
+                ):
+                    return  # another connection owns it now; the order to close is on its way
+        except BrokerDown as exc:
+            confirmations.unsaved = True  # the next pong tries again
+            log.info("record.save_failed", conn=session.connection, error=str(exc))
+        finally:
+            confirmations.saving = False
+
+    # The application
+
+    async def push(self, publications: Sequence[Publication]) -> list[Position | Refused]:
+        """Journals each, in order. Never raises."""
+        results = await self._broker.publish(publications)
+        for publication, result in zip(publications, results, strict=True):
+            self._metrics.pushed(publication.stream, result.code if isinstance(result, Refused) else "accepted")
+        return results
+
+    async def connections(self, client: str) -> list[ConnectionInfo]:
+        return await self._broker.connections(client)
+
+    async def memberships(self, client: str) -> frozenset[str]:
+        return await self._broker.memberships(client)
+
+    async def disconnect(self, client: str, connection: str | None) -> list[str]:
+        """Orders every node to close this client's connections (or the one); the connections that presence knew."""
+        known = [info.connection for info in await self._broker.connections(client)]
+        if connection is not None:
+            known = [name for name in known if name == connection]
+        await self._broker.order(Close(client, connection, CloseCode.DISCONNECTED))
+        return known
+
+    async def add_member(self, group: str, client: str) -> bool:
+        """True if it is new. Raises TooManyGroups."""
+        return await self._broker.add_member(group, client, most=self._config.limits.groups_per_connection)
+
+    async def remove_member(self, group: str, client: str) -> bool:
+        return await self._broker.remove_member(group, client)
+
+    async def presence(self, group: str) -> tuple[list[str], int]:
+        """The clients in the group, each once, and how many connections they have."""
+        present = await self._broker.present(group)
+        return sorted({client for client, _ in present}), len(present)
+
+    async def history(self, stream: str, since: Position | None, limit: int) -> History:
+        return await self._broker.history(stream, since, messages=limit, size=self._config.limits.answer_bytes)
+
+    async def nodes(self) -> list[NodeInfo]:
+        return await self._broker.nodes()
+
+    async def probe(self) -> bool:
+        """Whether a canary passes through the broker right now; ``ready`` and ``lag_ms`` remember it."""
+        try:
+            self.lag_ms = await self._broker.canary()
+        except BrokerDown as exc:
+            if self.ready:
+                log.warning("broker.lost", error=str(exc))
+            self.lost, self.ready = True, False
+            self.lag_ms = None
+            self.trouble = str(exc)
+        else:
+            if not self.ready:
+                log.info("broker.ready", lag_ms=round(self.lag_ms, 3))
+            self.lost, self.ready = False, True
+        return self.ready

@@ -1,0 +1,174 @@
+"""Attaches a session to a stream, brings it from a position to live, detaches it. See docs/design.md, How a session
+catches up.
+
+After every ``await`` the session may have ended or left the stream: each step looks again. One lock per stream is held
+around subscribe and unsubscribe, else the second of two joiners would be answered before the node listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from tidegate.brokers.contract import Broker
+from tidegate.core.errors import BrokerDown, Refused
+from tidegate.core.hub import Audience, Hub
+from tidegate.core.model import History, Position
+from tidegate.core.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session
+from tidegate.locks import Locks
+from tidegate.metrics import Metrics
+from tidegate.tasks import Tasks
+
+RETRY_S = 1.0
+
+
+class Recovery:
+    def __init__(self, hub: Hub, broker: Broker, tasks: Tasks, metrics: Metrics) -> None:
+        self._hub = hub
+        self._broker = broker
+        self._tasks = tasks
+        self._metrics = metrics
+        self._locks = Locks()
+        hub.on_stalled = self._read_on
+
+    async def attach(self, session: Session, stream: str, since: Position | None) -> None:
+        """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
+        next. Raises BrokerDown or Internal, with the session as it was."""
+        audience = self._hub.audiences.get(stream) or await self._open(stream)
+        if session.ended:
+            self._close_if_empty(audience)
+            return
+        track = session.follow(audience, since)
+        audience.joining.add(session)
+        if since is None:
+            return
+        try:
+            track.page = await self._page(stream, since)
+        except Refused:
+            self.detach(session, stream)
+            raise
+
+    async def join(self, session: Session, stream: str, since: Position) -> None:
+        """``attach``, once the peer has taken what waits for it; where the session has the stream, it starts anew.
+        A peer that joins faster than it reads would else be sent a page for each command."""
+        async with _paging(session):
+            await self.room(session)
+            if session.ended:
+                return
+            if stream in session.streams:
+                await self._start_anew(session, stream, since)
+            else:
+                await self.attach(session, stream, since)
+
+    async def _start_anew(self, session: Session, stream: str, since: Position) -> None:
+        """As ``attach``. If the page can't be read the stream goes on where it was, from the journal."""
+        self._catch_up(session, stream)
+        track = session.start_anew(stream, since)
+        try:
+            track.page = await self._page(stream, since)
+        except Refused:
+            if not session.ended:
+                track.state = WAITING
+                self._read_on(session, stream)
+            raise
+
+    async def _page(self, stream: str, since: Position) -> History:
+        return await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
+
+    async def _open(self, stream: str) -> Audience:
+        """The stream's audience, once the broker has confirmed that it is heard here. An open audience needs no lock:
+        it is closed only when it is found empty, before anything is awaited."""
+        async with self._locks.of(stream):
+            audience = self._hub.audiences.get(stream)
+            return audience or self._hub.open(stream, await self._broker.subscribe(stream))
+
+    def begin(self, session: Session, stream: str) -> None:
+        """The answer that names the stream has been queued: its first page follows, then what was held, then it is
+        live."""
+        track = session.tracks[stream]
+        if track.page is not None:
+            self._metrics.recovered(track.page)
+        elif track.reset:
+            self._metrics.reset()
+        session.begin(stream)
+        if not self._hub.settle(session, self._hub.audiences[stream]):
+            self._read_on(session, stream)
+
+    def _read_on(self, session: Session, stream: str) -> None:
+        if session.tracks[stream].state is WAITING:
+            self._tasks.spawn(self._replay(session, stream), "replay")
+
+    async def _replay(self, session: Session, stream: str) -> None:
+        """Page after page, as the peer takes them, until the stream is live."""
+        track = session.tracks.get(stream)
+        while track is not None and track.state is WAITING:
+            try:
+                async with _paging(session):
+                    await self.room(session)
+                    if session.ended or session.tracks.get(stream) is not track:
+                        return
+                    page = await self._page(stream, session.start_reading(stream))
+                    if session.ended or session.tracks.get(stream) is not track:
+                        return
+                    if page.gap is not None:
+                        self._metrics.gaps += 1
+                    session.queue_page(stream, page)
+                    self._hub.settle(session, self._hub.audiences[stream])
+            except Refused:
+                track.state = WAITING
+                await asyncio.sleep(RETRY_S)  # others may read meanwhile, a command for instance
+
+    async def room(self, session: Session) -> None:
+        """Returns when the outbox is nearly empty, or the session has ended."""
+        wire = session.wire
+        while not (session.ended or wire.has_room):  # another may have taken it
+            room = asyncio.Event()
+            wire.when_room(room.set)
+            await room.wait()
+
+    def fall_back(self, session: Session, stream: str) -> None:
+        """From live back to reading the journal, as fast as the peer takes it."""
+        self._catch_up(session, stream)
+        session.fall_back(stream)
+        self._read_on(session, stream)
+
+    def _catch_up(self, session: Session, stream: str) -> None:
+        """It hears the stream through a track from here on."""
+        audience = self._hub.audiences[stream]
+        audience.live.pop(session, None)
+        audience.joining.add(session)
+
+    def detach(self, session: Session, stream: str) -> None:
+        """Nothing more of this stream, from now on."""
+        session.unfollow(stream)
+        audience = self._hub.audiences.get(stream)
+        if audience is not None:
+            audience.live.pop(session, None)
+            audience.joining.discard(session)
+            audience.unaware.discard(session)
+            self._close_if_empty(audience)
+
+    def detach_all(self, session: Session) -> None:
+        for stream in list(session.streams):
+            self.detach(session, stream)
+
+    def _close_if_empty(self, audience: Audience) -> None:
+        if audience.empty:
+            self._tasks.spawn(self._close(audience.stream), "unsubscribe")
+
+    async def _close(self, stream: str) -> None:
+        async with self._locks.of(stream):
+            audience = self._hub.audiences.get(stream)
+            if audience is None or not audience.empty:
+                return
+            self._hub.close(stream)
+            with contextlib.suppress(BrokerDown):  # it lost the subscription with the connection
+                await self._broker.unsubscribe(stream)
+
+
+def _paging(session: Session) -> asyncio.Lock:
+    """One page of a connection at a time."""
+    paging: asyncio.Lock | None = session.paging
+    if paging is None:
+        paging = session.paging = asyncio.Lock()
+    return paging

@@ -1,0 +1,1 @@
+"""The internal port: the HTTP API, metrics, health and the console."""

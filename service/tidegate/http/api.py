@@ -1,0 +1,331 @@
+"""The uses of the internal port: the HTTP API, metrics, health and the console. Source: docs/protocol.md, HTTP API.
+
+Each use is a function of the request's handler and of the names in its path, and gives an answer or raises ``Refused``.
+``openapi`` describes them, and says which need a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from tidegate import __version__
+from tidegate.config.settings import Config
+from tidegate.core.errors import BadRequest, Refused, TooLarge
+from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_id
+from tidegate.core.protocol import check_depth, check_size, history_fields, position_of
+from tidegate.http import openapi
+from tidegate.http.handler import Answer, Api, Handler, Route, Use, decode
+
+__all__ = ["Api", "routes"]
+
+Run: TypeAlias = Callable[..., Awaitable[Answer]]
+
+_FRESH = {"Cache-Control": "no-store"}
+_ENVELOPE_BYTES = 1024  # of a history's answer, beside its messages
+_CONNECTION = re.compile(r"[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,16}\Z", re.ASCII)
+
+
+def routes(api: Api) -> list[Route]:
+    """All paths of the internal port, in the order in which they are to be tried; the last takes what is left."""
+    files = _console_files()
+    fixed = {
+        "/api/openapi.json": Answer(200, msgspec.json.encode(openapi.document(api.config))),
+        "/": files["/index.html"],
+    }
+    by_path: dict[str, dict[str, Use]] = {}
+    for (method, path), operation in openapi.OPERATIONS.items():
+        run = _always(fixed[path]) if path in fixed else _RUN[method, path]
+        query = frozenset(operation.query) if path.startswith("/api/") else None
+        by_path.setdefault(path, {})[method] = Use(run, operation.keyed, query, operation.body is not None)
+    by_path |= {path: {"GET": Use(_always(file))} for path, file in files.items()}
+    for uses in by_path.values():
+        if "GET" in uses:
+            uses["HEAD"] = uses["GET"]  # Tornado leaves the body out
+    found = [
+        Route(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), uses)
+        for path, uses in by_path.items()
+    ]
+    return [*found, Route(re.compile(r".*", re.DOTALL), {})]
+
+
+# Pushes
+
+
+class _Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    data: msgspec.Raw
+
+
+class _Pushes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pushes: list[msgspec.Raw]  # decoded one by one: what is wrong with one must not stop the others
+
+
+class _Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    data: msgspec.Raw
+    client: str | None = None
+    group: str | None = None
+    all: bool = False
+    key: str | None = None
+
+
+_push_decoder = msgspec.json.Decoder(_Push)
+_pushes_decoder = msgspec.json.Decoder(_Pushes)
+_item_decoder = msgspec.json.Decoder(_Item)
+
+
+async def _push_to_client(handler: Handler, client: str) -> Answer:
+    return await _push(handler, client_stream(client))
+
+
+async def _push_to_group(handler: Handler, group: str) -> Answer:
+    return await _push(handler, group_stream(group))
+
+
+async def _push_to_all(handler: Handler) -> Answer:
+    return await _push(handler, ALL)
+
+
+async def _push(handler: Handler, stream: str) -> Answer:
+    key = _header_key(handler)
+    data = _checked(handler.decode(_push_decoder).data, handler.api.config)
+    (result,) = await handler.api.gateway.push([Publication(stream, data, key)])
+    if isinstance(result, Refused):
+        raise result
+    return Answer(202, _accepted(stream, result))
+
+
+async def _push_many(handler: Handler) -> Answer:
+    if "Idempotency-Key" in handler.request.headers:
+        raise BadRequest("a batch takes the keys of its items, not Idempotency-Key")
+    items = handler.decode(_pushes_decoder).pushes
+    most = handler.api.config.limits.batch_pushes
+    if len(items) > most:
+        raise TooLarge(f"{len(items)} pushes in one request, more than {most}")
+    asked = [_publication(item, handler.api) for item in items]
+    publications = [each for each in asked if isinstance(each, Publication)]
+    pushed = iter(await handler.api.gateway.push(publications) if publications else ())
+    results = [_result(each, next(pushed)) if isinstance(each, Publication) else each.body for each in asked]
+    return Answer(200, b'{"results":[%b]}' % b",".join(results))
+
+
+def _publication(raw: msgspec.Raw, api: Api) -> Publication | Refused:
+    """What an item of a batch asks for, or what is wrong with it."""
+    try:
+        item = decode(_item_decoder, bytes(raw), "the item")
+        data = _checked(item.data, api.config)
+        return Publication(_address(item), data, None if item.key is None else _checked_key(item.key))
+    except Refused as exc:
+        api.metrics.refusals[exc.code,] += 1
+        return exc
+
+
+def _address(item: _Item) -> str:
+    if (item.client is not None) + (item.group is not None) + item.all != 1:
+        raise BadRequest('an item has one of "client", "group" and "all": true')
+    if item.all:
+        return ALL
+    name = item.group if item.client is None else item.client
+    assert name is not None
+    if not is_id(name):
+        raise BadRequest("client or group: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
+    return group_stream(name) if item.client is None else client_stream(name)
+
+
+def _checked(raw: msgspec.Raw, config: Config) -> bytes:
+    """``data`` as it came, within its limits. Raises TooLarge or TooDeep."""
+    data = check_size(bytes(raw), config.limits.data_bytes)
+    check_depth(data, config.limits.json_depth - 1)  # as in a client's publish, where the command around it counts
+    return data
+
+
+def _header_key(handler: Handler) -> str | None:
+    headers = handler.request.headers
+    if "Idempotency-Key" not in headers:
+        return None
+    try:
+        return _checked_key(headers["Idempotency-Key"].encode("latin-1").decode())  # Tornado reads headers as Latin-1
+    except UnicodeDecodeError:
+        raise BadRequest("the key is not UTF-8") from None
+
+
+def _checked_key(key: str) -> str:
+    if not 1 <= len(key) <= 128:
+        raise BadRequest("a key has 1-128 characters")
+    return key
+
+
+def _accepted(stream: str, position: Position) -> bytes:
+    # Neither of the names needs an escape.
+    return b'{"stream":"%b","epoch":"%b","offset":%d}' % (stream.encode(), position.epoch.encode(), position.offset)
+
+
+def _result(publication: Publication, result: Position | Refused) -> bytes:
+    return result.body if isinstance(result, Refused) else _accepted(publication.stream, result)
+
+
+# Clients, groups, journals, nodes
+
+
+async def _client(handler: Handler, client: str) -> Answer:
+    connections = await handler.api.gateway.connections(client)
+    groups = await handler.api.gateway.memberships(client)
+    shown = [
+        {"connection": info.connection, "node": info.node, "since_ms": info.since_ms, "groups": info.groups}
+        for info in connections
+    ]
+    return _answer({"client": client, "connections": shown, "groups": sorted(groups)})
+
+
+async def _disconnect(handler: Handler, client: str) -> Answer:
+    connection = handler.query("connection")
+    if connection is not None and not _CONNECTION.match(connection):
+        raise BadRequest("connection: malformed")
+    known = await handler.api.gateway.disconnect(client, connection)
+    return _answer({"client": client, "connections": known}, 202)
+
+
+async def _presence(handler: Handler, group: str) -> Answer:
+    clients, connections = await handler.api.gateway.presence(group)
+    return _answer({"group": group, "clients": clients, "connections": connections})
+
+
+async def _add_member(handler: Handler, group: str, client: str) -> Answer:
+    new = await handler.api.gateway.add_member(group, client)
+    return _answer({"group": group, "client": client, "member": True, "changed": new})
+
+
+async def _remove_member(handler: Handler, group: str, client: str) -> Answer:
+    was = await handler.api.gateway.remove_member(group, client)
+    return _answer({"group": group, "client": client, "member": False, "changed": was})
+
+
+async def _client_history(handler: Handler, client: str) -> Answer:
+    return await _history(handler, client_stream(client))
+
+
+async def _group_history(handler: Handler, group: str) -> Answer:
+    return await _history(handler, group_stream(group))
+
+
+async def _history_of_all(handler: Handler) -> Answer:
+    return await _history(handler, ALL)
+
+
+async def _history(handler: Handler, stream: str) -> Answer:
+    epoch, offset, limit = handler.query("epoch"), handler.query("offset"), handler.query("limit")
+    since = position_of(epoch, None if offset is None else _number("offset", offset))
+    most = 100 if limit is None else _number("limit", limit)
+    if not 1 <= most <= 1000:
+        raise BadRequest("limit: from 1 to 1000")
+    history = await handler.api.gateway.history(stream, since, most)
+    fields, _ = history_fields(history, handler.api.config.limits.answer_bytes - _ENVELOPE_BYTES)
+    return _answer({"stream": stream, **fields})
+
+
+def _number(name: str, text: str) -> int:
+    if not _NUMBER.match(text):
+        raise BadRequest(f"{name}: not a number, or too large")
+    return int(text)
+
+
+async def _nodes(handler: Handler) -> Answer:
+    return _answer({"nodes": await handler.api.gateway.nodes()})
+
+
+def _answer(fields: Mapping[str, Any], status: int = 200) -> Answer:
+    return Answer(status, msgspec.json.encode(fields), _FRESH)
+
+
+# Operations and console
+
+
+async def _metrics(handler: Handler) -> Answer:
+    return Answer(200, handler.api.metrics.text(), {**_FRESH, "Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _healthz(handler: Handler) -> Answer:
+    return Answer(200, b'{"status":"alive"}', _FRESH)
+
+
+async def _readyz(handler: Handler) -> Answer:
+    api = handler.api
+    gateway = api.gateway
+    if api.ready():
+        return _answer({"status": "ready", "lag_ms": gateway.lag_ms})
+    if gateway.draining:
+        return _answer({"status": "draining", "reason": "this node is stopping", "lag_ms": None}, 503)
+    return _answer({"status": "not_ready", "reason": gateway.trouble, "lag_ms": None}, 503)
+
+
+async def _console_settings(handler: Handler) -> Answer:
+    config = handler.api.config
+    return _answer(
+        {
+            "version": __version__,
+            "auth": config.auth.mode,
+            "key_required": bool(config.internal.api_keys),
+            "ws": {"port": handler.api.public_port, "path": config.server.path},
+        }
+    )
+
+
+_CONSOLE = Path(__file__).parent / "console"
+_CONSOLE_HEADERS = {
+    "Cache-Control": "no-cache",  # asked for each time, and answered by 304
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+def _console_files() -> dict[str, Answer]:
+    """The console's files by path, as they are when the service starts."""
+    return {f"/{file.name}": _file(file) for file in sorted(_CONSOLE.iterdir()) if file.suffix in _TYPES}
+
+
+def _file(file: Path) -> Answer:
+    body = file.read_bytes()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return Answer(200, body, {**_CONSOLE_HEADERS, "Content-Type": _TYPES[file.suffix], "Etag": etag})
+
+
+def _always(answer: Answer) -> Run:
+    async def run(handler: Handler) -> Answer:
+        return answer
+
+    return run
+
+
+_RUN: dict[tuple[str, str], Run] = {
+    ("POST", "/api/clients/{client}/push"): _push_to_client,
+    ("POST", "/api/groups/{group}/push"): _push_to_group,
+    ("POST", "/api/all/push"): _push_to_all,
+    ("POST", "/api/push"): _push_many,
+    ("GET", "/api/clients/{client}"): _client,
+    ("DELETE", "/api/clients/{client}"): _disconnect,
+    ("GET", "/api/groups/{group}"): _presence,
+    ("PUT", "/api/groups/{group}/members/{client}"): _add_member,
+    ("DELETE", "/api/groups/{group}/members/{client}"): _remove_member,
+    ("GET", "/api/clients/{client}/history"): _client_history,
+    ("GET", "/api/groups/{group}/history"): _group_history,
+    ("GET", "/api/all/history"): _history_of_all,
+    ("GET", "/api/nodes"): _nodes,
+    ("GET", "/metrics"): _metrics,
+    ("GET", "/healthz"): _healthz,
+    ("GET", "/readyz"): _readyz,
+    ("GET", "/console.json"): _console_settings,
+}

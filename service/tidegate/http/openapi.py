@@ -1,0 +1,282 @@
+"""The HTTP API described: what each call is for, what it takes and answers. ``api`` takes from the same table
+which calls there are, which need a key and which query keys they know.
+
+The document is OpenAPI 3.1, whose schemas are JSON Schema 2020-12. Source: docs/protocol.md, HTTP API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+from tidegate import __version__
+from tidegate.config.settings import Config
+from tidegate.core.errors import (
+    BadRequest,
+    BrokerDown,
+    HostNotAllowed,
+    Internal,
+    KeyReused,
+    NotTried,
+    OriginNotAllowed,
+    Refused,
+    TooDeep,
+    TooLarge,
+    TooManyGroups,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+
+Schema: TypeAlias = dict[str, Any]
+Errors: TypeAlias = tuple[type[Refused], ...]
+
+_API: Errors = (BadRequest, Unauthorized, HostNotAllowed, OriginNotAllowed, UnsupportedMediaType, TooLarge, Internal)
+_BROKER: Errors = (*_API, BrokerDown)
+_PUSH: Errors = (*_BROKER, TooDeep, KeyReused)
+_OPEN: Errors = (HostNotAllowed, Internal)
+
+
+class Operation(NamedTuple):
+    """One method of one path. ``answer`` and ``body`` name a schema, or are a media type where there is none;
+    ``query`` are the query keys; ``keyed`` calls need an API key."""
+
+    summary: str
+    status: int
+    answer: str
+    errors: Errors
+    query: tuple[str, ...] = ()
+    body: str | None = None
+    keyed: bool = True
+
+
+_READ = ("epoch", "offset", "limit")
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/api/clients/{client}/push"): Operation("Push to one client", 202, "Position", _PUSH, body="Push"),
+    ("POST", "/api/groups/{group}/push"): Operation("Push to a group", 202, "Position", _PUSH, body="Push"),
+    ("POST", "/api/all/push"): Operation("Push to everybody", 202, "Position", _PUSH, body="Push"),
+    ("POST", "/api/push"): Operation(
+        "Push many at once; the answers come in the same order", 200, "Results", _API, body="Pushes"
+    ),
+    ("GET", "/api/clients/{client}"): Operation(
+        "A client's connections and lasting memberships, on all nodes", 200, "Client", _BROKER
+    ),
+    ("DELETE", "/api/clients/{client}"): Operation(
+        "Close a client's connections, or one of them, with 4501", 202, "Disconnected", _BROKER, ("connection",)
+    ),
+    ("GET", "/api/groups/{group}"): Operation("Who is in a group now, on all nodes", 200, "Presence", _BROKER),
+    ("PUT", "/api/groups/{group}/members/{client}"): Operation(
+        "Make a client a lasting member of a group", 200, "Membership", (*_BROKER, TooManyGroups)
+    ),
+    ("DELETE", "/api/groups/{group}/members/{client}"): Operation(
+        "End a membership; all of the client's connections leave the group", 200, "Membership", _BROKER
+    ),
+    ("GET", "/api/clients/{client}/history"): Operation("Read a client's journal", 200, "History", _BROKER, _READ),
+    ("GET", "/api/groups/{group}/history"): Operation("Read a group's journal", 200, "History", _BROKER, _READ),
+    ("GET", "/api/all/history"): Operation("Read everybody's journal", 200, "History", _BROKER, _READ),
+    ("GET", "/api/nodes"): Operation("The running nodes", 200, "Nodes", _BROKER),
+    ("GET", "/api/openapi.json"): Operation(
+        "This description", 200, "application/json", (*_OPEN, OriginNotAllowed), keyed=False
+    ),
+    ("GET", "/metrics"): Operation("Metrics for Prometheus", 200, "text/plain", _OPEN, keyed=False),
+    ("GET", "/healthz"): Operation("Whether the process is alive", 200, "Alive", _OPEN, keyed=False),
+    ("GET", "/readyz"): Operation(
+        "Whether a canary message has just passed through the broker; 503 if not", 200, "Ready", _OPEN, keyed=False
+    ),
+    ("GET", "/console.json"): Operation("What the console must know", 200, "Console", _OPEN, keyed=False),
+    ("GET", "/"): Operation("The console, a page", 200, "text/html", _OPEN, keyed=False),
+}
+
+_DESCRIPTIONS = {
+    "epoch": "With offset: the position to read after; without both, from the oldest message that is kept.",
+    "offset": "With epoch: the position to read after.",
+    "limit": "Messages at most; 100 if it is not given.",
+    "connection": "Only this connection.",
+    "key": "Makes a push idempotent: repeated within 5 minutes for the same stream it returns the first position.",
+}
+
+
+def document(config: Config) -> Schema:
+    """The description as OpenAPI has it, with the limits of ``config``."""
+    paths: dict[str, Schema] = {}
+    for (method, path), operation in OPERATIONS.items():
+        paths.setdefault(path, {})[method.lower()] = _described(path, operation, bool(config.internal.api_keys))
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tidegate",
+            "version": __version__,
+            "description": "Push messages to clients and groups, and see who is there. A push that was accepted has a "
+            "position in its stream; 503 broker_down means that it may have been accepted: repeat it with its key.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(config),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+        },
+    }
+
+
+def _described(path: str, operation: Operation, keys: bool) -> Schema:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    parameters = [_parameter("path", name, _ref("Id"), f"The {name}'s id.", required=True) for name in names]
+    parameters += [_parameter("query", name, _ref(_QUERY[name]), _DESCRIPTIONS[name]) for name in operation.query]
+    if operation.body == "Push":
+        parameters.append(_parameter("header", "Idempotency-Key", _ref("Key"), _DESCRIPTIONS["key"]))
+    described: Schema = {
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": {
+            str(operation.status): {"description": operation.summary, "content": _content(operation.answer)},
+            **_responses(operation.errors),
+        },
+        "security": [{"key": []}] if keys and operation.keyed else [],
+    }
+    if operation.answer == "Ready":
+        described["responses"]["503"] = {"description": "Not ready", "content": _content("Ready")}
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": _content(operation.body)}
+    return described
+
+
+_QUERY = {"epoch": "Epoch", "offset": "Offset", "limit": "Limit", "connection": "Connection"}
+
+
+def _parameter(place: str, name: str, schema: Schema, description: str, *, required: bool = False) -> Schema:
+    return {"name": name, "in": place, "required": required, "schema": schema, "description": description}
+
+
+def _content(name: str) -> Schema:
+    if "/" in name:
+        return {name: {"schema": {"type": "object" if name.endswith("json") else "string"}}}
+    return {"application/json": {"schema": _ref(name)}}
+
+
+def _responses(errors: Iterable[type[Refused]]) -> Schema:
+    """One answer for each status, with the codes that it may carry."""
+    by_status: dict[int, list[type[Refused]]] = {}
+    for error in sorted(errors, key=lambda error: (error.status, error.code)):
+        by_status.setdefault(error.status, []).append(error)
+    return {str(status): _response(group) for status, group in by_status.items()}
+
+
+def _response(errors: list[type[Refused]]) -> Schema:
+    codes = [error.code for error in errors]
+    narrowed = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
+    response: Schema = {
+        "description": ", ".join(codes),
+        "content": {"application/json": {"schema": {"allOf": [_ref("Error"), narrowed]}}},
+    }
+    if any(error.retry_after_s is not None for error in errors):
+        response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return response
+
+
+# Schemas
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def _object(properties: Schema, optional: Iterable[str] = ()) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def _schemas(config: Config) -> Schema:
+    text, whole, yes_or_no = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+    any_json = {"description": f"Any JSON value of up to {config.limits.data_bytes} bytes."}
+    message = {
+        "offset": _ref("Offset"),
+        "time": _ref("Time"),
+        "client": {**_ref("Id"), "description": "The client that published it."},
+        "data": {},
+    }
+    gap = {
+        "stream": _ref("Stream"),
+        "epoch": _ref("Epoch"),
+        "from": {"type": ["integer", "null"]},
+        "to": {"type": ["integer", "null"]},
+        "reason": {"enum": ["expired", "reset"]},
+    }
+    position = {"stream": _ref("Stream"), "epoch": _ref("Epoch"), "offset": _ref("Offset")}
+    codes = {NotTried.code} | {error.code for operation in OPERATIONS.values() for error in operation.errors}
+    refusal = _object({"code": {"type": "string", "enum": sorted(codes)}, "message": text})
+    item = {"client": _ref("Id"), "group": _ref("Id"), "all": {"const": True}, "data": any_json, "key": _ref("Key")}
+    return {
+        # Values
+        "Id": {"type": "string", "pattern": r"^(?!\.+$)[A-Za-z0-9_.@-]{1,128}$"},
+        "Stream": {"type": "string", "description": "client:<id>, group:<name> or all"},
+        "Epoch": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
+        "Offset": {"type": "integer", "minimum": 0},
+        "Limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "Time": {"type": "integer", "description": "Unix time in milliseconds."},
+        "Key": {"type": "string", "minLength": 1, "maxLength": 128, "description": _DESCRIPTIONS["key"]},
+        "Connection": {"type": "string", "pattern": "^[A-Za-z0-9_.@-]{1,128}$"},
+        # Bodies
+        "Push": _object({"data": any_json}),
+        "Pushes": _object({"pushes": _list(_ref("Item"), maxItems=config.limits.batch_pushes)}),
+        "Item": {
+            **_object(item, ["client", "group", "all", "key"]),
+            "oneOf": [{"required": [name]} for name in ("client", "group", "all")],
+        },
+        # Answers
+        "Error": _object({"error": refusal}),
+        "Position": _object(position),
+        "Results": _object({"results": _list({"oneOf": [_ref("Position"), _ref("Error")]})}),
+        "Client": _object({"client": _ref("Id"), "connections": _list(_ref("Presented")), "groups": _list(_ref("Id"))}),
+        "Presented": _object(
+            {"connection": _ref("Connection"), "node": text, "since_ms": _ref("Time"), "groups": _list(_ref("Id"))}
+        ),
+        "Disconnected": _object({"client": _ref("Id"), "connections": _list(_ref("Connection"))}),
+        "Presence": _object({"group": _ref("Id"), "clients": _list(_ref("Id")), "connections": whole}),
+        "Membership": _object({"group": _ref("Id"), "client": _ref("Id"), "member": yes_or_no, "changed": yes_or_no}),
+        "History": _object(
+            {
+                **position,
+                "top": _ref("Offset"),
+                "messages": _list(_object(message, ["client"])),
+                "more": yes_or_no,
+                "gap": _object(gap),
+            },
+            ["gap"],
+        ),
+        "Nodes": _object({"nodes": _list(_ref("Node"))}),
+        "Node": _object(
+            {
+                "node": text,
+                "version": text,
+                "started_ms": _ref("Time"),
+                "connections": whole,
+                "draining": yes_or_no,
+                "lag_ms": {"type": ["number", "null"]},
+            }
+        ),
+        "Alive": _object({"status": {"const": "alive"}}),
+        "Ready": _object(
+            {
+                "status": {"enum": ["ready", "not_ready", "draining"]},
+                "reason": text,
+                "lag_ms": {"type": ["number", "null"]},
+            },
+            ["reason"],
+        ),
+        "Console": _object(
+            {
+                "version": text,
+                "auth": {"enum": ["none", "jwt"]},
+                "key_required": yes_or_no,
+                "ws": _object({"port": whole, "path": text}),
+            }
+        ),
+    }

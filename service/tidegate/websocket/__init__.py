@@ -1,0 +1,1 @@
+"""The public port: handshakes, and a connection's socket after them."""

@@ -1,0 +1,294 @@
+"""The door for clients: Tornado's HTTP server reads a request, a WebSocketHandler answers the handshake, then the
+connection owns its socket.
+
+A handshake is all in its headers, so it is answered when they are there, without routing, body or whatever else a
+RequestHandler goes through (decision 0040 has the profile). ``get_websocket_protocol`` is Tornado's seam for what comes
+after: instead of its own protocol class it gets ``Handover``, which writes the 101 answer and gives the socket to a
+``Wire``. From there on no object of the request is referred to. A refusal waits until the request has been read, as any
+answer: whoever closes while its peer still sends resets the connection.
+
+Order of checks: host, path, method, upgrade, origin, query, token, then what the gateway says (limits, groups, broker).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Awaitable
+from http.client import responses
+from typing import Any, cast
+
+import msgspec
+from tornado import httputil, iostream
+from tornado.http1connection import HTTP1Connection
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler, WebSocketProtocol
+
+from tidegate import log
+from tidegate.auth.tokens import Grant, Hosts, Origins, Verifier, unrestricted
+from tidegate.config.settings import NEXT_HEADER, PROBE_PATH
+from tidegate.core.errors import (
+    BadRequest,
+    Draining,
+    Full,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    Unauthorized,
+    UpgradeRequired,
+)
+from tidegate.core.session import Session
+from tidegate.gateway.gateway import Gateway
+from tidegate.metrics import Metrics
+from tidegate.tornado_seam import Request
+from tidegate.turn import Turn
+from tidegate.websocket import handshake
+from tidegate.websocket.peer import Peer, Shared
+from tidegate.websocket.wire import Wire
+
+MESSAGE_CHARACTERS = 300  # of a refusal in a header: nginx has 4 KiB for all of them
+
+_NO_CONTENT = httputil.ResponseStartLine("HTTP/1.1", 204, "No Content")
+_UNAVAILABLE = httputil.ResponseStartLine("HTTP/1.1", 503, "Service Unavailable")
+
+
+class Door(msgspec.Struct):
+    """What every handshake needs; one per node. ``verifier`` None: auth.mode none."""
+
+    path: str
+    gateway: Gateway
+    metrics: Metrics
+    hosts: Hosts
+    origins: Origins
+    verifier: Verifier | None
+    turn: Turn
+    peers: Shared
+    message_bytes: int
+    outbox_bytes: int
+    numbers: itertools.count[int]
+
+
+class Doorway(Application):
+    """The public port. Every request there is a handshake or is refused, so there is nothing to route."""
+
+    def __init__(self, door: Door, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.door = door
+
+    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
+        return _Knock(self, request_conn)
+
+
+class _Knock(httputil.HTTPMessageDelegate):
+    """One request, as Tornado's HTTP server tells it."""
+
+    def __init__(self, doorway: Doorway, connection: httputil.HTTPConnection) -> None:
+        self._doorway = doorway
+        self._connection = connection
+        self._handler: Connection | None = None
+
+    def headers_received(
+        self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
+    ) -> Awaitable[None] | None:
+        if cast(httputil.RequestStartLine, start_line).path == PROBE_PATH:
+            return None
+        self._handler = Connection(self._doorway, Request(self._connection, start_line, headers))
+        return self._handler.get()
+
+    def data_received(self, chunk: bytes) -> None:
+        """The body of what is refused."""
+
+    def finish(self) -> None:
+        if self._handler is not None:
+            self._handler.refuse()
+            return
+        # A probe. An edge makes one before each handshake, so it is no more than it must be; and it tells a stranger
+        # nothing that a handshake would not, so it asks for no host and no token.
+        if self._doorway.door.gateway.takes_handshakes:
+            self._connection.write_headers(_NO_CONTENT, httputil.HTTPHeaders())
+        else:
+            self._connection.write_headers(_UNAVAILABLE, httputil.HTTPHeaders({"Content-Length": "0"}))
+        self._connection.finish()
+
+    def on_connection_close(self) -> None:
+        self._handler = None
+
+
+class Connection(WebSocketHandler):
+    """One handshake. ``refusal``: why it is none, to be told when the request has been read."""
+
+    application: Doorway
+
+    def initialize(self) -> None:
+        self.refusal: Refused | None = None
+
+    def clear(self) -> None:
+        """Nothing: what headers an answer has, ``refuse`` says."""
+
+    async def get(self, *args: str, **kwargs: str) -> None:
+        """Either the socket has been handed over, or there is a ``refusal``. Never raises."""
+        try:
+            await self._shake_hands()
+        except Refused as error:
+            self.refusal = error
+        except Exception as exc:
+            log.error("handshake.failed", error=exc)
+            self.refusal = Internal("internal error")
+
+    async def _shake_hands(self) -> None:
+        door, headers = self.application.door, self.request.headers
+        door.hosts.check(headers.get("Host"))
+        if self.request.path != door.path:
+            raise NotFound("nothing here; WebSockets are served under the configured path")
+        if self.request.method != "GET":
+            raise MethodNotAllowed("GET only")
+        handshake.check_upgrade(headers, self.request.version)
+        if "Origin" in headers or "Sec-Fetch-Site" in headers:
+            door.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
+        query = handshake.read_query(self.request.query)
+        grant = self._authenticate(query)
+        asked = handshake.asked(grant.client, query)
+        if cast(HTTP1Connection, self.request.connection).stream.closed():
+            raise BadRequest("the peer has gone")
+        protocol = self.get_websocket_protocol()
+        connection = f"{door.gateway.node}-{next(door.numbers)}"
+        wire = protocol.wire
+        # Queued first: whatever ends the session while it is admitted has its close frame behind it.
+        wire.put(
+            handshake.answer(headers["Sec-WebSocket-Key"], protocol.selected_subprotocol, grant.client, connection)
+        )
+        protocol.session = await door.gateway.admit(asked, grant, connection, wire)
+        try:
+            await protocol.accept_connection(self)
+        except BaseException:
+            door.gateway.drop(protocol.session, confirmed=False)
+            raise
+
+    def _authenticate(self, query: dict[str, str]) -> Grant:
+        """Raises Unauthorized or BadRequest."""
+        verifier = self.application.door.verifier
+        if verifier is None:
+            return unrestricted(handshake.client_in(query))
+        return verifier.verify(handshake.token_in(self.request.headers, query), time.time())
+
+    def get_websocket_protocol(self) -> Handover:
+        return Handover(self, self.application.door)
+
+    def refuse(self) -> None:
+        """Answers with the contract's error object."""
+        error = self.refusal
+        assert error is not None
+        self.application.door.metrics.handshakes[error.code,] += 1
+        log.debug("handshake.refused", code=error.code, error=error.message)
+        headers = httputil.HTTPHeaders(
+            {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(error.body)),
+                "Date": httputil.format_timestamp(time.time()),
+            }
+        )
+        if error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, UpgradeRequired):
+            headers["Connection"] = "Upgrade"  # demanded where Upgrade is sent (RFC 9110, 7.8)
+            headers["Upgrade"] = "websocket"
+            headers["Sec-WebSocket-Version"] = "13"
+        if isinstance(error, Unauthorized):
+            headers["WWW-Authenticate"] = "Bearer"
+        if isinstance(error, MethodNotAllowed):
+            headers["Allow"] = "GET"
+        connection = cast(HTTP1Connection, self.request.connection)
+        if isinstance(error, Full | Draining):
+            # A full node cannot afford to keep those that it refuses; there is no public way (Tornado 6.6).
+            connection._disconnect_on_finish = True
+            headers["Connection"] = "close"
+        status = error.status
+        if status == 503 and NEXT_HEADER in self.request.headers:
+            # Another node may take it. Of the answers by which nginx goes to another, this one counts as no failure
+            # (proxy_next_upstream). Where no other is left, it goes to the location that says the refusal.
+            status = 404
+            headers["X-Accel-Redirect"] = "/.refused/502"
+            said = {"code": error.code, "message": error.message[:MESSAGE_CHARACTERS]}
+            headers["Tidegate-Refusal"] = json.dumps({"error": said}, separators=(",", ":"))  # as a header: ASCII
+        line = httputil.ResponseStartLine("HTTP/1.1", status, responses[status])
+        connection.write_headers(line, headers, b"" if self.request.method == "HEAD" else error.body)
+        connection.finish()
+
+
+class Handover(WebSocketProtocol):
+    """Tornado's protocol object for one handshake: answers it and hands the socket over to ``wire``.
+
+    Tornado's own class since 6.5 would cut websocket_ping_timeout down to the interval; here both
+    settings are the heartbeat's.
+    """
+
+    def __init__(self, handler: Connection, door: Door) -> None:
+        super().__init__(handler)
+        self._door = door
+        self._connection = cast(HTTP1Connection, handler.request.connection)
+        self.session: Session | None = None
+        self.subprotocol = handshake.subprotocol(handler.request.headers)
+        self.wire = Wire(
+            self._connection.stream.socket,
+            door.peers.loop,
+            door.turn,
+            message_bytes=door.message_bytes,
+            outbox_bytes=door.outbox_bytes,
+        )
+
+    async def accept_connection(self, handler: WebSocketHandler) -> None:
+        """A session that ended while it was admitted hears why: its close frame waits behind the answer. Raises
+        BadRequest if the peer has gone."""
+        session, door = self.session, self._door
+        assert session is not None
+        if self._connection.stream.closed():
+            raise BadRequest("the peer has gone")
+        early = _take_over(self._connection.detach())
+        door.metrics.opened()
+        log.info("connection.opened", conn=session.connection, client=session.client)
+        peer = Peer(door.peers, session, self.wire)
+        if not session.ended:
+            door.gateway.welcome(session)  # it leaves together with the answer, in one write
+        self.wire.start(peer, early)
+        if session.ended and peer.wire is not None:
+            peer.on_closing()
+
+    # The rest of Tornado's interface has no work here: the wire and the heartbeat do it.
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Any:
+        raise NotImplementedError
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        return self.subprotocol
+
+    def write_ping(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None:
+        raise NotImplementedError
+
+    def start_pinging(self) -> None:
+        pass
+
+    async def _receive_frame_loop(self) -> None:
+        pass
+
+    def set_nodelay(self, x: bool) -> None:
+        pass
+
+
+def _take_over(stream: iostream.IOStream) -> bytes:
+    """Ends Tornado's interest in the socket without closing it; what it had read beyond the headers."""
+    stream.io_loop.remove_handler(stream.fileno())
+    early = bytes(stream._read_buffer)  # no public way gives it without waiting (Tornado 6.6)
+    stream.socket = None  # type: ignore[assignment]
+    return early

@@ -1,0 +1,115 @@
+"""What a client's handshake asks for, read from its headers and its query (RFC 6455, 4.2), and the answer to it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from urllib.parse import parse_qsl
+
+from tornado.httputil import HTTPHeaders
+
+from tidegate.core.errors import BadRequest, Unauthorized, UpgradeRequired
+from tidegate.core.model import decode_cursor, is_id
+from tidegate.core.protocol import SUBPROTOCOL, check_group
+from tidegate.gateway.gateway import Asked
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+_BEARER = "bearer."
+
+
+def check_upgrade(headers: HTTPHeaders, version: str) -> None:
+    """``version``: of HTTP. Raises UpgradeRequired or BadRequest (RFC 6455, 4.2.1)."""
+    if version == "HTTP/1.0":  # which has no upgrade (RFC 9110, 7.8)
+        raise UpgradeRequired("this is a WebSocket endpoint, and a handshake is HTTP/1.1")
+    if "websocket" not in _words(headers, "Upgrade") or "upgrade" not in _words(headers, "Connection"):
+        raise UpgradeRequired("this is a WebSocket endpoint")
+    if headers.get("Sec-WebSocket-Version") != "13":
+        raise UpgradeRequired("Sec-WebSocket-Version must be 13")
+    try:
+        key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+    except (ValueError, binascii.Error):
+        key = b""
+    if len(key) != 16:
+        raise BadRequest("Sec-WebSocket-Key must be 16 bytes in base64")
+    if "Transfer-Encoding" in headers or ("Content-Length" in headers and headers["Content-Length"] != "0"):
+        raise BadRequest("a handshake has no body")
+
+
+def _words(headers: HTTPHeaders, name: str) -> list[str]:
+    return [word.strip() for word in headers.get(name, "").lower().split(",")]
+
+
+def read_query(text: str) -> dict[str, str]:
+    """Each key once. Raises BadRequest."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=50)
+    except ValueError:
+        raise BadRequest("the query is not UTF-8, or has too many fields") from None
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise BadRequest("a query key is repeated")
+    return query
+
+
+def subprotocol(headers: HTTPHeaders) -> str | None:
+    """Ours, if it is offered."""
+    return SUBPROTOCOL if SUBPROTOCOL in _offered(headers) else None
+
+
+def _offered(headers: HTTPHeaders) -> list[str]:
+    if "Sec-WebSocket-Protocol" not in headers:
+        return []
+    return [name.strip() for name in headers["Sec-WebSocket-Protocol"].split(",")]
+
+
+def token_in(headers: HTTPHeaders, query: dict[str, str]) -> str:
+    """The one token: header, query or subprotocol. Raises Unauthorized where there is none, BadRequest where there are
+    several, or the client is named beside it."""
+    if "client" in query:
+        raise BadRequest("the token says who the client is; leave out client")
+    tokens = [name[len(_BEARER) :] for name in _offered(headers) if name.startswith(_BEARER)]
+    authorization = headers.get("Authorization", "")
+    if authorization[:7].lower() == "bearer ":
+        tokens.append(authorization[7:].strip())
+    if "token" in query:
+        tokens.append(query["token"])
+    if len(tokens) > 1:
+        raise BadRequest("the token is given in more than one place")
+    if not tokens:
+        raise Unauthorized("a token is required")
+    return tokens[0]
+
+
+def client_in(query: dict[str, str]) -> str:
+    """The client that names itself (auth.mode none). Raises BadRequest."""
+    client = query.get("client")
+    if client is None or not is_id(client):
+        raise BadRequest("client: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
+    return client
+
+
+def asked(client: str, query: dict[str, str]) -> Asked:
+    """Raises BadRequest."""
+    groups = [check_group(group) for group in query["groups"].split(",")] if query.get("groups") else []
+    device = query.get("device", "")
+    if device and not is_id(device):
+        raise BadRequest("device: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
+    token = query.get("cursor")
+    if token == "last":
+        return Asked(client, groups, None, True, device)
+    try:
+        return Asked(client, groups, None if token is None else decode_cursor(token))
+    except ValueError as exc:
+        raise BadRequest(str(exc)) from None
+
+
+def answer(key: str, chosen: str | None, client: str, connection: str) -> bytes:
+    """The 101 to a handshake with ``key``; ``chosen`` is the subprotocol (RFC 6455, 4.2.2)."""
+    accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+    protocol = f"Sec-WebSocket-Protocol: {chosen}\r\n" if chosen else ""
+    return (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept}\r\n{protocol}"
+        f"Tidegate-Client: {client}\r\nTidegate-Connection: {connection}\r\n\r\n"
+    ).encode("ascii")

@@ -1,0 +1,264 @@
+"""The memory broker keeps the contract of a broker, and a limit on all that it keeps."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.brokers.contract import WIDE, Contract, Heard, connection, info
+from tidegate.brokers.contract import Broker
+from tidegate.brokers.memory.broker import SWEEP_EACH, MemoryBroker
+from tidegate.core.errors import KeyReused, Refused
+from tidegate.core.model import Gap, Position, Publication, Retention
+
+
+class Clock:
+    """Monotonic seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class TestContract(Contract):
+    def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000) -> MemoryBroker:
+        self.clock, self.meta_age_s = Clock(), meta_age_s
+        return MemoryBroker(
+            epoch="e1",
+            retention=lambda stream: retention,
+            meta_age_s=meta_age_s,
+            journal_bytes=1 << 20,
+            clock=self.clock,
+        )
+
+    def stored(self, broker: Broker) -> Any:
+        assert isinstance(broker, MemoryBroker)
+        streams = broker._streams
+        return broker.journal_bytes, len(streams._journals), len(streams._tops), len(streams._beginning)
+
+    async def age(self, broker: Broker) -> None:
+        assert isinstance(broker, MemoryBroker)
+        self.clock.now_s += self.meta_age_s / 2
+        broker.sweep()
+
+    async def outlast(self, broker: Broker) -> None:
+        await self.age(broker)
+
+    async def expire(self, broker: Broker, stream: str) -> None:
+        assert isinstance(broker, MemoryBroker)
+        broker._streams._end(broker._streams._journals[stream])
+        self.clock.now_s += self.meta_age_s
+        broker.sweep()
+
+
+# What it keeps is counted, bounded, and given up in order
+
+
+LIMIT = 1 << 20
+
+
+def broker_of(clock: Clock, limit: int = LIMIT, age_s: float = 3600) -> MemoryBroker:
+    return MemoryBroker(
+        epoch="e1",
+        retention=lambda stream: Retention(1000, age_s),
+        meta_age_s=100_000,
+        journal_bytes=limit,
+        wall=clock,
+        clock=clock,
+    )
+
+
+async def publish(broker: MemoryBroker, stream: str, data: bytes = b"1", key: str | None = None) -> Position | Refused:
+    (answer,) = await broker.publish([Publication(stream, data, key)])
+    return answer
+
+
+async def journals(broker: MemoryBroker, clock: Clock, count: int) -> None:
+    for i in range(count):
+        await publish(broker, f"group:some.name.{i}", b'{"n":%d}' % i)
+
+
+async def tops(broker: MemoryBroker, clock: Clock, count: int) -> None:
+    await journals(broker, clock, count)
+    clock.now_s += 4000
+    for _ in range(count // 500 + 2):
+        broker.sweep()
+
+
+async def messages(broker: MemoryBroker, clock: Clock, count: int) -> None:
+    for i in range(count):
+        await broker.publish([Publication(f"group:{i % 20}", b'{"n":%d}' % i, None, f"client.{i}")])
+
+
+async def keys(broker: MemoryBroker, clock: Clock, count: int) -> None:
+    for i in range(count):
+        await publish(broker, "group:a", b"1", f"key-{i}")
+
+
+async def records(broker: MemoryBroker, clock: Clock, count: int) -> None:
+    for i in range(count):
+        positions = {f"group:{i}.{j}": Position(f"e{i}", 1000 + i) for j in range(i % 12)}
+        await broker.claim(f"client.{i}", "phone", f"n1-{i}")
+        await broker.save(f"client.{i}", "phone", f"n1-{i}", positions)
+
+
+@pytest.mark.parametrize("kind", [journals, tops, messages, keys, records])
+async def test_what_is_counted_is_what_memory_holds(kind: Callable[..., Awaitable[None]]):
+    clock = Clock()
+    broker = broker_of(clock, 1 << 30)
+    await kind(broker, clock, 10)
+    counted = broker.journal_bytes
+    gc.collect()
+    tracemalloc.start()
+    try:
+        await kind(broker, clock, 3000)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 1 / 1.3 < held / (broker.journal_bytes - counted) < 1.3
+
+
+async def test_nothing_that_anybody_leaves_behind_passes_the_limit():
+    clock = Clock()
+    broker = broker_of(clock)
+    for kind in (messages, journals, records, keys, tops, journals, records):
+        await kind(broker, clock, 1500)
+        assert broker.journal_bytes <= LIMIT
+
+
+async def test_the_least_used_streams_lose_their_messages_first_and_say_expired():
+    clock = Clock()
+    broker = broker_of(clock)
+    (first, second) = [await publish(broker, stream, b"x" * 200_000) for stream in ("group:a", "group:b")]
+    assert isinstance(first, Position)
+    assert isinstance(second, Position)
+    await broker.history("group:a", None, messages=1, size=1)
+    for _ in range(4):
+        await publish(broker, "group:c", b"x" * 200_000)
+    page = await broker.history("group:b", Position(second.epoch, 0), messages=9, size=9)
+    assert page.gap == Gap("group:b", second.epoch, 1, 1, "expired")
+    assert (await broker.history("group:b", second, messages=9, size=9)).gap is None
+    assert (await broker.history("group:a", Position(first.epoch, 0), messages=9, size=9)).gap is None
+    assert broker.forgotten == 1
+
+
+async def test_a_stream_that_was_forgotten_for_room_never_comes_back_in_its_epoch():
+    clock = Clock()
+    broker = broker_of(clock)
+    told = await broker.top("group:never")
+    pushed = await publish(broker, "group:a")
+    assert isinstance(pushed, Position)
+    await broker.subscribe("group:kept")
+    kept = await publish(broker, "group:kept")
+    assert isinstance(kept, Position)
+    await journals(broker, clock, 6000)
+    assert "group:a" not in broker._streams._tops
+    again = await publish(broker, "group:a")
+    assert isinstance(again, Position)
+    assert (again.offset, again.epoch == pushed.epoch) == (1, False)
+    for since in (Position(pushed.epoch, 0), pushed):
+        page = await broker.history("group:a", since, messages=9, size=9)
+        assert page.gap is not None
+        assert page.gap.reason == "reset"
+    # Whether it had a message can't be known any more, so its old beginning proves nothing.
+    assert (await broker.history("group:never", told, messages=9, size=9)).gap is not None
+    assert await broker.top("group:kept") == kept, "followed: not forgotten"
+
+
+async def test_who_follows_hears_the_first_push_after_streams_were_forgotten_for_room():
+    clock = Clock()
+    broker, heard = broker_of(clock), Heard()
+    await broker.start(heard, info("n1"))
+    told = await broker.subscribe("group:quiet")
+    await journals(broker, clock, 6000)
+    pushed = await publish(broker, "group:quiet")
+    assert pushed == Position(told.epoch, 1)
+    assert (heard.data("group:quiet"), heard.gaps("group:quiet")) == ([b"1"], [])
+
+
+async def test_a_key_is_kept_for_its_five_minutes_or_refused():
+    clock = Clock()
+    broker = broker_of(clock)
+    first = await publish(broker, "group:a", b"1", "first")
+    answers = [await publish(broker, "group:a", b"1", f"key-{i}") for i in range(4000)]
+    refused = [answer for answer in answers if isinstance(answer, Refused)]
+    assert refused
+    assert {(answer.status, answer.code) for answer in refused} == {(503, "broker_down")}
+    assert len(answers) - len(refused) > LIMIT // 2 // 250, "half of the limit is for keys"
+    await journals(broker, clock, 3000)
+    await records(broker, clock, 1000)
+    clock.now_s += 299
+    assert await publish(broker, "group:a", b"1", "first") == first
+    assert isinstance(await publish(broker, "group:a", b"2", "first"), KeyReused)
+    assert isinstance(await publish(broker, "group:a"), Position), "a push without a key is taken"
+    clock.now_s += 2
+    assert isinstance(await publish(broker, "group:a", b"1", "new"), Position)
+    assert (await publish(broker, "group:a", b"1", "first")) != first
+
+
+async def test_the_least_used_record_goes_first_and_one_whose_owner_is_here_stays():
+    clock = Clock()
+    broker = broker_of(clock)
+    for client in ("here", "away"):
+        await broker.claim(client, "", "n1-1")
+        await broker.save(client, "", "n1-1", {"all": Position("e", 1)})
+    await broker.attend(connection("n1-1", "here"))
+    await records(broker, clock, 1500)
+    assert await broker.save("here", "", "n1-1", {"all": Position("e", 2)})
+    assert (await broker.claim("away", "", "n1-2")).record is None
+    clock.now_s += 200_000
+    for _ in range(10):
+        broker.sweep()
+    assert (await broker.claim("here", "", "n1-2")).record == {"all": Position("e", 2)}
+    assert not await broker.save("client.1499", "phone", "n1-1499", {})
+
+
+async def test_a_sweep_does_a_bounded_part_and_comes_to_everything():
+    clock = Clock()
+    broker = broker_of(clock, 1 << 30, age_s=10)
+    count = SWEEP_EACH * 4
+    await journals(broker, clock, count)
+    await records(broker, clock, count)
+    for i in range(count):
+        await broker.subscribe(f"group:followed.{i}")
+    clock.now_s += 200_000
+    streams, heard = broker._streams, Heard()
+    streams.on_moved = heard.on_moved
+    for swept in range(1, 5):
+        broker.sweep()
+        assert len(streams._journals) == count - swept * SWEEP_EACH
+        assert len(broker._records._records) == count - swept * SWEEP_EACH
+        assert len(heard.moved) == swept * SWEEP_EACH
+    assert len(streams._tops) == count
+    clock.now_s += 200_000
+    for _ in range(4):
+        broker.sweep()
+    assert broker.journal_bytes == 0
+    assert not streams._round
+
+
+@pytest.mark.slow
+async def test_a_sweep_of_very_many_records_streams_and_keys_holds_the_loop_for_milliseconds():
+    clock = Clock()
+    broker = broker_of(clock, 1 << 34, age_s=1e9)
+    for kind in (records, journals, keys):
+        await kind(broker, clock, 132_000)
+    gc.collect()
+    gc.freeze()
+    took_ms = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        broker.sweep()
+        took_ms.append((time.perf_counter() - begun) * 1000)
+    gc.unfreeze()
+    print(f"a sweep: median {statistics.median(took_ms):.2f} ms, longest {max(took_ms):.2f} ms")
+    assert statistics.median(took_ms) < 5

@@ -1,0 +1,305 @@
+"""Promises 2 to 4: every stream in offset order without a silent hole; whoever comes back with a cursor, or joins with
+a position, gets exactly what it missed, once and in order, then live messages; who leaves its cursor to the gateway
+skips nothing. For any order of push, connect, drop, join, leave, membership, expiry and late or failed answers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.core.world import Client, World, same
+from tidegate.core import hub as hub_module
+from tidegate.core import journal as journal_module
+from tidegate.core import protocol
+from tidegate.core.model import History, Message, Position
+from tidegate.core.session import Session
+from tidegate.gateway import recovery as recovery_module
+from tidegate.gateway.commands import Commands
+from tidegate.gateway.recovery import Recovery
+
+GROUPS = ("news", "chat")
+STREAMS = ("client:alice", "all", "group:news", "group:chat")
+
+names = st.sampled_from(("alice", "bob", "carol"))
+groups = st.sampled_from(GROUPS)
+streams = st.sampled_from(STREAMS)
+
+
+class Promises(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.number = 0
+
+    @initialize(followed=st.lists(groups, unique=True))
+    def begin(self, followed: list[str]) -> None:
+        """Both are there, as most clients are most of the time."""
+        for client in self.world.clients.values():
+            client.connect(followed, with_cursor=False)
+        self.world.calm()
+
+    def client(self, name: str) -> Client:
+        return self.world.clients[name]
+
+    @rule(stream=streams, count=st.integers(1, 6))
+    def push(self, stream: str, count: int) -> None:
+        for _ in range(count):
+            self.number += 1
+            self.world.push(stream, self.number)
+        self.world.run()
+
+    @rule(name=names, asked=st.lists(groups, unique=True), with_cursor=st.booleans())
+    def connect(self, name: str, asked: list[str], with_cursor: bool) -> None:
+        client = self.client(name)
+        if client.session is None and client.admission is None:
+            client.connect(asked, with_cursor=with_cursor)
+            self.world.run()
+
+    @rule(name=names)
+    def open(self, name: str) -> None:
+        client = self.client(name)
+        if client.admission is not None and client.admission.done():
+            client.open()
+            self.world.run()
+
+    @rule(name=names, group=groups, first=st.booleans())
+    def join(self, name: str, group: str, first: bool) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            if first:
+                client.take()
+            client.join(group, None)
+            self.world.run()
+
+    @rule(name=names, group=groups, back=st.integers(0, 8), beyond=st.sampled_from((0, 0, 0, 0, 20)))
+    def join_with_a_position(self, name: str, group: str, back: int, beyond: int) -> None:
+        """One that it has had, or one above the top; also where it has the group, by itself or by a membership."""
+        client = self.client(name)
+        known = client.known.get(f"group:{group}", ())[-1 - back :]
+        if client.session is not None and known:
+            epoch, offset = known[0]
+            client.join(group, (epoch, offset + beyond))
+            self.world.run()
+
+    @rule(name=names, group=groups, is_member=st.booleans())
+    def member(self, name: str, group: str, is_member: bool) -> None:
+        if is_member or not self.client(name).last:  # else a record may lack what its client has not heard to be over
+            self.world.member(group, name, is_member)
+            self.world.run()
+
+    @rule(name=names, taken=st.booleans(), answered=st.booleans())
+    def heartbeat(self, name: str, taken: bool, answered: bool) -> None:
+        client = self.client(name)
+        client.ping()
+        if taken:
+            client.take()
+        if answered:
+            client.pong()
+        self.world.run()
+
+    @rule(name=names)
+    def is_closed(self, name: str) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            client.is_closed()
+            self.world.run()
+
+    @rule(name=names, group=groups)
+    def leave(self, name: str, group: str) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            client.leave(group)
+            self.world.run()
+
+    @rule(name=names)
+    def take(self, name: str) -> None:
+        self.client(name).take()
+        self.world.run()
+
+    @rule(name=names)
+    def cut(self, name: str) -> None:
+        client = self.client(name)
+        if client.session is not None:
+            client.cut()
+            self.world.run()
+
+    @rule(
+        name=names,
+        taken=st.booleans(),
+        flushed=st.booleans(),
+        missed=st.integers(0, 6),
+        stream=streams,
+        answers=st.integers(0, 12),
+        named=st.booleans(),
+    )
+    def come_back(
+        self, name: str, taken: bool, flushed: bool, missed: int, stream: str, answers: int, named: bool
+    ) -> None:
+        """A cut, messages or worse meanwhile, and a new connection that may be answered in part only."""
+        client = self.client(name)
+        if client.admission is not None:
+            return
+        if taken:
+            client.take()
+        client.cut()
+        if flushed:
+            self.flush(stream)
+        self.push(stream, missed)
+        client.connect(list(GROUPS), with_cursor=True, without="" if named else stream)
+        self.world.run()
+        self.release(0, answers)
+        self.open(name)
+
+    @rule(
+        name=names,
+        group=groups,
+        back=st.integers(0, 8),
+        answers=st.integers(0, 4),
+        fails=st.booleans(),
+        count=st.integers(0, 4),
+        broken=st.booleans(),
+    )
+    def start_anew(self, name: str, group: str, back: int, answers: int, fails: bool, count: int, broken: bool) -> None:
+        """Amid a ping and its pong, by a join whose answer may fail, and arrive in part only before a cut."""
+        client = self.client(name)
+        client.ping()
+        client.take()
+        self.join_with_a_position(name, group, back, 0)
+        if fails and self.world.broker.reads:
+            self.fail()
+        self.release(0, answers)
+        client.take(count)
+        client.pong()
+        self.world.run()
+        if broken:
+            self.come_back(name, False, False, 0, f"group:{group}", 20, True)
+
+    @precondition(lambda self: self.world.broker.waiting)
+    @rule(which=st.integers(0, 3), count=st.integers(1, 8))
+    def release(self, which: int, count: int) -> None:
+        for _ in range(count):
+            self.world.release(which)
+
+    @precondition(lambda self: self.world.broker.reads)
+    @rule()
+    def fail(self) -> None:
+        self.world.broker.failing = 1
+
+    @precondition(lambda self: self.world.broker.unheard)
+    @rule(count=st.integers(1, 4))
+    def announce(self, count: int) -> None:
+        for _ in range(count):
+            self.world.announce()
+
+    @rule(seconds=st.sampled_from((10.0, 60.0, 200.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.world.now_s += seconds
+        self.world.broker.sweep()
+
+    @rule(stream=streams)
+    def flush(self, stream: str) -> None:
+        self.world.broker.forget(stream)
+
+    def teardown(self) -> None:
+        try:
+            self.world.broker.failing = 0
+            self.world.calm()
+            for client in self.world.clients.values():
+                if client.session is None:
+                    continue
+                assert not client.session.tracks, "a stream never went live"
+                for stream in client.following:
+                    heard = self.world.broker._streams.position(stream)
+                    told = client.positions[stream]
+                    assert same(told, (heard.epoch, heard.offset)), f"{stream}: messages are missing"
+        finally:
+            self.world.end()
+
+
+@pytest.fixture(autouse=True)
+def tries_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery_module, "RETRY_S", 0)
+
+
+def test_no_order_of_events_makes_a_silent_hole_a_repeat_or_a_stream_that_never_goes_live() -> None:
+    run_state_machine_as_test(Promises, settings=settings(max_examples=150, stateful_step_count=40))
+
+
+# Faults planted into the code under test: the machine must find each, or it proves nothing.
+
+
+def no_hold(self: Session, message: Message) -> bool:
+    """What comes during the read is lost, and the session believes that the page was all."""
+    return False
+
+
+def live_after_the_page(self: Session, stream: str, heard: Position) -> bool:
+    """Queues what was held, as the real one does, but never reads a second time."""
+    track = self.tracks[stream]
+    for message in track.held:
+        if message.offset > track.offset:
+            self.send(protocol.encode_message(message))
+            track.offset = message.offset
+    del self.tracks[stream]
+    return True
+
+
+def no_check_for_repeats(self: Session, stream: str, heard: Position) -> bool:
+    """Queues all that was held, whether the page had it or not."""
+    track = self.tracks[stream]
+    for message in track.held:
+        track.offset = min(track.offset, message.offset - 1)
+    return catch_up(self, stream, heard)
+
+
+def expired_called_complete(
+    self: journal_module.Journal, position: Position | None, messages: int, size: int
+) -> History:
+    page = since(self, position, messages, size)
+    return History(page.start, page.top, page.messages, None)
+
+
+async def joined_already(self: Commands, session: Session, command: protocol.Join) -> bool:
+    """Where it has the stream, a position is called recovered and nothing is read."""
+    stream = f"group:{command.group}"
+    if command.epoch is None or stream not in session.streams:
+        return await join(self, session, command)
+    fields = {"stream": stream, **session.standing(stream), "recovered": True, "missed": 0}
+    session.send(protocol.encode_reply(command.id, fields))
+    return False
+
+
+def stays_live(self: Recovery, session: Session, stream: str) -> None:
+    """What the hub hears is still queued while the page is read."""
+    self._hub.audiences[stream].joining.add(session)
+
+
+since = journal_module.Journal.since
+catch_up = Session.catch_up
+join = Commands._join
+
+
+@pytest.mark.parametrize(
+    ("fault", "plant"),
+    [
+        ("no hold", [(Session, "hold", no_hold), (Session, "catch_up", live_after_the_page)]),
+        ("no check for repeats", [(Session, "catch_up", no_check_for_repeats)]),
+        ("an expired journal called complete", [(journal_module.Journal, "since", expired_called_complete)]),
+        ("who joins not told that it has moved", [(hub_module.Hub, "_interrupt", lambda self, audience: None)]),
+        ("a gap not announced", [(hub_module.Hub, "on_gap", lambda self, gap, position: None)]),
+        ("live before the hub is there", [(Session, "catch_up", live_after_the_page)]),
+        ("a join of a joined group called recovered", [(Commands, "_join", joined_already)]),
+        ("a stream that starts anew and stays live", [(Recovery, "_catch_up", stays_live)]),
+    ],
+)
+def test_the_machine_finds_a_planted_fault(fault: str, plant: list[tuple[object, str, object]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name, planted in plant:
+            patch.setattr(owner, name, planted)
+        with pytest.raises((AssertionError, ExceptionGroup)):
+            run_state_machine_as_test(
+                Promises,
+                settings=settings(max_examples=1000, stateful_step_count=40, database=None, phases=[Phase.generate]),
+            )

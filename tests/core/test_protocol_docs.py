@@ -1,0 +1,240 @@
+"""docs/protocol.md and vectors/protocol.json say the same as the code, and as each other."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.scenarios import VECTORS
+from tests.support import ROOT
+from tidegate.config.load import Config
+from tidegate.config.settings import Limits
+from tidegate.core import protocol
+from tidegate.core.errors import CloseCode, Refused
+from tidegate.core.model import Position, decode_cursor, encode_cursor
+
+TEXT = (ROOT / "docs" / "protocol.md").read_text()
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading."""
+    section = re.split(r"^#+ ", TEXT.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    table = re.search(r"(?:^\|.*\n)+", section, flags=re.MULTILINE)
+    assert table is not None, heading
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[0].splitlines()[2:]]
+
+
+def refusals(base: type[Refused] = Refused) -> list[type[Refused]]:
+    return [base, *(found for sub in base.__subclasses__() for found in refusals(sub))]
+
+
+# Tables
+
+
+def test_every_error_is_in_the_table_with_its_status() -> None:
+    own = {cls.code: cls.status for cls in refusals() if "code" in vars(cls)}
+    assert {code.strip("`"): int(status) for code, status, _ in rows("## Errors")} == own
+
+
+def test_every_close_code_is_in_the_table_with_its_reason() -> None:
+    never_sent = (CloseCode.NO_STATUS, CloseCode.ABNORMAL)
+    table = [(code, reason) for codes, reason, *_ in rows("## Close codes") for code in map(int, codes.split(","))]
+    assert table == [(int(code), code.reason) for code in CloseCode if code not in never_sent]
+
+
+def test_every_limit_is_in_the_table_with_its_default() -> None:
+    defaults = msgspec.to_builtins(Limits())
+    assert {name.strip("`"): int(default.split()[0]) for _, default, _, name in rows("## Limits")} == defaults
+
+
+def test_other_defaults_are_the_settings() -> None:
+    config = Config()
+    for text in (
+        f"every `ping_interval` seconds ({config.heartbeat.websocket_ping_interval:g})",
+        f"for `ping_timeout` seconds ({config.heartbeat.websocket_ping_timeout:g})",
+        f"`write_timeout_s` ({config.heartbeat.write_timeout_s:g} s)",
+        f"`history.meta_age_s`, {config.history.meta_age_s / 86400:g} days",
+        f"`auth.leeway_s` ({config.auth.leeway_s} s)",
+        f"`calls.timeout_s` ({config.calls.timeout_s:g} s)",
+        f"`GET {config.server.path}`",
+        f"port {config.server.port} of a node",
+        f"the internal port ({config.internal.port})",
+    ):
+        assert text in TEXT
+
+
+def test_every_command_has_a_section() -> None:
+    commands = TEXT.split("\n## Commands\n")[1].split("\n## ")[0]
+    tags = [kind.__struct_config__.tag for kind in protocol.Command.__args__]
+    assert re.findall(r"^### (.*)", commands, flags=re.MULTILINE) == tags
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)", TEXT, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([^)]*)\)", TEXT)
+    assert len(links) > 20
+    assert set(links) <= anchors
+    for path in re.findall(r"\]\((?!#)([^)]*)\)", TEXT):
+        assert (ROOT / "docs" / path).exists(), path
+
+
+# Examples
+
+
+def examples(sign: str) -> list[str]:
+    return re.findall(rf"^{sign} (\{{.*\}})$", TEXT, flags=re.MULTILINE)
+
+
+def shape(event: dict[str, Any]) -> tuple[Any, ...]:
+    """An event's type and keys; of a gap the keys of ``from`` and ``reason`` hang together."""
+    streams = [tuple(fields) for fields in event.get("streams", {}).values()]
+    return event["type"], *event, event.get("reason"), *sorted(set(streams))
+
+
+def seen_shapes() -> set[tuple[Any, ...]]:
+    """Those that scenarios have shown to be true, and those that they cannot show."""
+    events = [
+        event
+        for scenario in VECTORS["scenarios"]
+        for step in scenario["steps"]
+        for what, value in step.items()
+        if " gets" in what and "text" not in what
+        for event in (value if isinstance(value, list) else [value])
+        if "$rest" not in event
+    ]
+    encoded = [
+        protocol.encode_expiring(60),
+        protocol.encode_call_reply(1, 200, b"1"),
+        protocol.encode_reply(1, {"expires": 1}),
+    ]
+    return {shape(event) for event in [*events, *map(json.loads, encoded)]}
+
+
+def test_the_events_of_the_page_are_as_the_service_makes_them() -> None:
+    events = examples("<")
+    assert len(events) > 20
+    seen = seen_shapes()
+    for text in events:
+        assert shape(json.loads(text)) in seen, text
+
+
+def test_the_commands_of_the_page_are_commands() -> None:
+    kinds = {type(protocol.decode_command(text.encode(), depth=64)) for text in examples(">")}
+    assert kinds == set(protocol.Command.__args__)
+
+
+def test_the_cursors_of_the_page_can_be_decoded() -> None:
+    cursors = re.findall(r'"cursor":"(\w+)"', TEXT)
+    assert len(cursors) > 1
+    for cursor in cursors:
+        decode_cursor(cursor)
+    found = re.search(r"^    (\{\"client:alice\".*\})\n\n    (\w+)$", TEXT, flags=re.MULTILINE)
+    assert found is not None
+    assert plain(decode_cursor(found[2])) == json.loads(found[1])
+
+
+# Vectors
+
+
+def plain(cursor: dict[str, Position]) -> dict[str, list[Any]]:
+    return {stream: [position.epoch, position.offset] for stream, position in cursor.items()}
+
+
+@pytest.mark.parametrize("vector", VECTORS["cursors"], ids=lambda vector: vector["cursor"])
+def test_cursors_hold_their_positions(vector: dict[str, Any]) -> None:
+    positions = {stream: Position(*position) for stream, position in vector["positions"].items()}
+    assert encode_cursor(positions) == vector["cursor"]
+    if vector["cursor"] is not None:
+        assert plain(decode_cursor(vector["cursor"])) == vector["positions"]
+
+
+@pytest.mark.parametrize("token", VECTORS["not_cursors"])
+def test_what_is_no_cursor_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        decode_cursor(token)
+
+
+class Client:
+    """What the table under Cursor says, and nothing else: the least that a client library does."""
+
+    def __init__(self) -> None:
+        self.positions: dict[str, list[Any]] = {}
+        self._sent: dict[str, str] = {}  # id as JSON -> type
+
+    def sent(self, text: str) -> None:
+        command = json.loads(text)
+        self._sent[json.dumps(command["id"])] = command["type"]
+
+    def got(self, text: str) -> None:
+        if text in ("pong", "Pong"):
+            return
+        event = json.loads(text)
+        match event.get("type"):
+            case "welcome":
+                self.positions = {name: [at["epoch"], at["offset"]] for name, at in event["streams"].items()}
+            case "message" | "joined":
+                self.positions[event["stream"]] = [event["epoch"], event["offset"]]
+            case "gap":
+                self.positions[event["stream"]] = [event["epoch"], event["to"]]
+            case "left":
+                self.positions.pop(event["stream"], None)
+            case "reply":
+                match self._sent.pop(json.dumps(event["id"])):
+                    case "join":
+                        self.positions[event["stream"]] = [event["epoch"], event["offset"]]
+                    case "leave":
+                        del self.positions[event["stream"]]
+
+
+@pytest.mark.parametrize("vector", VECTORS["clients"], ids=lambda vector: vector["name"])
+def test_the_table_of_the_page_leads_to_the_positions_of_the_vectors(vector: dict[str, Any]) -> None:
+    client = Client()
+    for step in vector["steps"]:
+        if "sent" in step:
+            protocol.decode_command(step["sent"].encode(), depth=64)
+            client.sent(step["sent"])
+        elif "got" in step:
+            client.got(step["got"])
+            assert client.positions == step["cursor"], step["got"]
+        elif "cursor" in step["opened"]:
+            assert plain(decode_cursor(step["opened"]["cursor"]))
+
+
+def test_the_events_of_the_vectors_are_as_the_service_makes_them() -> None:
+    seen = seen_shapes()
+    for vector in VECTORS["clients"]:
+        if "does not know" in vector["name"]:
+            continue
+        for step in vector["steps"]:
+            if "got" in step and step["got"].startswith("{"):
+                assert shape(json.loads(step["got"])) in seen, step["got"]
+
+
+def test_the_vectors_come_back_after_the_close_codes_that_the_page_says() -> None:
+    wanted = {vector["code"]: vector for vector in VECTORS["closes"]}
+    for codes, _, _, back in rows("## Close codes"):
+        for code in map(int, codes.split(",")):
+            assert wanted[code]["again"] is back.startswith("yes")
+            assert (wanted[code].get("first") == "token") is ("token" in back)
+            for word in ("random", "longer"):
+                assert (wanted[code].get("delay") == word) is (f"a {word} delay" in back)
+    for code, vector in wanted.items():
+        if code >= 4000:
+            assert vector["again"] is (code < 4500)
+    assert wanted[1006]["again"]
+
+
+def test_the_vectors_come_back_after_the_refusals_that_the_page_says() -> None:
+    wanted = {vector["status"]: vector for vector in VECTORS["refusals"]}
+    for statuses, code, _, back in rows("### When the handshake is refused"):
+        if code == "`too_many_groups`":
+            continue  # a client can't do that by itself
+        for status in map(int, statuses.split(",")):
+            assert wanted[status]["again"] is (back != "no")
+            assert (wanted[status].get("delay") == "retry-after") is ("Retry-After" in back)
+            assert (wanted[status].get("first") == "token") is ("token" in back)

@@ -1,0 +1,496 @@
+"""A whole gateway without sockets, whose broker answers when it is told to: what a property test drives.
+
+``World`` runs the real gateway, recovery, hub, session and memory broker on a loop of its own. ``LateBroker`` stands
+between them: reads and subscriptions wait until released or fail, and messages reach the node later than they were
+journalled, as with a broker on the network. ``Client`` is a client library in its simplest form: it keeps its
+cursor, or leaves that to the gateway, and checks every event against what was pushed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tidegate.auth.tokens import unrestricted
+from tidegate.brokers.contract import Claim, Order
+from tidegate.brokers.memory.broker import MemoryBroker
+from tidegate.config.load import load
+from tidegate.core import frames, protocol
+from tidegate.core.errors import BrokerDown, CloseCode, Refused
+from tidegate.core.hub import Hub
+from tidegate.core.model import Gap, History, Message, NodeInfo, Position, Publication, decode_cursor, encode_cursor
+from tidegate.core.outbox import Outbox
+from tidegate.core.session import Session
+from tidegate.gateway.commands import Commands
+from tidegate.gateway.gateway import Asked, Gateway
+from tidegate.gateway.recovery import Recovery
+from tidegate.metrics import Metrics
+from tidegate.tasks import Tasks
+from tidegate.turn import SHARE_S, Shares
+
+
+class LateBroker(MemoryBroker):
+    """Its answers wait for ``release``, its announcements for ``announce``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._clock = kwargs["clock"]
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.unheard: deque[Callable[[], None]] = deque()
+        self.reads = 0  # under way
+        self.failing = 0  # so many of the next pages are not read
+        self.without_record: set[str] = set()  # clients whose record had been forgotten when they last came
+        self._terms: dict[str, int] = {}  # what was said in an earlier subscription is not heard in a later one
+
+    async def start(self, receiver: Any, node: NodeInfo) -> None:
+        self._heard_by = receiver
+        await super().start(self, node)
+
+    def on_message(self, message: Message) -> None:
+        self._say(message.stream, lambda: self._heard_by.on_message(message))
+
+    def _say(self, stream: str, announcement: Callable[[], None]) -> None:
+        term = self._terms.get(stream, 0)
+
+        def say() -> None:
+            if self._terms.get(stream, 0) == term:
+                announcement()
+
+        self.unheard.append(say)
+
+    def on_gap(self, gap: Gap, position: Position) -> None:
+        self._say(gap.stream, lambda: self._heard_by.on_gap(gap, position))
+
+    def on_moved(self, stream: str, position: Position) -> None:
+        self._say(stream, lambda: self._heard_by.on_moved(stream, position))
+
+    def on_order(self, order: Order) -> None:
+        self.unheard.append(lambda: self._heard_by.on_order(order))
+
+    async def _late(self) -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(gate)
+        await gate
+
+    async def claim(self, client: str, device: str, connection: str) -> Claim:
+        claim = await super().claim(client, device, connection)
+        (self.without_record.discard if claim.record is not None else self.without_record.add)(client)
+        return claim
+
+    async def subscribe(self, stream: str) -> Position:
+        # What the position answers is fixed when the broker confirms; messages after it are announced.
+        await self._late()
+        return await super().subscribe(stream)
+
+    async def unsubscribe(self, stream: str) -> None:
+        await self._late()
+        self._terms[stream] = self._terms.get(stream, 0) + 1
+        await super().unsubscribe(stream)
+
+    async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
+        self.reads += 1
+        try:
+            await self._late()
+            page = await super().history(stream, since, messages=min(messages, 3), size=size)
+            await self._late()  # journalled meanwhile: not in the page
+        finally:
+            self.reads -= 1
+        if self.failing:
+            self.failing -= 1
+            raise BrokerDown("no answer")
+        return page
+
+    def forget(self, stream: str) -> None:
+        """As if the broker had been flushed: the stream starts anew, in another epoch."""
+        streams = self._streams
+        journal = streams._journals.get(stream)
+        if journal is not None:
+            streams._end(journal)
+        if streams._tops.pop(stream, None) is None:
+            return
+        self._common.forgotten(self._common.current, self._clock())
+        if stream in streams.followed:
+            position = streams.follow(stream)
+            gap = Gap(stream, position.epoch, None, position.offset, "reset")
+            self.on_gap(gap, position)
+
+
+class Line(Outbox):
+    """A connection's socket: what is queued reaches the client when the test takes it. ``pings`` are the marks of the
+    control pings that were taken."""
+
+    def __init__(self, limit: int = 1 << 20) -> None:
+        super().__init__(limit)
+        self.closed: int | None = None
+        self.pings: list[bytes] = []
+
+    def wake(self) -> None:
+        pass
+
+    def close(self, code: int, reason: str = "") -> None:
+        self.closed = code
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def take(self, count: int | None = None) -> list[dict[str, Any]]:
+        """The next ``count`` frames, or all."""
+        events = []
+        taken = self.frames[:count]
+        for frame in taken:
+            payload = frame[2 if frame[1] < 126 else 4 :]
+            if frame[0] & 0x0F == frames.PING:
+                self.pings.append(payload)
+            else:
+                events.append(json.loads(payload))
+        del self.frames[:count]
+        self.size -= sum(map(len, taken))
+        if self.on_room is not None and self.has_room:
+            self.tell_room()
+        return events
+
+
+class Client:
+    """One client with at most one connection. Every event is checked as it comes; a broken promise is an
+    AssertionError. ``last``: it keeps no cursor, and comes back with ``cursor=last``."""
+
+    def __init__(self, world: World, name: str, *, last: bool = False) -> None:
+        self.world = world
+        self.name = name
+        self.last = last
+        self.positions: dict[str, tuple[str, int]] = {}
+        self.known: dict[str, list[tuple[str, int]]] = {}  # positions that it has had
+        self.following: set[str] = set()
+        self.owed: set[str] = set()  # streams that must tell of a gap next
+        self.unsure: set[str] = set()  # streams of which it was not told what was done
+        self.line: Line | None = None
+        self.session: Session | None = None
+        self.admission: asyncio.Task[Session] | None = None
+        self.asked: dict[int, tuple[str, tuple[str, int] | None]] = {}  # joins and leaves that were not answered
+        self.next_id = 1
+        self.got = 0
+
+    # What it does
+
+    def connect(self, groups: list[str], *, with_cursor: bool, without: str = "") -> None:
+        """``without``: a stream that its cursor does not name."""
+        cursor = None
+        if self.last:
+            self.unsure.update(stream for stream, _ in self.asked.values())
+        elif with_cursor and self.positions:
+            self.positions.pop(without, None)
+            token = encode_cursor({stream: Position(*position) for stream, position in self.positions.items()})
+            assert token is not None
+            cursor = decode_cursor(token)
+        else:
+            self.positions = {}
+        self.asked = {}
+        self.line = Line(1 << 12)  # four messages that were not taken, and there is no room for more
+        asked = Asked(self.name, groups, cursor, self.last)
+        gateway, rights = self.world.gateway, unrestricted(self.name)
+        self.world.numbers += 1
+        self.admission = self.world.loop.create_task(gateway.admit(asked, rights, f"n-{self.world.numbers}", self.line))
+
+    def open(self) -> None:
+        """The 101 answer arrives, or a refusal."""
+        assert self.admission is not None
+        admission, self.admission = self.admission, None
+        if isinstance(admission.exception(), Refused):
+            self.line = None
+            return
+        self.session = admission.result()
+        self.world.do(self.world.gateway.welcome, self.session)
+
+    def join(self, group: str, position: tuple[str, int] | None) -> None:
+        assert self.session is not None
+        number = self._ask(group, position)
+        epoch, offset = position or (None, None)
+        self.world.do(self.world.gateway.submit, self.session, protocol.Join(number, group, epoch, offset))
+
+    def leave(self, group: str) -> None:
+        assert self.session is not None
+        self.world.do(self.world.gateway.submit, self.session, protocol.Leave(self._ask(group, None), group))
+
+    def _ask(self, group: str, position: tuple[str, int] | None) -> int:
+        number = self.next_id
+        self.next_id += 1
+        self.asked[number] = (f"group:{group}", position)
+        return number
+
+    def ping(self) -> None:
+        """A control ping is queued for it."""
+        if self.session is not None and self.line is not None:
+            mark = b"%d" % self.world.numbers
+            self.world.numbers += 1
+            self.world.do(self.world.gateway.ping_queued, self.session, mark)
+            self.line.put(frames.ping(mark))
+
+    def pong(self) -> None:
+        """Answers the pings that it has taken."""
+        if self.session is not None and self.line is not None:
+            for mark in self.line.pings:
+                self.world.do(self.world.gateway.pong, self.session, mark)
+            self.line.pings.clear()
+
+    def cut(self) -> None:
+        """What was not taken is lost."""
+        if self.session is not None:
+            self.world.do(lambda session: self.world.gateway.drop(session, confirmed=False), self.session)
+        self.session = self.line = None
+
+    def is_closed(self) -> None:
+        """The node stops: everything up to its close frame arrives, and is answered."""
+        session = self.session
+        assert session is not None
+        self.world.do(self.world.gateway.end, session, CloseCode.RESTART)
+        self.take()
+        self.world.do(lambda: self.world.gateway.drop(session, confirmed=True))
+        self.session = self.line = None
+
+    def take(self, count: int | None = None) -> None:
+        if self.line is not None and self.session is not None:
+            for event in self.line.take(count):
+                self.apply(event)
+
+    # What it hears
+
+    def apply(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "welcome":
+                self.welcome(event["streams"])
+            case "joined":
+                self.start(event["stream"], event, None)
+            case "left":
+                self.end(event["stream"])
+            case "reply" if "epoch" in event:
+                stream, position = self.asked.pop(event["id"])
+                if position is None and stream in self.following:
+                    now = (event["epoch"], event["offset"])
+                    assert same(self.positions[stream], now)
+                    self.stands(stream, now)
+                else:
+                    self.start(stream, event, position)
+            case "reply":
+                self.end(self.asked.pop(event["id"])[0])
+            case "message":
+                self.message(event)
+            case "gap":
+                self.gap(event)
+            case "error":
+                del self.asked[event["id"]]
+                assert event["code"] == "broker_down" or event["message"].startswith("not in ")
+            case other:
+                raise AssertionError(f"unexpected {other}")
+
+    def welcome(self, streams: dict[str, Any]) -> None:
+        before, followed, unsure = self.positions, self.following, self.unsure
+        self.positions, self.following, self.owed, self.unsure = {}, set(), set(), set()
+        for stream, fields in streams.items():
+            if not self.last:
+                self.start(stream, fields, before.get(stream))
+                continue
+            given = (fields["epoch"], fields["offset"]) if fields.get("recovered") else None
+            if stream in followed and stream not in unsure:
+                # Of a record that was forgotten nobody knows that a lasting group was in it.
+                forgotten = self.name in self.world.broker.without_record and stream.startswith("group:")
+                assert "recovered" in fields or forgotten, f"{stream}: was followed, and starts without a word"
+                reached = before[stream]
+                behind = given is None or (given[0] == reached[0] and given[1] <= reached[1]) or same(given, reached)
+                assert behind, f"{stream}: reached {reached} and continues from {given}"
+            self.start(stream, fields, given if "recovered" not in fields or given else ("", 0))
+
+    def start(self, stream: str, fields: dict[str, Any], given: tuple[str, int] | None) -> None:
+        position = (fields["epoch"], fields["offset"])
+        self.owed.discard(stream)
+        if given is None:
+            assert "recovered" not in fields
+        elif fields["recovered"]:
+            assert same(position, given), f"{stream}: continued from {position} instead of {given}"
+            assert fields["missed"] == fields["top"] - fields["offset"]
+        else:
+            self.owed.add(stream)
+        self.following.add(stream)
+        self.unsure.discard(stream)
+        self.stands(stream, position)
+
+    def end(self, stream: str) -> None:
+        self.following.discard(stream)
+        self.unsure.discard(stream)
+        self.positions.pop(stream, None)
+
+    def stands(self, stream: str, position: tuple[str, int]) -> None:
+        self.positions[stream] = position
+        self.known.setdefault(stream, []).append(position)
+
+    def message(self, event: dict[str, Any]) -> None:
+        stream = event["stream"]
+        assert stream in self.following, f"{stream}: a message of a stream that it does not follow"
+        assert stream not in self.owed, f"{stream}: not recovered, and no gap"
+        epoch, offset = self.positions[stream]
+        assert event["epoch"] == epoch, f"{stream}: epoch changed without a gap"
+        assert event["offset"] == offset + 1, f"{stream}: {event['offset']} follows {offset}"
+        assert event["data"] == self.world.pushed.get((stream, epoch, offset + 1)), (
+            "another message stands at this offset"
+        )
+        self.stands(stream, (epoch, offset + 1))
+        self.got += 1
+
+    def gap(self, event: dict[str, Any]) -> None:
+        stream = event["stream"]
+        assert stream in self.following
+        self.owed.discard(stream)
+        epoch, offset = self.positions[stream]
+        if event["reason"] == "expired":
+            assert event["epoch"] == epoch
+            assert event["from"] == offset + 1, f"{stream}: a gap from {event['from']} after {offset}"
+            assert event["to"] >= event["from"]
+            assert event["to"] <= self.world.expired(stream, epoch), f"{stream}: said to be lost, but it is there"
+        else:
+            assert event["reason"] == "reset"
+        self.stands(stream, (event["epoch"], event["to"]))
+
+
+def same(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether they are one place: where a stream begins may be named by two epochs (docs/decisions/0013)."""
+    return one == other or one[1] == other[1] == 0
+
+
+def _is_busy(client: Client) -> bool:
+    return client.admission is not None or (client.line is not None and bool(client.line.frames))
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class World:
+    """One node. ``kept`` messages of each stream are journalled, each for ``age_s`` of the world's own clock, all
+    together in ``journal_bytes``; streams are remembered for ``meta_age_s``."""
+
+    def __init__(
+        self, *, kept: int = 4, age_s: float = 100.0, journal_bytes: int = 6500, meta_age_s: float = 600.0
+    ) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.now_s = 1000.0
+        self.numbers = 0
+        self.pushed: dict[tuple[str, str, int], Any] = {}
+        config = load(None, {"TIDEGATE_HISTORY__MESSAGES": str(kept), "TIDEGATE_HISTORY__AGE_S": str(age_s)})
+        self.broker = LateBroker(
+            epoch="e0",
+            retention=config.retention,
+            meta_age_s=meta_age_s,
+            journal_bytes=journal_bytes,
+            wall=lambda: self.now_s,
+            clock=lambda: self.now_s,
+        )
+        self.tasks, metrics, self.hub = Tasks(), Metrics(), Hub()
+        self.hub.on_heard = self._when_the_turn_ends
+        recovery = Recovery(self.hub, self.broker, self.tasks, metrics)
+
+        async def no_calls(*args: Any) -> tuple[int, bytes]:
+            raise AssertionError
+
+        commands = Commands(config, self.broker, recovery, self.tasks, metrics, call=no_calls, verify=None)
+        self.gateway = Gateway(
+            config,
+            self.broker,
+            commands,
+            recovery,
+            self.hub,
+            self.tasks,
+            metrics,
+            Shares(self.loop.call_soon, partial(next, itertools.count(step=SHARE_S / 3))),
+            node="n",
+            wall=lambda: self.now_s,
+        )
+        node = NodeInfo("n", "0", 0, 0, False, None)
+        self.loop.run_until_complete(self.broker.start(self.gateway, node))
+        self.clients = {name: Client(self, name, last=name == "carol") for name in ("alice", "bob", "carol")}
+
+    def _when_the_turn_ends(self) -> None:
+        self.loop.call_soon(self.hub.deliver)
+
+    def push(self, stream: str, data: Any) -> None:
+        raw = json.dumps(data).encode()
+        (position,) = self.loop.run_until_complete(self.broker.publish([Publication(stream, raw)]))
+        assert isinstance(position, Position)
+        self.pushed[stream, position.epoch, position.offset] = data
+
+    def expired(self, stream: str, epoch: str) -> int:
+        """The newest offset of this epoch that its journal no longer holds."""
+        top = self.broker._streams.position(stream)
+        if top.epoch != epoch:
+            return max((offset for known, e, offset in self.pushed if (known, e) == (stream, epoch)), default=0)
+        journal = self.broker._streams._journals.get(stream)
+        return top.offset if journal is None else top.offset - len(journal.messages)
+
+    def member(self, group: str, name: str, is_member: bool) -> None:
+        """The application begins or ends a lasting membership."""
+        change = self.gateway.add_member if is_member else self.gateway.remove_member
+        self.loop.run_until_complete(change(group, name))
+
+    def do(self, function: Callable[..., object], *args: object) -> None:
+        """Calls it on the loop."""
+
+        async def call() -> None:
+            function(*args)
+
+        self.loop.run_until_complete(call())
+
+    def run(self) -> None:
+        """Everything that can go on without the broker does."""
+        self.loop.run_until_complete(_turns(12))
+
+    def release(self, which: int = 0) -> None:
+        """One waiting answer of the broker arrives."""
+        if self.broker.waiting:
+            index = which % len(self.broker.waiting)
+            gate = self.broker.waiting[index]
+            del self.broker.waiting[index]
+            gate.set_result(None)
+            self.run()
+
+    def announce(self) -> None:
+        """The node hears the next thing that the broker said."""
+        if self.broker.unheard:
+            self.do(self.broker.unheard.popleft())
+            self.run()
+
+    def calm(self) -> None:
+        """Nothing is under way any more."""
+        for _ in range(1000):
+            for client in self.clients.values():
+                if client.admission is not None and client.admission.done():
+                    client.open()
+                client.take()
+            self.run()
+            if not self.broker.waiting and not self.broker.unheard and not any(map(_is_busy, self.clients.values())):
+                return
+            self.announce()
+            self.release()
+        tracks = [
+            (client.name, stream, track.state, track.position, client.session.streams[stream].position)
+            for client in self.clients.values()
+            if client.session is not None
+            for stream, track in client.session.tracks.items()
+        ]
+        raise AssertionError(
+            f"never calm: {len(self.broker.waiting)} answers, {len(self.broker.unheard)} announcements, {tracks}"
+        )
+
+    def end(self) -> None:
+        for client in self.clients.values():
+            if client.admission is not None:
+                client.admission.cancel()
+                self.loop.run_until_complete(asyncio.gather(client.admission, return_exceptions=True))
+        self.loop.run_until_complete(self.tasks.cancel_all())
+        self.loop.close()
