@@ -17,7 +17,7 @@ local now = ngx.now
 local tcp = ngx.socket.tcp
 
 local QUIET_MS = 2 -- at least one, as nginx counts
-local ANSWER_DEPTH = 64 -- as in service/calls.py
+local ANSWER_DEPTH = 64 -- as in service/tidegate/calls.py
 local POOL = "tidegate_calls" -- named, or WebSockets to the same host and port would be taken from it
 local FRESH = "tidegate_calls_fresh" -- nothing is ever put into it
 
@@ -146,8 +146,8 @@ local function failed(id, err)
 end
 
 
--- The event that answers `call`, within calls_timeout_s, and a socket for `put_back` or nil. `who` is {client, connection}, `number` is this call's own,
--- `permit` what it must wait for.
+-- The event that answers `call`, within calls_timeout_s, and a socket for `put_back` or nil. `who` is {client,
+-- connection}, `number` is this call's own, `permit` what it must wait for.
 function _M.make(call, who, number, permit)
     local begun_s = now()
     local body, fact, sock = nil, "timeout", nil

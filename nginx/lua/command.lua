@@ -68,7 +68,7 @@ local function members(text, at)
 end
 
 
--- {id, method, data} of a call that is allowed and within the limits, else nil or false. `id` and `data` are JSON text as
+-- {id, method, data} of a call that is allowed and within the limits, else nil or false. `id` and `data` are JSON as
 -- it came. Source: docs/protocol.md, Commands.
 function _M.parse(text)
     if #text > settings.message_bytes or not (find(text, '"call"', 1, true) or find(text, "\\u", 1, true)) then

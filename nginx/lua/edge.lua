@@ -82,7 +82,8 @@ local function accept(answer)
 end
 
 
--- Whether a handshake announces a body. It has none; and where it goes on to is asked without its body, and could not tell.
+-- Whether a handshake announces a body. It has none; and where it goes on to is asked without its body, and could not
+-- tell.
 local function has_body()
     local var = ngx.var
     local length = var.http_content_length

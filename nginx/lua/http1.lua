@@ -22,9 +22,9 @@ local _M = {}
 local mt = { __index = _M }
 
 
--- An answer on `sock`, which was asked by `method`; `from` says in a metric who answers. Reading raises nothing and gives value, err; err is "timeout" once
--- it is later than `until_s` (as ngx.now), "too large", "malformed", or the socket's own. `begun` says that something
--- has come, `rest` is what came and has not been read.
+-- An answer on `sock`, which was asked by `method`; `from` says in a metric who answers. Reading raises nothing and
+-- gives value, err; err is "timeout" once it is later than `until_s` (as ngx.now), "too large", "malformed", or the
+-- socket's own. `begun` says that something has come, `rest` is what came and has not been read.
 function _M.new(sock, method, until_s, from)
     return setmetatable({
         sock = sock,

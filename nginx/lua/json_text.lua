@@ -19,8 +19,8 @@ local CLOSERS = { [ARRAY] = ARRAY_END, [OBJECT] = OBJECT_END }
 
 local _M = {}
 
--- Loops over bytes, which are compiled, and hardly a pattern, which is not: with them, 64 KiB of brackets took four times
--- as long.
+-- Loops over bytes, which are compiled, and hardly a pattern, which is not: with them, 64 KiB of brackets took four
+-- times as long.
 
 
 -- Where the white space that begins at `at` ends.

@@ -10,9 +10,9 @@
 -- only one has, the other has CLOSE_S. Where the edge itself closes (1001 when nginx stops, or broken frames), it says
 -- so to the client, and what follows is the same. A cut on one side cuts the other, as it would without an edge.
 --
--- A node that hangs looks like one that has nothing to say, until it misses its ping. From then on nothing is answered in
--- its name, and when it was silent for websocket_ping_timeout the client is sent away (1012). Source: docs/protocol.md,
--- Heartbeat.
+-- A node that hangs looks like one that has nothing to say, until it misses its ping. From then on nothing is
+-- answered in its name, and when it was silent for websocket_ping_timeout the client is sent away (1012). Source:
+-- docs/protocol.md, Heartbeat.
 
 local calls = require "calls"
 local clock = require "clock"

@@ -37,8 +37,8 @@ function _M.new(sock, early, silent_s)
 end
 
 
--- "silent" is the error where nothing came for too long while we were running. Before that is said it is looked once more,
--- for a worker that was held up hears that its time is over before it has read what is there.
+-- "silent" is the error where nothing came for too long while we were running. Before that is said it is looked once
+-- more, for a worker that was held up hears that its time is over before it has read what is there.
 local function receive_piece(self, size)
     local got, has_looked = sub(self.early, 1, size), false
     if got ~= "" then

@@ -24,8 +24,8 @@ local REASON_BYTES = 123
 local LONG_FORM = "\0\0\0\0\0\1\0\0" -- 65536, the least length that takes eight bytes
 local LONG_S = 86400 -- a writer that waits longer is ended with its session
 
--- A client's stream as the library reads a frame from it: two bytes, then two more or eight for a longer length, then the
--- rest. It takes a length in any form, and RFC 6455, 5.2, wants the shortest.
+-- A client's stream as the library reads a frame from it: two bytes, then two more or eight for a longer length, then
+-- the rest. It takes a length in any form, and RFC 6455, 5.2, wants the shortest.
 local head = {}
 
 
@@ -35,7 +35,8 @@ function head.receive(self, size)
     self.step = step + 1
     if data and step == 0 then
         self.form = band(byte(data, 2), 0x7f)
-    elseif data and step == 1 and ((self.form == 126 and data < "\0\126") or (self.form == 127 and data < LONG_FORM)) then
+    elseif data and step == 1
+        and ((self.form == 126 and data < "\0\126") or (self.form == 127 and data < LONG_FORM)) then
         self.is_longer = true
         return nil, "length"
     end
