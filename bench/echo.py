@@ -20,11 +20,11 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from tidegate.config import load as config
-from tidegate.config.settings import Limits
+from tidegate.config.settings import LimitsSettings
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.tasks import Tasks
-from tidegate.turn import Turn
+from tidegate.turn import WriteBatch
 from tidegate.websocket.wire import Wire
 
 CLOSE_S = 5.0
@@ -83,15 +83,15 @@ class Echo:
         pass
 
 
-async def _serve(listener: socket.socket, limits: Limits) -> None:
+async def _serve(listener: socket.socket, limits: LimitsSettings) -> None:
     loop = asyncio.get_running_loop()
-    turn, handshakes = Turn(loop), Tasks()
+    turn, handshakes = WriteBatch(loop), Tasks()
     while True:
         sock, _ = await loop.sock_accept(listener)
         handshakes.spawn(_shake_hands(sock, turn, limits), "handshake")
 
 
-async def _shake_hands(sock: socket.socket, turn: Turn, limits: Limits) -> None:
+async def _shake_hands(sock: socket.socket, turn: WriteBatch, limits: LimitsSettings) -> None:
     """The least that a client needs: whatever asks with a key gets its 101."""
     loop = asyncio.get_running_loop()
     head, end = b"", -1
@@ -128,7 +128,7 @@ class TornadoEcho(WebSocketHandler):
         self.write_message(message, binary=isinstance(message, bytes))
 
 
-async def _serve_tornado(listener: socket.socket, limits: Limits) -> None:
+async def _serve_tornado(listener: socket.socket, limits: LimitsSettings) -> None:
     application = Application(
         [(".*", TornadoEcho)],
         websocket_max_message_size=limits.message_bytes,

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from tests.support import eventually
-from tidegate.calls import Answer, Caller
-from tidegate.config.settings import Calls
+from tidegate.calls import Caller, CallResult
+from tidegate.config.settings import CallsSettings
 
 Exchange = Callable[["Peer"], Awaitable[None]]
 
@@ -108,7 +108,7 @@ class Calling:
 
     async def __call__(
         self, data: bytes = b"{}", *, client: str = "alice", method: str = "echo", request_id: str = "r1"
-    ) -> Answer:
+    ) -> CallResult:
         return await self.caller.call(
             client=client, connection="n1k4-7", request_id=request_id, method=method, data=data
         )
@@ -124,7 +124,7 @@ async def calling(url: str, **settings: Any) -> AsyncIterator[Calling]:
         assert seconds >= 0
         outcomes.append(outcome)
 
-    caller = Caller(Calls(url=url, **{"timeout_s": 5, **settings}), observe)
+    caller = Caller(CallsSettings(url=url, **{"timeout_s": 5, **settings}), observe)
     await caller.start()
     try:
         yield Calling(caller, outcomes)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.callee import Exchange, Peer, answering, calling, serving
 from tests.support import eventually, free_port
-from tidegate.calls import Answer, Slots, check_answer
+from tidegate.calls import CallResult, Slots, check_answer
 from tidegate.core.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed
 
 # What is sent
@@ -53,7 +53,7 @@ async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     monkeypatch.delenv("no_proxy", raising=False)
     async with serving(answering(b"1")) as server, calling(server.url) as call:
-        assert await call() == Answer(200, b"1")
+        assert await call() == CallResult(200, b"1")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_calls_share_the_connections_that_are_configured():
         for _ in range(3):
             await eventually(lambda: len(waiting) == 3)
             waiting.clear()
-        assert await asyncio.gather(*calls) == [Answer(200, b"1")] * 9
+        assert await asyncio.gather(*calls) == [CallResult(200, b"1")] * 9
         assert (server.accepted, server.most_open, len(server.requests)) == (3, 3, 9)
 
 
@@ -181,20 +181,28 @@ def test_slots_are_neither_lost_nor_made_up_when_waiting_is_cancelled():
 @pytest.mark.parametrize(
     ("head", "body", "answer"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", b"", Answer(200, b"null")),
-        (b"HTTP/1.1 204 No Content\r\n", b"", Answer(204, b"null")),
-        (b"HTTP/1.1 304 Not Modified\r\n", b"", Answer(304, b"null")),
-        (b"HTTP/1.1 302 Found\r\nLocation: /echo\r\nContent-Length: 0\r\n", b"", Answer(302, b"null")),
-        (b"HTTP/1.1 307 Again\r\nLocation: /echo\r\nContent-Length: 2\r\n", b"{}", Answer(307, b"{}")),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n", b" \t[1, 2]\r\n", Answer(200, b"[1, 2]")),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n", b"2\r\n[1\r\n1\r\n]\r\n0\r\n\r\n", Answer(200, b"[1]")),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n", b"[1]", Answer(200, b"[1]")),  # ends with the connection
-        (b"HTTP/1.0 418 Teapot\r\n", b"1e999", Answer(418, b"1e999")),
-        (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 1\r\n", b"7", Answer(201, b"7")),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", b"", CallResult(200, b"null")),
+        (b"HTTP/1.1 204 No Content\r\n", b"", CallResult(204, b"null")),
+        (b"HTTP/1.1 304 Not Modified\r\n", b"", CallResult(304, b"null")),
+        (b"HTTP/1.1 302 Found\r\nLocation: /echo\r\nContent-Length: 0\r\n", b"", CallResult(302, b"null")),
+        (b"HTTP/1.1 307 Again\r\nLocation: /echo\r\nContent-Length: 2\r\n", b"{}", CallResult(307, b"{}")),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n", b" \t[1, 2]\r\n", CallResult(200, b"[1, 2]")),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n",
+            b"2\r\n[1\r\n1\r\n]\r\n0\r\n\r\n",
+            CallResult(200, b"[1]"),
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n",
+            b"[1]",
+            CallResult(200, b"[1]"),
+        ),  # ends with the connection
+        (b"HTTP/1.0 418 Teapot\r\n", b"1e999", CallResult(418, b"1e999")),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 1\r\n", b"7", CallResult(201, b"7")),
     ],
     ids=["empty", "204", "304", "302", "307", "whitespace", "chunked", "until-close", "1.0", "103"],
 )
-async def test_an_answer_comes_back_with_its_status_and_its_bytes(head: bytes, body: bytes, answer: Answer):
+async def test_an_answer_comes_back_with_its_status_and_its_bytes(head: bytes, body: bytes, answer: CallResult):
     async with serving(answering(body, head=head)) as server, calling(server.url) as call:
         assert await call() == answer
         assert len(server.requests) == 1
@@ -364,7 +372,7 @@ def breaking(*, times: int, reset: bool = False) -> Exchange:
 async def test_a_kept_connection_that_breaks_without_an_answer_is_replaced_once_under_the_same_id(reset: bool):
     async with serving(breaking(times=1, reset=reset)) as server, calling(server.url) as call:
         await call(request_id="r1")
-        assert await call(b"7", request_id="r2") == Answer(200, b"1")
+        assert await call(b"7", request_id="r2") == CallResult(200, b"1")
         assert [request.headers["x-request-id"] for request in server.requests] == ["r1", "r2", "r2"]
         assert [request.body for request in server.requests] == [b"{}", b"7", b"7"]
         assert (server.accepted, call.outcomes) == (2, ["reply", "reply"])
@@ -395,7 +403,7 @@ async def test_a_kept_connection_that_says_nothing_times_out_and_the_request_is_
 async def test_a_connection_that_was_closed_while_idle_is_not_used_again():
     async with serving(answering(b"1")) as server, calling(server.url) as call:
         for n in (1, 2, 3):
-            assert await call() == Answer(200, b"1")
+            assert await call() == CallResult(200, b"1")
             await eventually(lambda: server.open == 0)
             assert len(server.requests) == n
 
@@ -430,7 +438,7 @@ async def test_an_answer_that_nobody_asked_for_answers_nobody(stray: bytes, when
 
     async with serving(exchange) as server, calling(server.url) as call:
         for number in range(3):
-            assert await call(b"%d" % number) == Answer(200, b"%d" % number)
+            assert await call(b"%d" % number) == CallResult(200, b"%d" % number)
             if when != "behind":
                 idle[-1].writer.write(stray)
             if when == "idle":

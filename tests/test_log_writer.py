@@ -19,7 +19,7 @@ from tests.edges.edge import ask
 from tests.peer import Peer
 from tests.support import Process, eventually, free_port, scaled
 from tidegate import log_writer
-from tidegate.log_writer import Writer
+from tidegate.log_writer import LineWriter
 
 Start = Callable[..., Process]
 PIPE_BYTES = 4096
@@ -68,7 +68,7 @@ async def received(pipe: Pipe, count: int, wanted: bytes = b"\n") -> list[bytes]
 
 async def test_who_writes_never_waits_and_what_is_dropped_is_told(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_writer, "BUFFER_BYTES", 8000)
-    writer = Writer(pipe.writing, lambda count: b"dropped %d\n" % count)
+    writer = LineWriter(pipe.writing, lambda count: b"dropped %d\n" % count)
     before_s = time.monotonic()
     for number in range(1000):
         writer.put(b"%099d\n" % number)
@@ -83,14 +83,14 @@ async def test_who_writes_never_waits_and_what_is_dropped_is_told(pipe: Pipe, mo
 
 async def test_nothing_is_torn_where_another_has_made_the_pipe_non_blocking(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
-    writer = Writer(pipe.writing)
+    writer = LineWriter(pipe.writing)
     for number in range(200):
         writer.put(b"%099d\n" % number)
     assert await received(pipe, 200) == [b"%099d" % number for number in range(200)]
 
 
 async def test_flushing_returns_when_all_is_written_or_nothing_can_be(pipe: Pipe) -> None:
-    writer = Writer(pipe.writing)
+    writer = LineWriter(pipe.writing)
     writer.put(b"x\n")
     writer.flush(scaled(5))
     assert pipe.read() == b"x\n"

@@ -20,14 +20,14 @@ from tests.support import Logs, eventually
 from tests.wires import Line, closed_with
 from tidegate.core.errors import CloseCode
 from tidegate.core.model import Position, Publication
-from tidegate.turn import FLOOD_SHARES, FLOODS_SAID, SHARE_FRAMES, SLICE_S, WINDOW_S, Floods, Shares, Turn
+from tidegate.turn import FLOOD_SHARES, FLOODS_SAID, SHARE_FRAMES, SLICE_S, WINDOW_S, Floods, Shares, WriteBatch
 from tidegate.websocket.wire import FULL, KEPT
 
 KIB = 1024
 
 
 @contextlib.asynccontextmanager
-async def line(turn: Turn | None = None, **options: int) -> AsyncIterator[Line]:
+async def line(turn: WriteBatch | None = None, **options: int) -> AsyncIterator[Line]:
     it = Line(turn, buffers=options.get("buffers"), outbox_bytes=options.get("outbox_bytes", 2**20))
     try:
         yield it
@@ -104,7 +104,7 @@ FLOODS = {
 
 async def shared_out(kind: str) -> None:
     """A flooder's 64 KiB are there; a neighbour's texts come one by one."""
-    turn = Turn(asyncio.get_running_loop())
+    turn = WriteBatch(asyncio.get_running_loop())
     async with line(turn) as flooder, line(turn) as neighbour:
         await flooder.send(FLOODS[kind] * (60 * KIB // len(FLOODS[kind])))
         await eventually(lambda: flooder.wire.paused & KEPT)

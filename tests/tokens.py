@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from tidegate.auth.tokens import Verifier
-from tidegate.config.settings import Auth
+from tidegate.config.settings import AuthSettings
 from tidegate.core.errors import Unauthorized
 
 NOW = 1_800_000_000.0
@@ -83,7 +83,7 @@ def hs256(header: Any, payload: Any, secret: bytes = SECRET.encode()) -> str:
 def verifier(algorithm: Any = "HS256", **settings: Any) -> Verifier:
     if not settings.keys() & {"key", "key_file", "jwks_file"}:
         settings["key"] = public_pem(algorithm).decode()
-    return Verifier(Auth(mode="jwt", algorithm=algorithm, **settings))
+    return Verifier(AuthSettings(mode="jwt", algorithm=algorithm, **settings))
 
 
 def refusal(verifier: Verifier, token: str, now: float = NOW) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.support import eventually, scaled
 from tidegate.core import frames
-from tidegate.turn import Turn
+from tidegate.turn import WriteBatch
 from tidegate.websocket.wire import Wire
 
 MESSAGE_BYTES = 128 * 1024
@@ -114,7 +114,7 @@ class Line:
 
     def __init__(
         self,
-        turn: Turn | None = None,
+        turn: WriteBatch | None = None,
         *,
         buffers: int | None = None,
         outbox_bytes: int = 2**20,
@@ -122,7 +122,7 @@ class Line:
         early: bytes = b"",
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.turn = turn or Turn(self.loop)
+        self.turn = turn or WriteBatch(self.loop)
         self.heard = Heard()
         self.ours: CountingSocket
         self.ours, self.theirs = connected(buffers=buffers)

@@ -343,7 +343,7 @@ def _knock(urls: list[str], tokens: Sequence[str | None], welcome: bool) -> list
     return shake_hands(requests, WELCOME if welcome else b"")
 
 
-async def obey(load: Load) -> None:
+async def apply_order(load: Load) -> None:
     """Until there are no more orders."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LINE_BYTES)
@@ -370,4 +370,4 @@ async def _tick(load: Load) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(obey(Load()))
+        uvloop.run(apply_order(Load()))

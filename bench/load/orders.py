@@ -19,7 +19,7 @@ from typing import Any
 import uvloop
 
 from bench.load import system
-from bench.load.client import Load, come_to_rest, obey
+from bench.load.client import Load, apply_order, come_to_rest
 from bench.load.crowd import Crowd
 from bench.load.processes import cpu_s
 from bench.load.publisher import LoadError, post
@@ -313,4 +313,4 @@ def _returns(back_s: Sequence[float]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(obey(ModeLoad()))
+        uvloop.run(apply_order(ModeLoad()))

@@ -32,17 +32,17 @@ from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.recovery import Recovery
 from tidegate.http import api as http_api
-from tidegate.http.handler import Reception
+from tidegate.http.handler import InternalApplication
 from tidegate.metrics import Metrics, Tally
 from tidegate.process import open_files, signals
 from tidegate.process.addresses import bind, names, url_host
 from tidegate.process.listener import Listener
 from tidegate.tasks import Tasks
-from tidegate.tornado_seam import Server
-from tidegate.turn import Shares, Turn
-from tidegate.websocket.application import Door, Doorway
+from tidegate.tornado_seam import HttpServer
+from tidegate.turn import Shares, WriteBatch
+from tidegate.websocket.application import HandshakeContext, PublicApplication
 from tidegate.websocket.heartbeat import Heartbeat
-from tidegate.websocket.peer import CLOSE_S, Shared
+from tidegate.websocket.peer import CLOSE_S, PeerContext
 from tidegate.websocket.wire import fan_out
 
 PROBE_S = 2.0
@@ -99,7 +99,7 @@ class App:
             wall=time.time,
         )
         self.gateway.capacity = self.files.connections
-        self._servers: list[Server] = []
+        self._servers: list[HttpServer] = []
 
     # Life
 
@@ -107,9 +107,8 @@ class App:
         config, loop = self.config, asyncio.get_running_loop()
         if self._verifier is not None:
             self._verifier.tell_left_out()
-        self.turn = Turn(loop, self._shares)
-        self.turn.before, self.turn.after = self.hub.deliver, self._observe_writes
-        self.hub.on_heard = self.turn.begin
+        self.write_batch = WriteBatch(loop, self._shares, deliver=self.hub.deliver, written=self._observe_writes)
+        self.hub.on_pending = self.write_batch.schedule
         self.hub.write = cast(Any, fan_out)  # every session's wire is one of wire.py
         self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
         self.gateway.on_delivered = self._note_age
@@ -128,29 +127,29 @@ class App:
         }
         self.heartbeat = Heartbeat(
             loop,
-            self.turn,
+            self.write_batch,
             interval_s=settings["websocket_ping_interval"],
             timeout_s=settings["websocket_ping_timeout"],
             write_timeout_s=config.heartbeat.write_timeout_s,
             on_stalled=lambda wire: wire.abort(CloseCode.SLOW_CONSUMER),
         )
         self.heartbeat.start()
-        public = Doorway(self._door(), **settings)
-        api = self._api()
-        internal = Reception(api, http_api.routes(api))
+        public = PublicApplication(self._handshake_context(), **settings)
+        api = self._api_context()
+        internal = InternalApplication(api, http_api.routes(api))
         header_s = config.server.header_timeout_s
-        at_door = Listener(
+        public_listener = Listener(
             "server.port",
             has_room=lambda: self._public() < self.files.public and self._has_files(),
             unsent_bytes=config.server.unsent_bytes,
         )
-        at_api = Listener("internal.port", has_room=self._has_files, spares=SPARES)
+        internal_listener = Listener("internal.port", has_room=self._has_files, spares=SPARES)
         handshakes, refusals = self.metrics.handshakes, self.metrics.refusals
         self._public_server = self._serve(
-            public, at_door, self._public_sockets, handshakes, 4096, idle_s=header_s, body_s=header_s
+            public, public_listener, self._public_sockets, handshakes, 4096, idle_s=header_s, body_s=header_s
         )
         self._internal_server = self._serve(
-            internal, at_api, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
+            internal, internal_listener, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
         )
         self._register_gauges()
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
@@ -179,8 +178,8 @@ class App:
         *,
         idle_s: float,
         body_s: float | None = None,  # the API sets it, request by request
-    ) -> Server:
-        server = Server(
+    ) -> HttpServer:
+        server = HttpServer(
             application,
             listener=listener,
             chunk_size=chunk,  # Tornado clears a buffer of this size for each read
@@ -203,19 +202,19 @@ class App:
         """Whether the process may open one more socket."""
         return self._public() + self._internal_server.connections < self.files.sockets
 
-    def _door(self) -> Door:
+    def _handshake_context(self) -> HandshakeContext:
         config = self.config
         hosts = names(config.internal.hosts, config.internal.address)
         console = [f"http://{host}:{self.internal_port}" for host in hosts]
-        return Door(
+        return HandshakeContext(
             path=config.server.path,
             gateway=self.gateway,
             metrics=self.metrics,
             hosts=Hosts(names(config.server.hosts, config.server.address), "server.hosts"),
             origins=Origins(config.origins, console),
             verifier=self._verifier,
-            turn=self.turn,
-            peers=Shared(
+            batch=self.write_batch,
+            peers=PeerContext(
                 gateway=self.gateway,
                 heartbeat=self.heartbeat,
                 loop=asyncio.get_running_loop(),
@@ -230,9 +229,9 @@ class App:
             numbers=itertools.count(1),
         )
 
-    def _api(self) -> http_api.Api:
+    def _api_context(self) -> http_api.ApiContext:
         config = self.config
-        return http_api.Api(
+        return http_api.ApiContext(
             gateway=self.gateway,
             config=config,
             keys=ApiKeys(config.internal.api_keys),
@@ -255,7 +254,7 @@ class App:
             wait_s = begun_s + seconds * count / len(sessions) - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            self.gateway.end(session, CloseCode.RESTART)
+            self.gateway.close(session, CloseCode.RESTART)
         deadline_s = time.monotonic() + CLOSE_S
         while self.metrics.open_connections and time.monotonic() < deadline_s:  # noqa: ASYNC110 - once in its life
             await asyncio.sleep(0.02)
@@ -266,7 +265,7 @@ class App:
         for server in self._servers:
             server.stop()
         for session in list(self.hub.sessions()):
-            self.gateway.end(session, CloseCode.RESTART)
+            self.gateway.close(session, CloseCode.RESTART)
         await asyncio.sleep(0)  # the turn in which close frames are written
         self.heartbeat.stop()
         for server in self._servers:
@@ -399,7 +398,7 @@ def node_id(prefix: str) -> str:
     return f"{name}.{secrets.token_hex(2)}" if is_id(name) else f"n{secrets.token_hex(3)}"
 
 
-def _warn_of_few(files: open_files.Shares, config: Config) -> None:
+def _warn_of_few(files: open_files.FileShares, config: Config) -> None:
     wanted = config.limits.connections
     if files.connections < wanted:
         log.warning(

@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from tidegate import aiohttp_seam
-from tidegate.config.settings import Calls
+from tidegate.config.settings import CallsSettings
 from tidegate.core.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed, Refused, TooDeep
 from tidegate.core.protocol import check_depth
 
@@ -35,7 +35,7 @@ _decode = msgspec.json.Decoder(msgspec.Raw).decode
 Observe = Callable[[str, float], None]  # ("reply" or an error's code, seconds)
 
 
-class Answer(NamedTuple):
+class CallResult(NamedTuple):
     """``data`` is JSON text as it came, without the whitespace around it; ``null`` for an empty body."""
 
     status: int
@@ -137,7 +137,7 @@ class Caller:
     """Makes the requests of one node, over connections that it keeps. How many calls one client may have in flight
     is not its affair."""
 
-    def __init__(self, calls: Calls, observe: Observe) -> None:
+    def __init__(self, calls: CallsSettings, observe: Observe) -> None:
         self._calls = calls
         self._observe = observe
         self.slots = Slots(calls.connections, methods=len(calls.allow))
@@ -162,7 +162,7 @@ class Caller:
         if self._session is not None:
             await self._session.close()
 
-    async def call(self, *, client: str, connection: str, request_id: str, method: str, data: bytes) -> Answer:
+    async def call(self, *, client: str, connection: str, request_id: str, method: str, data: bytes) -> CallResult:
         """The application's answer, whatever its status. ``data`` is JSON; ``request_id`` is visible ASCII and this
         call's own. Raises NotAllowed, CallTimeout, CallUnavailable or CallBadAnswer."""
         url = self._urls.get(method)
@@ -189,7 +189,7 @@ class Caller:
         self._observe("reply", time.monotonic() - begun_s)
         return answer
 
-    async def _exchange(self, url: str, headers: dict[str, str], data: bytes) -> Answer:
+    async def _exchange(self, url: str, headers: dict[str, str], data: bytes) -> CallResult:
         try:
             response = await self._post(url, headers, data, again=True)
         except aiohttp.ClientConnectorError as exc:
@@ -199,7 +199,7 @@ class Caller:
         except aiohttp.ClientError as exc:
             raise CallBadAnswer("the answer is not valid HTTP") from exc
         try:
-            return Answer(response.status, check_answer(await self._read(response)))
+            return CallResult(response.status, check_answer(await self._read(response)))
         finally:
             response.close()  # does nothing to a connection whose answer was read to its end
 

@@ -17,7 +17,7 @@ from tidegate.calls import Caller
 from tidegate.config import load as config
 from tidegate.config.endpoints import is_ipv4, is_ipv6
 from tidegate.config.load import Problem
-from tidegate.config.settings import Config, Edge
+from tidegate.config.settings import Config, EdgeSettings
 from tidegate.core.errors import Unusable
 from tidegate.nginx import render
 from tidegate.process.addresses import names
@@ -93,7 +93,7 @@ def _listening(address: str, port: int) -> str:
     return ""
 
 
-def _missing(edge: Edge) -> Iterator[str]:
+def _missing(edge: EdgeSettings) -> Iterator[str]:
     folders = {"edge.run_dir": edge.run_dir, "edge.access_log": str(Path(edge.access_log).parent)}
     for key, folder in folders.items():
         if not Path(folder).is_dir():

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate.log_writer import Writer
+from tidegate.log_writer import LineWriter
 
 _MASK = "***"
 _SECRET_FIELDS = frozenset({"api_key", "api_keys", "authorization", "cookie", "key", "password", "secret", "token"})
@@ -36,7 +36,7 @@ _DEPTH = 8  # of a field; the configuration has 4
 
 _logger = logging.getLogger("tidegate")
 STDOUT, STDERR = 1, 2
-_writers = {STDOUT: Writer(STDOUT), STDERR: Writer(STDERR)}
+_writers = {STDOUT: LineWriter(STDOUT), STDERR: LineWriter(STDERR)}
 
 
 def debug(event: str, /, **fields: object) -> None:
@@ -75,9 +75,9 @@ def setup(level: str, node: str = "") -> None:
     _open_standard_streams()
     if os.path.sameopenfile(STDOUT, STDERR):
         _writers[STDOUT] = _writers[STDERR]  # two would tear each other's lines where a pipe takes a part of one
-    handler = _Handler(JsonLines(node))
+    handler = _Handler(JsonFormatter(node))
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old.formatter, JsonLines)]:
+    for old in [old for old in root.handlers if isinstance(old.formatter, JsonFormatter)]:
         root.removeHandler(old)
     root.addHandler(handler)
     _logger.setLevel(level.upper())
@@ -110,7 +110,7 @@ def _open_standard_streams() -> None:
 class _Handler(logging.Handler):
     """Gives records to standard error's writer."""
 
-    def __init__(self, lines: JsonLines) -> None:
+    def __init__(self, lines: JsonFormatter) -> None:
         super().__init__()
         self.setFormatter(lines)
         self._lines = lines
@@ -134,7 +134,7 @@ def _record(level: int, event: str, **fields: object) -> logging.LogRecord:
     return record
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A record as one line of JSON."""
 
     def __init__(self, node: str) -> None:

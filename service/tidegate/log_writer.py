@@ -22,7 +22,7 @@ RETRY_S = 0.25  # after a write that failed
 FLUSH_S = 1.0  # at exit
 
 
-class Writer:
+class LineWriter:
     """Writes to the open file ``file`` (a number), whose owner it is not. ``report(count)`` is the line that says how
     many were dropped. The thread starts with the first line, and what waits at exit is written for ``FLUSH_S``."""
 

@@ -85,7 +85,7 @@ _MALFORMED = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # what Tornado answers, and cl
 class Stream(IOStream):
     """Tornado's, but what Tornado refuses by itself is answered as all refusals are."""
 
-    server: Server
+    server: HttpServer
     _last = False  # the answer is out, and nothing may follow
 
     def refuse(self, error: Refused) -> None:
@@ -151,7 +151,7 @@ class Lingering:
         self._sock.close()
 
 
-class Server(HTTPServer):
+class HttpServer(HTTPServer):
     """Serves as Tornado's does. ``idle_connection_timeout``: seconds until a request's headers must be there;
     ``listener``: who accepts. ``refusals`` is told of each request that is refused before it is understood."""
 

@@ -103,7 +103,7 @@ class Floods:
         return True
 
 
-class Writer(Protocol):
+class Flushable(Protocol):
     """A wire, as far as a turn knows it. ``stalled_since``: monotonic seconds, 0.0 if nothing waits."""
 
     stalled_since: float
@@ -113,30 +113,37 @@ class Writer(Protocol):
     def abort(self, code: int | None = None) -> None: ...
 
 
-class Turn:
-    """The end of the loop's turn, in which everything is written: what was heard, then each wire that was woken, once.
-    It calls ``before`` and ``after``."""
+class WriteBatch:
+    """The end of the loop's turn, in which everything is written: ``deliver`` queues what was heard, then each wire
+    that was woken writes, once, then ``written`` is called."""
 
-    __slots__ = ("_begun", "_loop", "after", "before", "blocked", "shares", "woken")
+    __slots__ = ("_begun", "_deliver", "_loop", "_written", "blocked", "shares", "woken")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, shares: Shares | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        shares: Shares | None = None,
+        *,
+        deliver: Callable[[], None] = lambda: None,
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self.shares = shares or Shares(loop.call_soon)
         self._begun = False
-        self.woken: list[Writer] = []
-        self.blocked: set[Writer] = set()  # sockets that take nothing at the moment
-        self.before: Callable[[], None] = lambda: None
-        self.after: Callable[[], None] = lambda: None
+        self._deliver = deliver
+        self._written = written
+        self.woken: list[Flushable] = []
+        self.blocked: set[Flushable] = set()  # sockets that take nothing at the moment
 
-    def begin(self) -> None:
-        """There is something to write."""
+    def schedule(self) -> None:
+        """There is something to write when this turn ends."""
         if not self._begun:
             self._begun = True
             self._loop.call_soon(self._end)
 
     def _end(self) -> None:
         try:
-            self.before()
+            self._deliver()
         except Exception as exc:  # a fault of ours; what was not delivered is announced as a gap
             log.error("delivery.failed", error=exc)
         self._begun = False
@@ -147,4 +154,4 @@ class Turn:
             except Exception as exc:  # a fault of ours; those behind it would wait for ever
                 log.error("connection.failed", error=exc)
                 wire.abort(CloseCode.INTERNAL_ERROR)
-        self.after()
+        self._written()

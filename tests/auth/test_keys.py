@@ -17,7 +17,7 @@ from tests.support import Logs
 from tests.tokens import ALGORITHMS, NOW, SECRET, b64, jwk, make_token, private_pem, public_pem, refusal, verifier
 from tidegate.auth.keys import secret_fault
 from tidegate.auth.tokens import Grant, Verifier, sign
-from tidegate.config.settings import Auth
+from tidegate.config.settings import AuthSettings
 
 # Keys
 
@@ -69,7 +69,7 @@ def test_a_key_that_cannot_be_read_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"^auth\.key_file: the private key is encrypted"):
         verifier("RS256", key_file=str(tmp_path / "key"))
     with pytest.raises(ValueError, match=r"needs a key; set auth.key, auth.key_file or auth.jwks_file"):
-        Verifier(Auth(mode="jwt"))
+        Verifier(AuthSettings(mode="jwt"))
 
 
 def _packed(data: bytes) -> bytes:
@@ -119,7 +119,7 @@ def test_random_bytes_are_a_secret_in_every_coat(secret: bytes):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
 def test_line_breaks_at_the_end_are_no_part_of_a_secret(end: str, tmp_path: Path):
     (tmp_path / "key").write_text(SECRET + end)
-    for auth in (Auth(mode="jwt", key=SECRET + end), Auth(mode="jwt", key_file=str(tmp_path / "key"))):
+    for auth in (AuthSettings(mode="jwt", key=SECRET + end), AuthSettings(mode="jwt", key_file=str(tmp_path / "key"))):
         assert Verifier(auth).verify(make_token(), NOW).client == "alice"
         assert verifier().verify(sign(auth, {"sub": "bob", "exp": NOW + 9}), NOW)
 
@@ -315,7 +315,7 @@ def test_a_file_of_the_same_size_and_time_is_noticed_when_it_replaces_another(ke
 def test_a_token_is_made_that_the_same_configuration_takes(algorithm: Any, tmp_path: Path):
     file = tmp_path / "key"
     file.write_bytes(private_pem(algorithm) + b"\n")
-    settings = Auth(mode="jwt", algorithm=algorithm, key_file=str(file), issuer="me", audience="push")
+    settings = AuthSettings(mode="jwt", algorithm=algorithm, key_file=str(file), issuer="me", audience="push")
     token = sign(settings, {"sub": "alice", "exp": int(NOW) + 60, "groups": ["news"]})
     assert Verifier(settings).verify(token, NOW) == Grant("alice", ("news",), (), NOW + 60)
     other = sign(settings, {"sub": "alice", "exp": int(NOW) + 60, "iss": "you"})
@@ -323,13 +323,13 @@ def test_a_token_is_made_that_the_same_configuration_takes(algorithm: Any, tmp_p
 
 
 def test_a_token_is_signed_with_the_secret_of_the_configuration():
-    settings = Auth(mode="jwt", key=SECRET)
+    settings = AuthSettings(mode="jwt", key=SECRET)
     assert Verifier(settings).verify(sign(settings, {"sub": "alice", "exp": NOW + 60}), NOW).client == "alice"
 
 
 def test_a_token_is_signed_for_a_key_of_a_set(key_set: KeySet, tmp_path: Path):
     key_set.write(jwk("ES256", "a", kid="a"), jwk("ES256", "b", kid="b"))
-    settings = Auth(mode="jwt", algorithm="ES256", jwks_file=str(key_set.path))
+    settings = AuthSettings(mode="jwt", algorithm="ES256", jwks_file=str(key_set.path))
     (tmp_path / "key").write_bytes(private_pem("ES256", "b"))
     token = sign(settings, {"sub": "alice", "exp": NOW + 60}, key_file=str(tmp_path / "key"), kid="b")
     assert Verifier(settings).verify(token, NOW).client == "alice"
@@ -343,7 +343,7 @@ def test_what_cannot_be_signed_is_said(tmp_path: Path):
         file.write_bytes(data or b"")
         key_file = str(file) if data is not None else None
         with pytest.raises(ValueError, match=message):
-            sign(Auth(**{"mode": "jwt", "algorithm": "ES256"} | settings), claims, key_file=key_file)
+            sign(AuthSettings(**{"mode": "jwt", "algorithm": "ES256"} | settings), claims, key_file=key_file)
 
     refused("^key_file: to sign, a private key is needed", public_pem("ES256"))
     refused("^key_file: ES256 needs an EC key on the curve P-256", private_pem("RS256"))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import eventually
-from tidegate.brokers.contract import Broker, Close, Membership, Order
+from tidegate.brokers.contract import Broker, CloseOrder, MembershipOrder, Order
 from tidegate.core.errors import KeyReused, TooManyGroups
 from tidegate.core.model import ConnectionInfo, Gap, Message, NodeInfo, Position, Publication, Retention
 
@@ -392,18 +392,18 @@ class Contract:
 
     async def test_presence_follows_a_connection(self):
         async with self.node() as (broker, _):
-            await broker.attend(connection("n1-1", "alice", "a", "b"))
-            await broker.attend(connection("n1-2", "alice", "b"))
-            await broker.attend(connection("n1-1", "alice", "b", "c"))
+            await broker.presence_join(connection("n1-1", "alice", "a", "b"))
+            await broker.presence_join(connection("n1-2", "alice", "b"))
+            await broker.presence_join(connection("n1-1", "alice", "b", "c"))
             assert await broker.present("a") == []
             assert sorted(await broker.present("b")) == [("alice", "n1-1"), ("alice", "n1-2")]
             found = {item.connection: item for item in await broker.connections("alice")}
             assert found["n1-1"] == connection("n1-1", "alice", "b", "c")
-            await broker.depart(connection("n1-1", "alice"))
+            await broker.presence_leave(connection("n1-1", "alice"))
             assert await broker.present("c") == []
             assert await broker.present("b") == [("alice", "n1-2")]
             assert [item.connection for item in await broker.connections("alice")] == ["n1-2"]
-            await broker.depart(connection("n1-1", "alice"))
+            await broker.presence_leave(connection("n1-1", "alice"))
 
     async def test_nodes_are_as_they_said(self):
         async with self.node() as (broker, _):
@@ -433,7 +433,9 @@ class Contract:
             assert await broker.remove_member("a", "alice")
             assert not await broker.remove_member("a", "alice")
             expected = [("a", True), ("a", True), ("b", True), ("a", False), ("a", False)]
-            await eventually(lambda: heard.orders == [Membership("alice", group, is_in) for group, is_in in expected])
+            await eventually(
+                lambda: heard.orders == [MembershipOrder("alice", group, is_in) for group, is_in in expected]
+            )
 
     async def test_a_client_has_a_limited_number_of_memberships(self):
         async with self.node() as (broker, _):
@@ -504,7 +506,11 @@ class Contract:
 
     async def test_an_order_is_heard_here_too(self):
         async with self.node() as (broker, heard):
-            orders: list[Order] = [Close("alice", None, 4501), Close("bob", "n1-3", 4502), Membership("eve", "a", True)]
+            orders: list[Order] = [
+                CloseOrder("alice", None, 4501),
+                CloseOrder("bob", "n1-3", 4502),
+                MembershipOrder("eve", "a", True),
+            ]
             for order in orders:
                 await broker.order(order)
             await eventually(lambda: heard.orders == orders)

@@ -40,10 +40,10 @@ def slow_beats(**changes: float) -> Timing:
 
 async def change_common_epoch(server: RedisServer, prefix: str = "tidegate") -> None:
     """Half of its time is over: the next beat changes it."""
-    life = f"{prefix}:life"
-    before = server.command("HGET", life, "common")
-    server.command("HSET", life, "until", now_ms(server) + 300_000)
-    await eventually(lambda: server.command("HGET", life, "common") != before)
+    membership = f"{prefix}:life"
+    before = server.command("HGET", membership, "common")
+    server.command("HSET", membership, "until", now_ms(server) + 300_000)
+    await eventually(lambda: server.command("HGET", membership, "common") != before)
 
 
 def end_earlier_epoch(server: RedisServer, prefix: str = "tidegate") -> None:
@@ -85,9 +85,9 @@ class Node:
 
     async def die(self) -> None:
         await self.broker._tasks.cancel_all()
-        if self.broker.life._link is not None:
-            self.broker.life._link.end("dead")
-        self.broker.life.up.clear()
+        if self.broker.membership._pipeline is not None:
+            self.broker.membership._pipeline.end("dead")
+        self.broker.membership.up.clear()
         await self.broker._tasks.cancel_all()
 
     async def up(self) -> None:

@@ -211,7 +211,7 @@ async def test_the_least_used_record_goes_first_and_one_whose_owner_is_here_stay
     for client in ("here", "away"):
         await broker.claim(client, "", "n1-1")
         await broker.save(client, "", "n1-1", {"all": Position("e", 1)})
-    await broker.attend(connection("n1-1", "here"))
+    await broker.presence_join(connection("n1-1", "here"))
     await records(broker, clock, 1500)
     assert await broker.save("here", "", "n1-1", {"all": Position("e", 2)})
     assert (await broker.claim("away", "", "n1-2")).record is None

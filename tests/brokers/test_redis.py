@@ -13,9 +13,9 @@ from tests.brokers.contract import WIDE, Contract, Heard, connection, info, push
 from tests.brokers.nodes import Node, change_common_epoch, end_earlier_epoch, make, shorter, slow_beats
 from tests.brokers.server import RedisServer
 from tests.support import Logs, eventually, free_port
-from tidegate.brokers.contract import Broker, Close
+from tidegate.brokers.contract import Broker, CloseOrder
 from tidegate.brokers.redis.broker import RedisBroker
-from tidegate.core.errors import BrokerDown, Internal, NotTried
+from tidegate.core.errors import BrokerDown, InternalError, NotTried
 from tidegate.core.model import Gap, Message, Position, Publication, Retention
 
 _prefixes = itertools.count(1)
@@ -47,7 +47,7 @@ class TestContract(Contract):
 
     async def expire(self, broker: Broker, stream: str) -> None:
         assert isinstance(broker, RedisBroker)
-        self.server.command("DEL", broker.life.keys.meta(stream), broker.life.keys.journal(stream))
+        self.server.command("DEL", broker.membership.keys.meta(stream), broker.membership.keys.journal(stream))
 
 
 # Many nodes
@@ -69,7 +69,7 @@ async def test_a_node_is_woken_only_for_streams_that_it_follows():
     with RedisServer() as server:
         async with Node(server, "n1") as one, Node(server, "n2") as two:
             await one.broker.subscribe("group:a")
-            channel = one.broker.life.keys.channel("group:a")
+            channel = one.broker.membership.keys.channel("group:a")
             assert server.command("PUBSUB", "NUMSUB", channel) == [channel, 1]
             await one.broker.unsubscribe("group:a")
             await eventually(lambda: server.command("PUBSUB", "NUMSUB", channel) == [channel, 0])
@@ -177,7 +177,7 @@ async def test_one_script_asks_for_the_tops_of_many_streams_and_keeps_them():
                 if i in (9, 10):
                     await push(two.broker, f"group:{i}", b"0")
                 await one.broker.subscribe(f"group:{i}")
-            keys, streams = one.broker.life.keys, one.broker.streams
+            keys, streams = one.broker.membership.keys, one.broker.streams
             deaf = _deafen(one, lambda number: True)
             await push(two.broker, "group:7", b"1")
             await push(two.broker, "group:8", b"1")
@@ -201,7 +201,7 @@ async def test_a_connection_that_has_gone_silent_is_made_anew():
             await one.up()
             await one.broker.subscribe("group:a")
             made = one.broker.wakeups.made
-            one.broker.wakeups._line.on_reply = lambda reply: None  # type: ignore[union-attr]
+            one.broker.wakeups._connection.on_reply = lambda reply: None  # type: ignore[union-attr]
             await push(two.broker, "group:a", b"1")
             await eventually(lambda: one.heard.offsets("group:a") == [1])
             assert one.broker.wakeups.made > made
@@ -340,7 +340,7 @@ def test_a_url_that_cannot_be_used_is_refused(url):
 async def test_the_connections_of_a_dead_node_vanish_and_its_record_is_taken_over():
     with RedisServer() as server:
         async with Node(server, "n1") as one, Node(server, "n2") as two:
-            await one.broker.attend(connection("n1-1", "alice", "a"))
+            await one.broker.presence_join(connection("n1-1", "alice", "a"))
             await one.broker.claim("alice", "", "n1-1")
             await one.broker.save("alice", "", "n1-1", {"all": Position("e", 3)})
             assert await two.broker.present("a") == [("alice", "n1-1")]
@@ -358,10 +358,10 @@ async def test_the_connections_of_a_dead_node_vanish_and_its_record_is_taken_ove
 async def test_presence_is_written_again_after_redis_lost_it():
     with RedisServer() as server:
         async with Node(server, "n1") as node:
-            await node.broker.attend(connection("n1-1", "alice", "a"))
-            await node.broker.attend(connection("n1-2", "bob", "a"))
+            await node.broker.presence_join(connection("n1-1", "alice", "a"))
+            await node.broker.presence_join(connection("n1-2", "bob", "a"))
             server.command("FLUSHALL")
-            await node.broker.depart(connection("n1-2", "bob", "a"))
+            await node.broker.presence_leave(connection("n1-2", "bob", "a"))
 
             async def back() -> bool:
                 return await node.broker.present("a") == [("alice", "n1-1")]
@@ -372,10 +372,10 @@ async def test_presence_is_written_again_after_redis_lost_it():
 async def test_a_departure_that_redis_did_not_hear_of_is_made_good():
     with RedisServer(appendonly="yes", appendfsync="always") as server:
         async with Node(server, "n1") as node:
-            await node.broker.attend(connection("n1-1", "alice", "a"))
+            await node.broker.presence_join(connection("n1-1", "alice", "a"))
             server.kill()
             with pytest.raises(BrokerDown):
-                await node.broker.depart(connection("n1-1", "alice", "a"))
+                await node.broker.presence_leave(connection("n1-1", "alice", "a"))
             server.start()
 
             async def gone() -> bool:
@@ -391,7 +391,7 @@ async def test_orders_reach_a_node_that_was_cut_off_and_not_one_that_comes_later
     with RedisServer() as server:
         async with Node(server, "n1") as one, Node(server, "n2") as two:
             _blind(two, True)
-            orders = [Close("alice", None, 4501), Close("bob", None, 4501)]
+            orders = [CloseOrder("alice", None, 4501), CloseOrder("bob", None, 4501)]
             for order in orders:
                 await one.broker.order(order)
             await eventually(lambda: one.heard.orders == orders)
@@ -406,32 +406,32 @@ async def test_orders_reach_a_node_that_was_cut_off_and_not_one_that_comes_later
 def _blind(node: Node, cut: bool) -> None:
     """As if Redis could not be reached: its commands fail before they are sent."""
     if cut:
-        node.broker.life.up.clear()
+        node.broker.membership.up.clear()
     else:
-        node.broker.life.up.set()
+        node.broker.membership.up.set()
 
 
 async def test_a_node_that_missed_orders_for_good_makes_its_clients_come_back(expected_logs: Logs):
     expected_logs.expect("orders.lost")
     with RedisServer() as server:
         async with Node(server, "n1") as one, Node(server, "n2") as two:
-            await two.broker.attend(connection("n2-1", "alice"))
-            await one.broker.order(Close("bob", None, 4501))
+            await two.broker.presence_join(connection("n2-1", "alice"))
+            await one.broker.order(CloseOrder("bob", None, 4501))
             await eventually(lambda: len(two.heard.orders) == 1)
             _blind(two, True)
             for _ in range(5):
-                await one.broker.order(Close("alice", None, 4501))
+                await one.broker.order(CloseOrder("alice", None, 4501))
             server.command("XTRIM", "tidegate:orders", "MAXLEN", "2")
             _blind(two, False)
-            await eventually(lambda: Close("alice", None, 1012) in two.heard.orders)
+            await eventually(lambda: CloseOrder("alice", None, 1012) in two.heard.orders)
 
 
 async def test_events_tell_the_application_who_comes_and_goes():
     with RedisServer() as server:
         async with Node(server, "n1", events=100) as one, Node(server, "n2", events=100) as two:
-            await one.broker.attend(connection("n1-1", "alice", "a"))
-            await one.broker.attend(connection("n1-1", "alice", "b"))
-            await one.broker.depart(connection("n1-1", "alice", "b"))
+            await one.broker.presence_join(connection("n1-1", "alice", "a"))
+            await one.broker.presence_join(connection("n1-1", "alice", "b"))
+            await one.broker.presence_leave(connection("n1-1", "alice", "b"))
             await one.die()
             await eventually(lambda: _events(server)[-1] == ("lost", None, None), 10)
             assert _events(server) == [
@@ -453,7 +453,7 @@ def _events(server: RedisServer) -> list[tuple[str, str | None, str | None]]:
 async def test_without_events_there_is_no_stream_of_them():
     with RedisServer() as server:
         async with Node(server, "n1") as node:
-            await node.broker.attend(connection("n1-1", "alice", "a"))
+            await node.broker.presence_join(connection("n1-1", "alice", "a"))
             assert server.command("EXISTS", "tidegate:events") == 0
 
 
@@ -462,12 +462,12 @@ async def test_a_stream_whose_keys_were_spoilt_fails_alone(expected_logs: Logs):
     with RedisServer() as server:
         async with Node(server, "n1") as node:
             await push(node.broker, "group:b", b"0")
-            server.command("SET", node.broker.life.keys.meta("group:a"), "spoilt")
-            server.command("SET", node.broker.life.keys.journal("group:b"), "spoilt")
+            server.command("SET", node.broker.membership.keys.meta("group:a"), "spoilt")
+            server.command("SET", node.broker.membership.keys.journal("group:b"), "spoilt")
             answers = await node.broker.publish(
                 [Publication("group:a", b"1"), Publication("group:b", b"1"), Publication("group:c", b"1")]
             )
-            assert [type(answer) for answer in answers] == [Internal, Internal, Position]
+            assert [type(answer) for answer in answers] == [InternalError, InternalError, Position]
 
 
 async def test_a_stream_that_was_spoilt_while_it_was_followed_hides_no_other(expected_logs: Logs):
@@ -479,7 +479,7 @@ async def test_a_stream_that_was_spoilt_while_it_was_followed_hides_no_other(exp
             deaf = _deafen(one, lambda number: True)
             await push(two.broker, "group:b", b"1")
             await eventually(lambda: deaf)
-            server.command("SET", one.broker.life.keys.meta("group:a"), "spoilt")
+            server.command("SET", one.broker.membership.keys.meta("group:a"), "spoilt")
             await _heard(one, "group:b", 1)
             await eventually(lambda: expected_logs.seen("redis.refused"))
 
@@ -491,7 +491,7 @@ async def test_what_is_no_wake_up_is_passed_over(expected_logs: Logs):
             await node.broker.subscribe("group:a")
             made = node.broker.wakeups.made
             for payload in ("nonsense", "e 1 2 3", "e one 2 3 c\n{}", b"\xff 1 2 3 c\n{}"):
-                server.command("PUBLISH", node.broker.life.keys.channel("group:a"), payload)
+                server.command("PUBLISH", node.broker.membership.keys.channel("group:a"), payload)
             await push(node.broker, "group:a", b"1")
             await _heard(node, "group:a", 1)
             assert node.broker.wakeups.made == made
@@ -503,7 +503,7 @@ async def test_a_stream_whose_meta_was_lost_begins_a_new_epoch():
         async with Node(server, "n1") as node:
             before = await node.broker.subscribe("group:a")
             await push(node.broker, "group:a", b"1", b"2")
-            server.command("DEL", node.broker.life.keys.meta("group:a"))
+            server.command("DEL", node.broker.membership.keys.meta("group:a"))
             (position,) = await push(node.broker, "group:a", b"3")
             assert (position.offset, position.epoch == before.epoch) == (1, False)
             await eventually(lambda: node.heard.data("group:a") == [b"1", b"2", b"3"])

@@ -24,7 +24,7 @@ async def test_a_read_writes_nothing_whatever_it_finds():
         async with Node(server, "n1", timing=slow_beats(), retention=Retention(100, 0.3)) as node:
             broker = node.broker
             positions = await push(broker, "group:a", *[b"1"] * 30)
-            server.command("HSET", broker.life.keys.meta("group:a"), "g", "earlier")
+            server.command("HSET", broker.membership.keys.meta("group:a"), "g", "earlier")
 
             async def some_are_old() -> bool:
                 return not (await broker.history("group:a", None, messages=9, size=9)).messages
@@ -122,14 +122,14 @@ async def test_a_stream_that_is_not_kept_long_enough_makes_an_epoch_of_its_own()
                 assert await push(long.broker, "group:b", b"1") == [Position(told.epoch, 1)]
                 # Nor does it cut short what another has promised.
                 await push(short.broker, "group:b", b"2")
-                assert server.command("PTTL", long.broker.life.keys.meta("group:b")) > 9_000_000
+                assert server.command("PTTL", long.broker.membership.keys.meta("group:b")) > 9_000_000
 
 
 async def test_a_canary_goes_on_after_its_stream_was_forgotten():
     with RedisServer() as server:
         async with Node(server, "n1", timing=slow_beats()) as node:
             await node.broker.canary()
-            keys = node.broker.life.keys
+            keys = node.broker.membership.keys
             for _ in range(2):
                 server.command("DEL", keys.meta("node:n1"), keys.journal("node:n1"))
                 assert await node.broker.canary() >= 0
@@ -169,7 +169,7 @@ async def test_a_stream_that_slept_through_generations_is_continued_where_it_was
         async with Node(server, "n1") as node:
             told = [(await push(node.broker, "group:a", b"1", b"2"))[-1]]
             for _ in range(2):
-                node.broker.life._writes += 10  # it remembers more than Redis has
+                node.broker.membership._writes += 10  # it remembers more than Redis has
                 server.command("HDEL", "tidegate:nodes", "n1")
                 told.append(await node.broker.top("group:a"))
             assert len({position.epoch for position in told}) == 3
@@ -183,7 +183,7 @@ async def test_a_stream_that_slept_through_generations_is_continued_where_it_was
 async def test_devices_whose_record_has_ended_are_forgotten():
     with RedisServer() as server:
         async with Node(server, "n1", timing=slow_beats()) as node:
-            keys = node.broker.life.keys
+            keys = node.broker.membership.keys
             for i in range(100):
                 await node.broker.claim("alice", f"d{i}", f"n1-{i}")
                 if i < 99:

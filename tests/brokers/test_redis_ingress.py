@@ -164,7 +164,7 @@ async def test_entries_of_a_node_that_died_after_it_journalled_are_journalled_on
             one.broker.streams.publish = publish_and_hang  # type: ignore[method-assign]
             add(server, "group", "a", "data", "1")
             add(server, "group", "a", "data", "2", "key", "k")
-            await eventually(lambda: server.command("XLEN", one.broker.life.keys.journal("group:a")) > 0)
+            await eventually(lambda: server.command("XLEN", one.broker.membership.keys.journal("group:a")) > 0)
             await one.die()
             async with Node(server, "n2") as two:
                 await eventually(lambda: server.command("XLEN", "tidegate:push") == 0)
@@ -190,7 +190,7 @@ async def test_a_node_that_lost_its_lease_journals_nothing():
             await eventually(lambda: server.command("XPENDING", "tidegate:push", "tidegate")["pending"] == 1)
             async with Node(server, "n2") as two:
                 await eventually(lambda: server.command("XLEN", "tidegate:push") == 0, 10)
-                server.command("DEL", two.broker.life.keys.once("group:a", "id", id))
+                server.command("DEL", two.broker.membership.keys.dedup_key("group:a", "id", id))
                 go_on.set()
                 await eventually(lambda: answers)
                 assert not isinstance(answers[0], Position)
@@ -213,11 +213,11 @@ async def test_an_entry_that_fails_holds_up_its_stream_only_and_is_rejected_in_t
     with RedisServer() as server:
         async with Node(server, "n1") as node:
             await push(node.broker, "group:bad", b"0")
-            server.command("SET", node.broker.life.keys.journal("group:bad"), "spoilt")
+            server.command("SET", node.broker.membership.keys.journal("group:bad"), "spoilt")
             add(server, "group", "bad", "data", "1")
             add(server, "group", "bad", "data", "2")
             add(server, "group", "good", "data", "3")
-            await eventually(lambda: server.command("XLEN", node.broker.life.keys.journal("group:good")) == 1)
+            await eventually(lambda: server.command("XLEN", node.broker.membership.keys.journal("group:good")) == 1)
             await eventually(lambda: len(rejected(server)) == 2)
             assert [(entry["data"], entry["reason"]) for entry in rejected(server)] == [
                 ("1", "failed 5 times"),
@@ -253,7 +253,7 @@ async def test_entries_come_through_after_a_flush():
             await node.up()
             server.command("FLUSHALL")
             server.command("XADD", "tidegate:push", "1-1", "group", "a", "data", "1")
-            await eventually(lambda: server.command("XLEN", node.broker.life.keys.journal("group:a")) == 1)
+            await eventually(lambda: server.command("XLEN", node.broker.membership.keys.journal("group:a")) == 1)
 
 
 async def test_a_reader_whose_lease_is_gone_does_not_wait_for_it():
@@ -263,7 +263,7 @@ async def test_a_reader_whose_lease_is_gone_does_not_wait_for_it():
             await eventually(lambda: node.broker.ingress._token)
             server.command("DEL", "tidegate:push:lease")
             add(server, "group", "a", "data", "1")
-            await eventually(lambda: server.command("XLEN", node.broker.life.keys.journal("group:a")) == 1, 2.5)
+            await eventually(lambda: server.command("XLEN", node.broker.membership.keys.journal("group:a")) == 1, 2.5)
 
 
 @pytest.mark.parametrize("trouble", ["flushed", "restarted"])

@@ -87,7 +87,7 @@ async def test_a_node_that_came_and_died_with_what_redis_lost_is_remembered_by_t
             async with Node(server, "n2") as two:
                 position = await push(two.broker, "group:a", b"lost")
                 await two.die()
-                one.broker.life._writes = 0  # n1 has heard nothing of what n2 wrote
+                one.broker.membership._writes = 0  # n1 has heard nothing of what n2 wrote
                 server.restart()
                 await one.up()
                 await push(one.broker, "group:a", b"other")
@@ -99,7 +99,7 @@ async def test_a_dead_node_alone_does_not_change_epochs():
         async with Node(server, "n1") as one, Node(server, "n2") as two:
             position = await push(two.broker, "group:a", b"1")
             await two.die()
-            await eventually(lambda: "n2" not in one.broker.life.members, 10)
+            await eventually(lambda: "n2" not in one.broker.membership.members, 10)
             server.restart()
             await one.up()
             assert await told_that_all_is_well(one, "group:a", position[0])
@@ -152,7 +152,9 @@ async def test_a_failover_to_a_replica_that_lags_changes_every_epoch(went_back):
             await one.broker.subscribe("group:a")
             with RedisServer(replicaof=f"127.0.0.1 {master.port}") as replica:
                 await push(one.broker, "group:a", b"1")
-                await eventually(lambda: replica.command("XLEN", one.broker.life.keys.journal("group:a")) == 1, 10)
+                await eventually(
+                    lambda: replica.command("XLEN", one.broker.membership.keys.journal("group:a")) == 1, 10
+                )
                 replica.command("REPLICAOF", "NO", "ONE")  # from here on it hears nothing
                 lost = await push(two.broker, "group:a", b"lost")
                 alone = await push(two.broker, "group:nobody", b"lost")
@@ -177,7 +179,9 @@ async def test_a_failover_to_a_replica_that_has_everything_changes_no_epoch():
             with RedisServer(replicaof=f"127.0.0.1 {master.port}") as replica:
                 await eventually(lambda: replica.client.info("replication")["master_link_status"] == "up", 10)
                 (position,) = await push(two.broker, "group:a", b"1")
-                await eventually(lambda: replica.command("XLEN", one.broker.life.keys.journal("group:a")) == 1, 10)
+                await eventually(
+                    lambda: replica.command("XLEN", one.broker.membership.keys.journal("group:a")) == 1, 10
+                )
                 master.kill()
                 replica.command("CONFIG", "SET", "port", str(master.port))
                 replica.command("REPLICAOF", "NO", "ONE")
@@ -202,9 +206,9 @@ async def test_a_node_that_was_away_too_long_does_not_vouch(went_back):
     with RedisServer(appendonly="yes", appendfsync="always") as server:
         async with Node(server, "n1") as node:
             (position,) = await push(node.broker, "group:a", b"1")
-            node.broker.life._beaten_s -= FAST.sure_s + 1  # as after a pause of the process
+            node.broker.membership._beaten_s -= FAST.sure_s + 1  # as after a pause of the process
             server.kill()
-            await eventually(lambda: not node.broker.life.up.is_set())
+            await eventually(lambda: not node.broker.membership.up.is_set())
             server.start()
             await node.up()
             assert not await told_that_all_is_well(node, "group:a", position)
@@ -215,8 +219,8 @@ async def test_a_long_outage_that_was_seen_from_its_beginning_changes_no_epoch()
         async with Node(server, "n1") as node:
             (position,) = await push(node.broker, "group:a", b"1")
             server.kill()
-            await eventually(lambda: node.broker.life._sure)
-            node.broker.life._beaten_s -= 100  # a long time passes
+            await eventually(lambda: node.broker.membership._vouches)
+            node.broker.membership._beaten_s -= 100  # a long time passes
             server.start()
             await node.up()
             assert await told_that_all_is_well(node, "group:a", position)
@@ -233,7 +237,7 @@ async def test_a_node_takes_over_the_generation_that_redis_has():
 async def test_a_node_that_joins_waits_until_the_others_know_it():
     with RedisServer() as server:
         async with Node(server, "n1") as one, Node(server, "n2"):
-            assert "n2" in one.broker.life.members
+            assert "n2" in one.broker.membership.members
 
 
 async def test_a_node_does_not_wait_for_the_dead():

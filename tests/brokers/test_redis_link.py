@@ -15,14 +15,14 @@ from tests.brokers.nodes import Node
 from tests.brokers.server import RedisServer
 from tests.edges.edge import certificates
 from tests.support import eventually, free_port
-from tidegate.brokers.redis.pipeline import Address, Line, Link
+from tidegate.brokers.redis.pipeline import Address, Pipeline, RedisConnection
 from tidegate.core.errors import BrokerDown
 
 Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def line_to(say: Say, *, asked: bool = True) -> AsyncIterator[tuple[Line, list[Any], list[str]]]:
+async def line_to(say: Say, *, asked: bool = True) -> AsyncIterator[tuple[RedisConnection, list[Any], list[str]]]:
     """A line to a server that lets it sign in, waits for a command if ``asked``, and then says what it likes: the line,
     its replies, its ends."""
 
@@ -40,7 +40,7 @@ async def line_to(say: Say, *, asked: bool = True) -> AsyncIterator[tuple[Line, 
     rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        line = Line(await Address(f"redis://127.0.0.1:{port}/0").connect(2.0))
+        line = RedisConnection(await Address(f"redis://127.0.0.1:{port}/0").connect(2.0))
         replies: list[Any] = []
         ends: list[str] = []
         line.on_reply, line.on_end = replies.append, ends.append
@@ -104,7 +104,7 @@ async def test_after_its_end_nothing_is_passed_on_or_sent():
 
 async def test_a_link_whose_oldest_answer_is_late_ends_and_fails_all_that_wait():
     with RedisServer() as server:
-        link = Link(await Address(server.url).connect(2.0), 0.3)
+        link = Pipeline(await Address(server.url).connect(2.0), 0.3)
         assert await link.call("PING") == b"PONG"
         await asyncio.sleep(0.4)  # idle is not late
         assert link.error is None

@@ -55,7 +55,7 @@ async def test_a_password_that_changes_takes_the_node_down_until_it_is_as_before
         async with Node(f"redis://:secret-word@127.0.0.1:{server.port}/0", "n1") as node:
             server.command("CONFIG", "SET", "requirepass", "another-word")
             server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            await eventually(lambda: "password" in node.broker.life._error)
+            await eventually(lambda: "password" in node.broker.membership._error)
             with pytest.raises(BrokerDown):
                 await node.broker.canary()
             server.command("CONFIG", "SET", "requirepass", "secret-word")

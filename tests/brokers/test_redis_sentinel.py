@@ -58,8 +58,8 @@ async def test_with_the_first_sentinel_broken_a_node_starts_and_comes_back_in_ti
             # It was asked first and is no longer; who was right is.
             begun_s = time.monotonic()
             master.command("CLIENT", "KILL", "TYPE", "normal")
-            await eventually(lambda: not node.broker.life.up.is_set())
-            await eventually(node.broker.life.up.is_set)
+            await eventually(lambda: not node.broker.membership.up.is_set())
+            await eventually(node.broker.membership.up.is_set)
             assert time.monotonic() - begun_s < scaled(SOON_S)
             await push(node.broker, "group:a", b"1")
 
@@ -162,7 +162,7 @@ async def test_sentinels_and_redis_are_reached_over_tls_each_with_its_own_user()
             url = f"rediss+sentinel://app:p%40ss@127.0.0.1:{sentinel.port}/tide{options}"
             async with Node(url, "n1") as node:
                 await push(node.broker, "group:a", b"1")
-                (who,) = await node.broker.life.commands(("ACL", "WHOAMI"))
+                (who,) = await node.broker.membership.commands(("ACL", "WHOAMI"))
                 assert who == b"app"
             with pytest.raises(BrokerDown, match="certificate"):
                 await Address(url.replace(f"ssl_ca_certs={folder}/fullchain.pem&", "")).connect(2.0)

@@ -19,7 +19,7 @@ from tests.peer import Peer
 from tests.support import ROOT, Process, eventually, free_port, scaled
 from tidegate.__main__ import main
 from tidegate.auth.tokens import Verifier
-from tidegate.config.settings import Auth
+from tidegate.config.settings import AuthSettings
 
 SECRET = "a shared secret of more than 32 bytes"
 API_KEY = "a-key-for-the-api-made-for-this-test"
@@ -263,7 +263,7 @@ async def test_a_token_says_who_may_do_what_and_until_when() -> None:
         "token", "--sub", "alice", "--groups", "news,chat.*", "--groups", "x", "--publish", "chat.*", env=settings
     )
     assert (ran.code, ran.err) == (0, "")
-    auth = Auth(mode="jwt", key=SECRET, issuer="shop", audience="tidegate")
+    auth = AuthSettings(mode="jwt", key=SECRET, issuer="shop", audience="tidegate")
     grant = Verifier(auth).verify(ran.out.strip(), time.time())
     assert (grant.client, grant.groups, grant.publish) == ("alice", ("news", "chat.*", "x"), ("chat.*",))
     assert grant.expires == pytest.approx(time.time() + 3600, abs=scaled(30))
@@ -274,7 +274,7 @@ async def test_a_token_says_who_may_do_what_and_until_when() -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("30s", 30), ("15m", 900), ("7d", 604800)])
 async def test_a_token_ends_when_it_is_told_to(text: str, seconds: int) -> None:
     ran = await run("token", "--sub", "a", "--expires", text, env={"AUTH__KEY": SECRET, "AUTH__MODE": "jwt"})
-    grant = Verifier(Auth(mode="jwt", key=SECRET)).verify(ran.out.strip(), time.time())
+    grant = Verifier(AuthSettings(mode="jwt", key=SECRET)).verify(ran.out.strip(), time.time())
     assert grant.expires == pytest.approx(time.time() + seconds, abs=scaled(20))
     assert (grant.groups, grant.publish) == ((), ())
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec import inspect
 
 from tidegate.config.load import load
-from tidegate.config.settings import POLICIES_KEPT, Config, GroupPolicy, History, Section
+from tidegate.config.settings import POLICIES_KEPT, Config, GroupPolicy, HistorySettings, Section
 from tidegate.core.model import Retention
 
 
@@ -68,7 +68,7 @@ def test_retention_is_the_groups_own_where_its_policy_says_so() -> None:
         "brief": GroupPolicy(age_s=0.5),
         "both": GroupPolicy(messages=1, age_s=2),
     }
-    config = Config(history=History(messages=100, age_s=60), groups=groups)
+    config = Config(history=HistorySettings(messages=100, age_s=60), groups=groups)
     assert config.retention("group:short") == Retention(5, 60)
     assert config.retention("group:brief") == Retention(100, 0.5)
     assert config.retention("group:both") == Retention(1, 2)

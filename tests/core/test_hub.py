@@ -8,7 +8,7 @@ from tests.core.transcript import NEWS, line, message, new_session, told
 from tidegate.core import protocol
 from tidegate.core.hub import Audience, Hub
 from tidegate.core.model import Gap, History, Message, Position
-from tidegate.core.session import Session, State, Wire
+from tidegate.core.session import Session, TrackState, Transport
 
 
 def hear(hub: Hub, *messages: Message) -> None:
@@ -118,7 +118,7 @@ def test_a_gap_moves_everybody_who_is_live() -> None:
 def test_what_the_broker_says_is_delivered_when_the_turn_ends() -> None:
     hub = Hub()
     ends: list[None] = []
-    hub.on_heard = lambda: ends.append(None)
+    hub.on_pending = lambda: ends.append(None)
     audience = hub.open(NEWS, Position("e1", 4))
     alice = live(hub, audience, new_session())
     hub.on_message(message(5))
@@ -166,7 +166,7 @@ def test_what_was_not_delivered_by_a_fault_is_no_silent_hole(monkeypatch: pytest
 
 def test_messages_that_came_together_are_written_together() -> None:
     hub = Hub()
-    written: list[tuple[list[Wire], int]] = []
+    written: list[tuple[list[Transport], int]] = []
     hub.write = lambda wires, waiting: written.append((list(wires), len(waiting)))
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
     hear(hub, message(5), message(6), message(7))
@@ -185,7 +185,7 @@ def test_who_follows_several_streams_of_a_turn_is_written_to_once() -> None:
 
 def test_clients_own_streams_are_written_at_once_since_nobody_follows_two() -> None:
     hub = Hub()
-    written: list[list[Wire]] = []
+    written: list[list[Transport]] = []
     hub.write = lambda wires, waiting: written.append(list(wires))
     streams = [f"client:{name}" for name in ("alice", "bob")]
     alice, bob = (live(hub, hub.open(stream, Position("e1", 0)), new_session()) for stream in streams)
@@ -267,7 +267,7 @@ def test_who_is_in_an_epoch_that_the_hub_has_left_is_told_to_read_on_by_the_next
     assert not hub.settle(alice, audience)
     hear(hub, message(5, "e2"))
     assert stalled == [(alice, NEWS)]
-    assert alice.tracks[NEWS].state is State.WAITING
+    assert alice.tracks[NEWS].state is TrackState.WAITING
 
 
 # A stream without a message

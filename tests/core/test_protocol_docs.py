@@ -12,7 +12,7 @@ import pytest
 from tests.scenarios import VECTORS
 from tests.support import ROOT
 from tidegate.config.load import Config
-from tidegate.config.settings import Limits
+from tidegate.config.settings import LimitsSettings
 from tidegate.core import protocol
 from tidegate.core.errors import CloseCode, Refused
 from tidegate.core.model import Position, decode_cursor, encode_cursor
@@ -47,7 +47,7 @@ def test_every_close_code_is_in_the_table_with_its_reason() -> None:
 
 
 def test_every_limit_is_in_the_table_with_its_default() -> None:
-    defaults = msgspec.to_builtins(Limits())
+    defaults = msgspec.to_builtins(LimitsSettings())
     assert {name.strip("`"): int(default.split()[0]) for _, default, _, name in rows("## Limits")} == defaults
 
 

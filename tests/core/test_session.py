@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.transcript import NEWS, line, message, new_session, told
 from tidegate.core.model import Gap, History, Position
-from tidegate.core.session import PAGE_BYTES, Confirmations, Session, State
+from tidegate.core.session import PAGE_BYTES, Confirmations, Session, TrackState
 
 
 class Heard:
@@ -87,7 +87,7 @@ def test_a_page_that_does_not_reach_the_top_waits_for_the_next() -> None:
     session = joining(3, heard, page(3, 4, 5, top=9))
     answered(session)
     assert not session.catch_up(NEWS, heard.position)
-    assert session.tracks[NEWS].state is State.WAITING
+    assert session.tracks[NEWS].state is TrackState.WAITING
     session.hold(message(10))  # the next page will have it
     heard.position = Position("e1", 10)
     assert session.start_reading(NEWS) == Position("e1", 5)
@@ -114,7 +114,7 @@ def test_a_page_may_be_ahead_of_the_hub_and_then_nothing_comes_twice() -> None:
     session = joining(3, heard, page(3, 4, 5, 6, 7, top=7))
     answered(session)
     assert not session.catch_up(NEWS, heard.position)
-    assert session.tracks[NEWS].state is State.AHEAD
+    assert session.tracks[NEWS].state is TrackState.AHEAD
     heard.position = Position("e1", 6)
     assert session.hold(message(6))
     assert not session.catch_up(NEWS, heard.position)
@@ -130,9 +130,9 @@ def test_a_page_of_an_epoch_that_the_hub_has_not_heard_of_waits_for_it() -> None
     session = joining(5, heard, page(0, 1, 2, top=2, epoch="e2", gap=gap))
     assert answered(session) == {"epoch": "e2", "offset": 0, "top": 2, "recovered": False, "missed": 2}
     assert not session.catch_up(NEWS, heard.position)
-    assert session.tracks[NEWS].state is State.AHEAD
+    assert session.tracks[NEWS].state is TrackState.AHEAD
     assert session.interrupt(NEWS), "the hub hears of the new epoch: read again"
-    assert session.tracks[NEWS].state is State.WAITING
+    assert session.tracks[NEWS].state is TrackState.WAITING
     assert told(session) == [(None, 0, "reset"), 1, 2]
 
 
@@ -157,7 +157,7 @@ def test_a_gap_while_a_page_is_read_makes_it_read_again() -> None:
     heard.position = Position("e1", 9)
     answered(session)
     assert not session.catch_up(NEWS, heard.position)
-    assert session.tracks[NEWS].state is State.WAITING
+    assert session.tracks[NEWS].state is TrackState.WAITING
     assert told(session) == [4, 5]
 
 
@@ -222,7 +222,7 @@ def test_a_live_stream_starts_anew_where_a_join_says() -> None:
 def test_a_page_that_cannot_be_read_leaves_the_stream_where_it_was() -> None:
     heard = Heard(6)
     session = live(heard)
-    session.start_anew(NEWS, Position("e1", 3)).state = State.WAITING
+    session.start_anew(NEWS, Position("e1", 3)).state = TrackState.WAITING
     session.hold(message(7))
     heard.position = Position("e1", 7)
     assert session.start_reading(NEWS) == Position("e1", 6)
@@ -237,7 +237,7 @@ def test_a_position_behind_what_was_told_is_where_it_starts_too() -> None:
     assert answered(session) == {"epoch": "e1", "offset": 9, "top": 10, "recovered": True, "missed": 1}
     assert told(session) == [10]
     assert not session.catch_up(NEWS, Position("e1", 6))
-    assert session.tracks[NEWS].state is State.AHEAD, "what the hub is still to hear has been told"
+    assert session.tracks[NEWS].state is TrackState.AHEAD, "what the hub is still to hear has been told"
 
 
 def test_a_stream_that_stands_in_another_epoch_has_the_top_of_its_own() -> None:

@@ -27,7 +27,7 @@ from tidegate.core.model import Gap, History, Message, NodeInfo, Position, Publi
 from tidegate.core.outbox import Outbox
 from tidegate.core.session import Session
 from tidegate.gateway.commands import Commands
-from tidegate.gateway.gateway import Asked, Gateway
+from tidegate.gateway.gateway import Gateway, HandshakeRequest
 from tidegate.gateway.recovery import Recovery
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
@@ -194,7 +194,7 @@ class Client:
             self.positions = {}
         self.asked = {}
         self.line = Line(1 << 12)  # four messages that were not taken, and there is no room for more
-        asked = Asked(self.name, groups, cursor, self.last)
+        asked = HandshakeRequest(self.name, groups, cursor, self.last)
         gateway, rights = self.world.gateway, unrestricted(self.name)
         self.world.numbers += 1
         self.admission = self.world.loop.create_task(gateway.admit(asked, rights, f"n-{self.world.numbers}", self.line))
@@ -243,16 +243,16 @@ class Client:
     def cut(self) -> None:
         """What was not taken is lost."""
         if self.session is not None:
-            self.world.do(lambda session: self.world.gateway.drop(session, confirmed=False), self.session)
+            self.world.do(lambda session: self.world.gateway.remove(session, confirmed=False), self.session)
         self.session = self.line = None
 
     def is_closed(self) -> None:
         """The node stops: everything up to its close frame arrives, and is answered."""
         session = self.session
         assert session is not None
-        self.world.do(self.world.gateway.end, session, CloseCode.RESTART)
+        self.world.do(self.world.gateway.close, session, CloseCode.RESTART)
         self.take()
-        self.world.do(lambda: self.world.gateway.drop(session, confirmed=True))
+        self.world.do(lambda: self.world.gateway.remove(session, confirmed=True))
         self.session = self.line = None
 
     def take(self, count: int | None = None) -> None:
@@ -393,7 +393,7 @@ class World:
             clock=lambda: self.now_s,
         )
         self.tasks, metrics, self.hub = Tasks(), Metrics(), Hub()
-        self.hub.on_heard = self._when_the_turn_ends
+        self.hub.on_pending = self._when_the_turn_ends
         recovery = Recovery(self.hub, self.broker, self.tasks, metrics)
 
         async def no_calls(*args: Any) -> tuple[int, bytes]:

@@ -264,8 +264,11 @@ class Calls:
             await peer.event()
             chance = random.Random(name)
 
+            ahead = asyncio.Semaphore(8)  # pushes: half of what may wait for a client
+
             async def push() -> None:
                 for number in range(pushes):
+                    await ahead.acquire()
                     await s.node.push(f"clients/{name}", f"{number:06}" + "x" * (size - 6))
 
             async def ask() -> None:
@@ -283,6 +286,7 @@ class Calls:
                     assert int(event["data"][:6]) == pushed
                     assert len(event["data"]) == size
                     pushed += 1
+                    ahead.release()
                 else:
                     assert (event["type"], event["status"]) == ("reply", 200)
                     order.append(event["id"])

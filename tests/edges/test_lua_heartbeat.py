@@ -13,7 +13,7 @@ from tests.edges.edge import Stand, ask, stand
 from tests.edges.lua import session
 from tests.peer import TEXT, Peer
 from tests.support import eventually
-from tidegate.config.settings import Config, Heartbeat
+from tidegate.config.settings import Config, HeartbeatSettings
 from tidegate.nginx import render
 
 CALL = b'{"type":"call","id":1,"method":"echo","data":1}'
@@ -62,7 +62,7 @@ async def test_a_node_that_hangs_is_given_up_and_its_clients_go_to_another() -> 
 def test_a_quiet_node_is_not_given_up_between_two_of_its_pings(
     interval_s: float, timeout_s: float, given_up_after_s: float
 ) -> None:
-    heartbeat = Heartbeat(websocket_ping_interval=interval_s, websocket_ping_timeout=timeout_s)
+    heartbeat = HeartbeatSettings(websocket_ping_interval=interval_s, websocket_ping_timeout=timeout_s)
     text = render.includes(Config(heartbeat=heartbeat))["openresty_settings.inc"]
     (found,) = re.findall(r'\["node_timeout_s"\]=([0-9.]+)', text)
     assert float(found) == given_up_after_s

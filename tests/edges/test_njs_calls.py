@@ -190,9 +190,7 @@ def call_text(number: int) -> bytes:
 
 @pytest.mark.parametrize("other", ["escaped", "fragmented"])
 async def test_a_connection_has_no_more_calls_in_flight_however_they_are_written(other: str) -> None:
-    limits = {"LIMITS__CALLS_IN_FLIGHT": 8, "CALLS__TIMEOUT_S": 1}
-    async with stand("njs", CALLS__ALLOW=["echo"], **limits) as s:
-        s.provoked("upstream timed out")
+    async with stand("njs", CALLS__ALLOW=["echo"], LIMITS__CALLS_IN_FLIGHT=8) as s:
         in_flight = most = 0
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -200,10 +198,9 @@ async def test_a_connection_has_no_more_calls_in_flight_however_they_are_written
             await request(reader)
             in_flight += 1
             most = max(in_flight, most)
-            try:
-                await reader.read()
-            finally:
-                in_flight -= 1
+            await asyncio.sleep(0.2)  # an application that takes its time
+            in_flight -= 1  # before anybody can know that there is room for another
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1")
 
         async with server(handle, port=s.rest_port), s.peer("alice") as alice:
             await alice.event()
@@ -215,9 +212,9 @@ async def test_a_connection_has_no_more_calls_in_flight_however_they_are_written
                     alice.send_raw(frame(TEXT, text.replace(b"call", b"\\u0063all")))
                 else:
                     alice.send_raw(frame(TEXT, text[:5], fin=False) + frame(0, text[5:]))
-            codes = [(await alice.event())["code"] for _ in range(16)]
-            assert set(codes) <= {"call_timeout", "too_many_calls"}
-            assert most <= 8
+            answers = [await alice.event() for _ in range(16)]
+            assert {answer.get("code", answer.get("status")) for answer in answers} <= {200, "too_many_calls"}
+            assert most == 8
 
 
 async def test_a_method_that_hangs_and_a_client_that_waits_leave_room_for_the_others() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.callee import answering, calling, serving
 from tests.support import Process, eventually
-from tidegate.calls import Answer
+from tidegate.calls import CallResult
 from tidegate.core.errors import CallTimeout, CallUnavailable
 
 
@@ -48,7 +48,7 @@ async def read_json(url: str) -> Any:
 async def test_the_data_and_the_answer_pass_unchanged(start_process, data: bytes):
     url, _ = await start_rest_app(start_process)
     async with calling(url) as call:
-        assert await call(data) == Answer(200, data)
+        assert await call(data) == CallResult(200, data)
         assert call.outcomes == ["reply"]
 
 
@@ -56,9 +56,9 @@ async def test_any_status_with_json_is_an_answer(start_process):
     url, process = await start_rest_app(start_process)
     async with calling(url, allow=["orders.create", "fail", "missing", "slow"]) as call:
         created = await call(b'{"item":"tea"}', method="orders.create")
-        assert created == Answer(201, b'{"order":1,"client":"alice","items":{"item":"tea"}}')
-        assert await call(method="fail") == Answer(500, b'{"error":"failed as asked"}')
-        assert await call(method="missing") == Answer(404, b'{"error":"no such method"}')
+        assert created == CallResult(201, b'{"order":1,"client":"alice","items":{"item":"tea"}}')
+        assert await call(method="fail") == CallResult(500, b'{"error":"failed as asked"}')
+        assert await call(method="missing") == CallResult(404, b'{"error":"no such method"}')
         assert (await call(b'{"seconds":"x"}', method="slow")).status == 400
     assert process.stderr == ""
 
@@ -68,7 +68,7 @@ async def test_an_application_that_takes_too_long_is_not_waited_for(start_proces
     async with calling(url, allow=["slow"], timeout_s=0.2) as call:
         with pytest.raises(CallTimeout):
             await call(b'{"seconds":20}', method="slow")
-        assert await call(b'{"seconds":0}', method="slow") == Answer(200, b'{"seconds":0.0}')
+        assert await call(b'{"seconds":0}', method="slow") == CallResult(200, b'{"seconds":0.0}')
         assert call.outcomes == ["call_timeout", "reply"]
 
 

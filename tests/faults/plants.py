@@ -13,17 +13,17 @@ from typing import Any
 from tidegate import __main__
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.ingress import Entry, Ingress
-from tidegate.brokers.redis.streams import Streams
+from tidegate.brokers.redis.streams import RedisStreams
 
 
 def skip_reread() -> None:
     """After a reconnect, and ever after, nobody looks at what no wake-up announced."""
 
-    async def never(self: Streams) -> None:
+    async def never(self: RedisStreams) -> None:
         await asyncio.Event().wait()
 
-    Streams.look_at_all = lambda self: None  # type: ignore[method-assign]
-    Streams.look_around = never  # type: ignore[method-assign]
+    RedisStreams.look_at_all = lambda self: None  # type: ignore[method-assign]
+    RedisStreams.look_around = never  # type: ignore[method-assign]
 
 
 def acknowledge_first() -> None:
@@ -31,11 +31,11 @@ def acknowledge_first() -> None:
     journal = Ingress._journal
 
     async def acknowledge_and_journal(self: Ingress, entries: list[Entry]) -> Any:
-        life = self._life
+        membership = self._membership
         for entry in entries:
-            await life.commands(
-                ("XACK", life.keys.push, "tidegate", entry.id),
-                ("XDEL", life.keys.push, entry.id),
+            await membership.commands(
+                ("XACK", membership.keys.push, "tidegate", entry.id),
+                ("XDEL", membership.keys.push, entry.id),
             )
         await asyncio.sleep(0.1)
         return await journal(self, entries)

@@ -17,8 +17,8 @@ async def test_joining_a_joined_group_with_a_position_changes_neither_presence_n
         async with Peer(app.public_port, client="alice", groups="open") as alice:
             epoch = (await alice.event())["streams"]["group:open"]["epoch"]
             attended = []
-            attend = app.broker.attend
-            app.broker.attend = lambda info: attended.append(info) or attend(info)  # type: ignore
+            presence_join = app.broker.presence_join
+            app.broker.presence_join = lambda info: attended.append(info) or presence_join(info)  # type: ignore
             answer = await alice.ask(type="join", id=1, group="open", epoch=epoch, offset=0)
             assert (answer["offset"], answer["recovered"], answer["missed"]) == (0, True, 2)
             assert [event["offset"] for event in await alice.events(2)] == [1, 2]

@@ -15,7 +15,7 @@ from tests.handshakes import handshake
 from tests.peer import Peer
 from tests.service_fixture import running
 from tests.support import eventually, scaled
-from tidegate.tornado_seam import Server, parse
+from tidegate.tornado_seam import HttpServer, parse
 
 # Pieces of requests, good and bad, in any order.
 PIECES = st.sampled_from(
@@ -134,7 +134,7 @@ async def test_who_asked_while_the_process_was_held_up_is_answered(monkeypatch: 
         await eventually(lambda: not app.metrics.open_connections)
 
 
-def sockets(server: Server) -> list[Any]:
+def sockets(server: HttpServer) -> list[Any]:
     return list(server._sockets.values())
 
 

@@ -105,7 +105,7 @@ def test_open_files_are_counted() -> None:
 
 
 async def test_the_soft_limit_is_raised_to_the_hard_one(start_process: Start) -> None:
-    code = "from tidegate import open_files; print(open_files.raise_limit(), open_files.limit())"
+    code = "from tidegate.process import open_files; print(open_files.raise_limit(), open_files.limit())"
     process = start_process("sh", "-c", f"ulimit -S -n 200; ulimit -H -n 300; exec {sys.executable} -c '{code}'")
     assert await process.ended() == 0
     assert process.stdout.split() == ["300", "300"]

@@ -11,10 +11,10 @@ from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
 from tidegate.metrics import Metrics
-from tidegate.turn import Turn, Writer
+from tidegate.turn import Flushable, WriteBatch
 from tidegate.websocket.heartbeat import Heartbeat
-from tidegate.websocket.peer import Peer, Shared
-from tidegate.websocket.wire import State, Wire
+from tidegate.websocket.peer import Peer, PeerContext
+from tidegate.websocket.wire import Wire, WireState
 
 
 class HandTimer:
@@ -94,7 +94,9 @@ class HandWire:
         self.heard = Heard()
         self.ours, self._theirs = connected()
         loop = cast(Any, self.loop)
-        self.wire = Wire(self.ours, loop, Turn(loop), message_bytes=message_bytes, outbox_bytes=2**20, binary=binary)
+        self.wire = Wire(
+            self.ours, loop, WriteBatch(loop), message_bytes=message_bytes, outbox_bytes=2**20, binary=binary
+        )
         self.wire.start(self.heard)
 
     def feed(self, piece: bytes) -> None:
@@ -138,7 +140,7 @@ class HandSocket(Outbox):
         self.seen = loop.now_s
         self.stalled_since = 0.0
         self.paused = False
-        self.state = State.OPEN
+        self.state = WireState.OPEN
         self.peer: Peer | None = None
         self.ended: tuple[float, int] | None = None  # (when, code)
 
@@ -146,14 +148,14 @@ class HandSocket(Outbox):
         pass
 
     def close(self, code: int, reason: str = "") -> None:
-        if self.state is State.OPEN:
-            self.state = State.CLOSING
+        if self.state is WireState.OPEN:
+            self.state = WireState.CLOSING
             self.ended = (self.loop.now_s, code)
             assert self.peer is not None
             self.peer.on_closing()
 
     def abort(self, code: int | None = None) -> None:
-        self.state = State.CLOSED
+        self.state = WireState.CLOSED
         self.ended = self.ended or (self.loop.now_s, code or CloseCode.ABNORMAL)
         assert self.peer is not None
         self.peer.on_closed(self.ended[1], False)
@@ -171,13 +173,13 @@ class HandGateway:
     def ping_queued(self, session: Any, mark: bytes) -> None:
         pass
 
-    def end(self, session: Any, code: CloseCode) -> None:
+    def close(self, session: Any, code: CloseCode) -> None:
         session.wire.close(code)
 
-    def leave(self, session: Any) -> None:
+    def unsubscribe_all(self, session: Any) -> None:
         pass
 
-    def drop(self, session: Any, *, confirmed: bool) -> None:
+    def remove(self, session: Any, *, confirmed: bool) -> None:
         pass
 
 
@@ -200,7 +202,7 @@ class HandNode:
     def __init__(self, *, interval_s: float = 30, timeout_s: float = 60, write_timeout_s: float = 15) -> None:
         self.loop = HandLoop()
         loop = cast(Any, self.loop)
-        self.turn = Turn(loop)
+        self.turn = WriteBatch(loop)
         self.stalled: list[object] = []
         self.heartbeat = Heartbeat(
             loop,
@@ -211,7 +213,7 @@ class HandNode:
             on_stalled=self._on_stalled,
         )
         self.heartbeat.start()
-        self._shared = Shared(
+        self._shared = PeerContext(
             gateway=cast(Any, HandGateway()),
             heartbeat=self.heartbeat,
             loop=loop,
@@ -222,7 +224,7 @@ class HandNode:
             leeway_s=0,
         )
 
-    def _on_stalled(self, wire: Writer) -> None:
+    def _on_stalled(self, wire: Flushable) -> None:
         self.stalled.append(wire)
         self.turn.blocked.discard(wire)
 

@@ -186,7 +186,7 @@ async def test_a_broker_that_is_down_is_said_and_leaves_nothing_behind(monkeypat
         raise BrokerDown("no answer")
 
     async with running() as app:
-        for method in ("subscribe", "memberships", "attend", "history", "claim"):
+        for method in ("subscribe", "memberships", "presence_join", "history", "claim"):
             with monkeypatch.context() as patch:
                 patch.setattr(app.broker, method, fail)
                 resume = "last" if method == "claim" else cursor("all")
@@ -279,16 +279,16 @@ async def test_who_goes_before_it_is_let_in_leaves_nothing_behind() -> None:
 
 async def test_who_is_disconnected_before_it_is_let_in_may_come_back() -> None:
     async with running() as app:
-        attend = app.broker.attend
+        presence_join = app.broker.presence_join
 
         async def late(info: Any) -> None:
             await app.gateway.disconnect("alice", None)
-            await attend(info)
+            await presence_join(info)
 
-        app.broker.attend = late  # type: ignore[method-assign]
+        app.broker.presence_join = late  # type: ignore[method-assign]
         async with Peer(app.public_port, client="alice") as alice:
             assert await alice.ended() == 4501
-        app.broker.attend = attend  # type: ignore[method-assign]
+        app.broker.presence_join = presence_join  # type: ignore[method-assign]
         await eventually(lambda: not app.hub.audiences)
         assert await app.gateway.connections("alice") == []
         async with connected(app):

@@ -40,7 +40,7 @@ async def ended(peer: Peer) -> tuple[int | None, list[Any]]:
     return code, peer.seen
 
 
-@pytest.mark.parametrize("step", ["memberships", "claim", "subscribe", "attend"])
+@pytest.mark.parametrize("step", ["memberships", "claim", "subscribe", "presence_join"])
 @pytest.mark.parametrize(("by", "code"), [("application", 4501), ("stop", 1012)])
 async def test_who_is_ended_while_it_is_admitted_is_let_in_and_hears_why(
     step: str, by: str, code: int, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +69,7 @@ async def test_of_three_tabs_that_come_at_once_with_last_two_hear_that_another_t
 ) -> None:
     async with running() as app:
         peers = [Peer(app.public_port, client="alice", cursor="last") for _ in range(3)]
-        async with held(app, "attend", monkeypatch) as goes_on:
+        async with held(app, "presence_join", monkeypatch) as goes_on:
             connecting = asyncio.gather(*(peer.connect() for peer in peers))
             await eventually(lambda: app.hub.connections == 1)  # two have been ended
             goes_on.set()
@@ -90,7 +90,7 @@ async def is_welcome(peer: Peer) -> bool:
 async def test_a_close_frame_that_gets_no_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.websocket.peer.CLOSE_S", 0.1)
     async with running() as app:
-        async with held(app, "attend", monkeypatch) as goes_on:
+        async with held(app, "presence_join", monkeypatch) as goes_on:
             peer = Peer(app.public_port, client="alice", answer_close=False)
             connecting = asyncio.ensure_future(peer.connect())  # noqa: TID251
             await eventually(lambda: app.hub.connections == 1)
@@ -108,7 +108,7 @@ async def test_what_ended_it_counts_more_than_a_broker_that_is_lost_then(monkeyp
             await app.gateway.disconnect("alice", None)
             raise BrokerDown("gone")
 
-        monkeypatch.setattr(app.broker, "attend", lost)
+        monkeypatch.setattr(app.broker, "presence_join", lost)
         async with Peer(app.public_port, client="alice") as peer:
             assert await ended(peer) == (4501, [])
         refusal = await refused(app, client="bob")

@@ -59,7 +59,7 @@ async def test_an_edge_hears_next_and_the_words_where_a_client_would_hear_503(mo
             assert refusal.headers["x-accel-redirect"] == "/.refused/502"
             assert refusal.headers["retry-after"] == "5"
             assert json.loads(refusal.headers["tidegate-refusal"]) == json.loads(refusal.body)
-        monkeypatch.setattr(app.broker, "attend", lost)
+        monkeypatch.setattr(app.broker, "presence_join", lost)
         refusal = await refused(app, NEXT)
         assert refusal.status == 404
         assert len(refusal.headers["tidegate-refusal"]) < 1000

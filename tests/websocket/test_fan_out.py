@@ -14,7 +14,7 @@ from tests.websocket.hand import HandWire
 from tests.wires import Line
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
-from tidegate.turn import Turn
+from tidegate.turn import WriteBatch
 from tidegate.websocket.wire import WRITE_BYTES, fan_out
 
 SMALL = 8192  # of kernel buffers: what passes it waits in the outbox
@@ -82,9 +82,8 @@ async def test_very_much_is_not_joined(lines: Callable[..., Line]) -> None:
 
 
 async def test_what_was_heard_in_a_turn_leaves_with_what_was_put_in_it(lines: Callable[..., Line]) -> None:
-    turn = Turn(asyncio.get_running_loop())
+    turn = WriteBatch(asyncio.get_running_loop(), deliver=lambda: fan_out([line.wire], [frames.text(b"heard")]))
     line = lines(turn)
-    turn.before = lambda: fan_out([line.wire], [frames.text(b"heard")])
     line.put(b"put")
     assert await line.frames(2) == [("text", b"put"), ("text", b"heard")]
     assert line.ours.sent == [5 + 7]
@@ -96,8 +95,7 @@ def fail() -> None:
 
 async def test_a_delivery_that_fails_does_not_keep_what_waits(lines: Callable[..., Line], expected_logs: Logs) -> None:
     expected_logs.expect("delivery.failed")
-    line = lines()
-    line.turn.before = fail
+    line = lines(WriteBatch(asyncio.get_running_loop(), deliver=fail))
     for payload in (b"one", b"two"):
         line.put(payload)
         await asyncio.sleep(0.01)

@@ -25,7 +25,7 @@ from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.model import Publication
 from tidegate.websocket.peer import CLOSE_S
-from tidegate.websocket.wire import State
+from tidegate.websocket.wire import WireState
 
 # By hand
 
@@ -209,7 +209,7 @@ def test_a_close_that_is_not_answered_is_over_after_its_time(interval_s: float, 
     for seconds in (CLOSE_S - node.heartbeat.tick_s, 2 * node.heartbeat.tick_s):
         node.loop.run(seconds)
         states.append(sock.state)
-    assert states == [State.CLOSING, State.CLOSED]
+    assert states == [WireState.CLOSING, WireState.CLOSED]
 
 
 def test_a_connection_that_has_ended_is_not_kept_until_it_is_due() -> None:
@@ -366,13 +366,13 @@ async def test_a_client_that_takes_nothing_is_ended_after_the_write_timeout() ->
     async with running(**options) as app, Client(app.public_port, client="alice", rcvbuf=4096) as alice:
         await alice.event()
         alice.reading.clear()
-        while not app.turn.blocked:
+        while not app.write_batch.blocked:
             await app.gateway.push([Publication("client:alice", b"1" * 60_000)])
             await asyncio.sleep(0)  # the turn in which it is written
         began_s = time.monotonic()
         await eventually(lambda: closes(app, 4008))
         assert time.monotonic() - began_s >= 0.5
-        assert not app.turn.blocked
+        assert not app.write_batch.blocked
         alice.reading.set()
         assert await alice.ended() is None, "no close frame can be read from within a frame that was cut"
 

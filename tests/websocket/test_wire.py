@@ -13,9 +13,9 @@ from tests.websocket.hand import HandWire
 from tests.wires import Line, closed_with
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
-from tidegate.turn import Turn
+from tidegate.turn import WriteBatch
 from tidegate.websocket.reader import Reader
-from tidegate.websocket.wire import WRITE_BYTES, State
+from tidegate.websocket.wire import WRITE_BYTES, WireState
 
 SMALL = 8192  # of kernel buffers: what passes it waits in the outbox
 
@@ -38,10 +38,12 @@ async def test_frames_put_in_one_turn_go_out_in_one_send(lines: Callable[..., Li
 
 
 async def test_each_wire_of_a_turn_is_written_once(lines: Callable[..., Line]) -> None:
-    turn = Turn(asyncio.get_running_loop())
     done: list[int] = []
-    all_lines = [lines(turn) for _ in range(5)]
-    turn.after = lambda: done.append(sum(len(line.ours.sent) for line in all_lines))
+    all_lines: list[Line] = []
+    turn = WriteBatch(
+        asyncio.get_running_loop(), written=lambda: done.append(sum(len(line.ours.sent) for line in all_lines))
+    )
+    all_lines += [lines(turn) for _ in range(5)]
     for _ in range(3):
         for line in all_lines:
             line.put(b"news")
@@ -295,7 +297,7 @@ async def test_the_answer_to_a_close_waits_for_a_peer_that_reads_slowly(lines: C
     line.put(b"*" * 500_000)
     await line.stalled()
     await line.send(frame(CLOSE, b"\x03\xe8"))
-    await eventually(lambda: line.wire.state is State.ANSWERING)
+    await eventually(lambda: line.wire.state is WireState.ANSWERING)
     assert line.heard.closed is None
     assert await line.end() == [("text", b"*" * 500_000), ("close", b"\x03\xe8")]
     assert line.heard.closed == (1000, False)
@@ -420,7 +422,7 @@ async def test_a_fault_of_ours_while_writing_costs_the_others_nothing(
     lines: Callable[..., Line], expected_logs: Logs
 ) -> None:
     expected_logs.expect("connection.failed")
-    turn = Turn(asyncio.get_running_loop())
+    turn = WriteBatch(asyncio.get_running_loop())
     failing, others = lines(turn, outbox_bytes=0, buffers=SMALL), [lines(turn), lines(turn)]
     failing.heard.on_slow_do = fail
     others[0].put(b"before")

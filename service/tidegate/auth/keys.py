@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import load_der_x509_certificate
 
-from tidegate.config.settings import Auth
+from tidegate.config.settings import AuthSettings
 from tidegate.core.errors import Unusable
 
 SECRET_BYTES = 32  # RFC 7518, 3.2
@@ -47,7 +47,7 @@ class Keys(NamedTuple):
     left_out: tuple[str, ...] = ()
 
 
-def load(auth: Auth) -> Keys:
+def load(auth: AuthSettings) -> Keys:
     """The keys that tokens are verified with. Raises Unusable."""
     name, data = configured(auth)
     if data is not None:
@@ -56,7 +56,7 @@ def load(auth: Auth) -> Keys:
     return _load_set(auth.algorithm, read("auth.jwks_file", auth.jwks_file))
 
 
-def configured(auth: Auth) -> tuple[str, bytes | None]:
+def configured(auth: AuthSettings) -> tuple[str, bytes | None]:
     """The name of the setting that holds the key, and the key as text; None for a JWKS file. Raises Unusable."""
     if auth.key is not None:
         return "auth.key", _without_end(auth.key.encode())

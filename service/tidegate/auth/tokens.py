@@ -22,7 +22,7 @@ from msgspec import UNSET, UnsetType
 from tidegate import log
 from tidegate.auth import keys as auth_keys
 from tidegate.auth.keys import Key
-from tidegate.config.settings import Auth
+from tidegate.config.settings import AuthSettings
 from tidegate.core.errors import BadRequest, HostNotAllowed, OriginNotAllowed, Unauthorized
 from tidegate.core.model import is_id
 from tidegate.core.patterns import is_pattern, matches
@@ -139,7 +139,7 @@ class Verifier:
     again. What depends on time is checked again from what is remembered; new keys forget all.
     """
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: AuthSettings) -> None:
         self._auth = auth
         self._jws = jwt.PyJWS(algorithms=[auth.algorithm])
         self._stamp = auth_keys.stamp(auth.jwks_file) if auth.jwks_file else None
@@ -249,7 +249,7 @@ class Verifier:
         return self._shared.setdefault(patterns, patterns)
 
 
-def sign(auth: Auth, claims: Mapping[str, Any], *, key_file: str | None = None, kid: str | None = None) -> str:
+def sign(auth: AuthSettings, claims: Mapping[str, Any], *, key_file: str | None = None, kid: str | None = None) -> str:
     """A token with ``claims``, and with ``iss`` and ``aud`` as configured unless they are given.
 
     Signed with ``key_file``, else with ``auth.key_file`` or ``auth.key``: the shared secret, or a private key as PEM.

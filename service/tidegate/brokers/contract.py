@@ -27,7 +27,7 @@ from tidegate.core.errors import Refused
 from tidegate.core.model import ConnectionInfo, Cursor, Gap, History, Message, NodeInfo, Position, Publication
 
 
-class Close(msgspec.Struct, frozen=True, tag="close"):
+class CloseOrder(msgspec.Struct, frozen=True, tag="close"):
     """Order: end a client's connections, or one of them, with ``code``."""
 
     client: str
@@ -35,7 +35,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     code: int
 
 
-class Membership(msgspec.Struct, frozen=True, tag="membership"):
+class MembershipOrder(msgspec.Struct, frozen=True, tag="membership"):
     """Order: a client's lasting membership began (``member``) or ended; its connections follow."""
 
     client: str
@@ -43,7 +43,7 @@ class Membership(msgspec.Struct, frozen=True, tag="membership"):
     member: bool
 
 
-Order = Close | Membership
+Order = CloseOrder | MembershipOrder
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -103,10 +103,10 @@ class Broker(Protocol):
         in an earlier common epoch, the answer starts at offset 0 of the present one without a gap."""
 
     # Presence: eventually true; a killed node's connections vanish by themselves
-    async def attend(self, info: ConnectionInfo) -> None:
+    async def presence_join(self, info: ConnectionInfo) -> None:
         """This node's connection is here, in these groups (call again when they change)."""
 
-    async def depart(self, info: ConnectionInfo) -> None: ...
+    async def presence_leave(self, info: ConnectionInfo) -> None: ...
 
     async def connections(self, client: str) -> list[ConnectionInfo]: ...
 

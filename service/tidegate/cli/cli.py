@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from tidegate.auth import tokens as auth
-from tidegate.config.settings import Config, Internal
+from tidegate.config.settings import Config, InternalSettings
 from tidegate.core import protocol
 from tidegate.core.model import ALL, Message, Position, is_id, is_position, is_stream
 from tidegate.core.patterns import is_pattern
@@ -134,7 +134,7 @@ def _push(args: argparse.Namespace, config: Config) -> None:
         raise Usage("""the data is not JSON; text needs quotes of its own: '"hello"'""") from None
     path = "/api/all" if args.all else f"/api/{'clients' if args.client else 'groups'}/{name}"
     headers = {} if args.key is None else {"Idempotency-Key": args.key.encode().decode("latin-1")}
-    pushed = _Service(args.url, config).call("POST", f"{path}/push", _Pushed, b'{"data":%b}' % data, headers)
+    pushed = _ApiClient(args.url, config).call("POST", f"{path}/push", _Pushed, b'{"data":%b}' % data, headers)
     if args.json:
         print(msgspec.json.encode(pushed).decode())
     else:
@@ -175,7 +175,7 @@ def _tail(args: argparse.Namespace, config: Config) -> None:
     kind, _, name = args.stream.partition(":")
     path = f"/api/{kind}s/{name}/history" if name else f"/api/{ALL}/history"
     position = _start(args.since)
-    service = _Service(args.url, config)
+    service = _ApiClient(args.url, config)
     try:
         if args.since is None:
             page = service.call("GET", f"{path}?limit=1", _Page)
@@ -197,7 +197,7 @@ def _start(since: str | None) -> Position | None:
 
 
 def _follow(
-    service: _Service, path: str, position: Position | None, count: int | None, shown: Callable[[Message], bytes]
+    service: _ApiClient, path: str, position: Position | None, count: int | None, shown: Callable[[Message], bytes]
 ) -> None:
     left = sys.maxsize if count is None else count
     while True:
@@ -277,7 +277,7 @@ def _seconds(text: str) -> int:
 # The service
 
 
-class _Service:
+class _ApiClient:
     """The HTTP API at ``url``, or where the configuration says that it is. Neither proxies nor redirects are followed:
     the key is for this service alone."""
 
@@ -343,7 +343,7 @@ class _Service:
                 return answer
 
 
-def _default_url(internal: Internal) -> str:
+def _default_url(internal: InternalSettings) -> str:
     """Raises Usage where the port is not known."""
     if internal.port == 0:
         raise Usage("internal.port is 0, which is any free one: say --url")

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 from tidegate.config.endpoints import overlap
-from tidegate.config.settings import ENVELOPE_BYTES, Config, Edge
+from tidegate.config.settings import ENVELOPE_BYTES, Config, EdgeSettings
 
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -76,7 +76,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
 
 
-def _edge(edge: Edge) -> Iterator[tuple[str, str]]:
+def _edge(edge: EdgeSettings) -> Iterator[tuple[str, str]]:
     """What nginx refuses, or warns of and does otherwise than is meant."""
     listeners = {"edge.port": listener(edge.address, edge.port)}
     if edge.tls_port:

@@ -32,7 +32,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """What all sections are."""
 
 
-class Server(Section, frozen=True):
+class ServerSettings(Section, frozen=True):
     """The public port: for clients, behind an edge or not."""
 
     address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
@@ -78,7 +78,7 @@ class Server(Section, frozen=True):
     ] = ""
 
 
-class Internal(Section, frozen=True):
+class InternalSettings(Section, frozen=True):
     """The internal port: the HTTP API, metrics, health and the console. Never through an edge."""
 
     address: Annotated[Address, Meta(description="Address to listen on.")] = "127.0.0.1"
@@ -99,7 +99,7 @@ class Internal(Section, frozen=True):
     ] = []
 
 
-class Heartbeat(Section, frozen=True):
+class HeartbeatSettings(Section, frozen=True):
     """How a dead peer is noticed."""
 
     websocket_ping_interval: Annotated[float, Meta(ge=0.01, le=3600, description="Seconds between control pings.")] = 30
@@ -111,7 +111,7 @@ class Heartbeat(Section, frozen=True):
     ] = 15
 
 
-class Broker(Section, frozen=True):
+class BrokerSettings(Section, frozen=True):
     """Where streams live."""
 
     kind: Annotated[
@@ -139,7 +139,7 @@ class Broker(Section, frozen=True):
     ] = "tidegate"
 
 
-class History(Section, frozen=True):
+class HistorySettings(Section, frozen=True):
     """What the journal of each stream keeps; groups may differ."""
 
     messages: Annotated[int, Meta(ge=1, le=1_000_000, description="Messages kept of a stream.")] = 1000
@@ -154,7 +154,7 @@ class History(Section, frozen=True):
     ] = 2_592_000
 
 
-class Auth(Section, frozen=True):
+class AuthSettings(Section, frozen=True):
     """Who a client is."""
 
     mode: Annotated[
@@ -211,7 +211,7 @@ class GroupPolicy(Section, frozen=True):
     ] = "close"
 
 
-class Limits(Section, frozen=True):
+class LimitsSettings(Section, frozen=True):
     """What one peer may cost."""
 
     message_bytes: Annotated[
@@ -269,7 +269,7 @@ class Limits(Section, frozen=True):
     ] = 10
 
 
-class Calls(Section, frozen=True):
+class CallsSettings(Section, frozen=True):
     """The REST application that answers calls."""
 
     url: Annotated[
@@ -300,14 +300,14 @@ class Calls(Section, frozen=True):
     connections: Annotated[int, Meta(ge=1, le=10000, description="Connections for calls; half for one client.")] = 100
 
 
-class Events(Section, frozen=True):
+class EventsSettings(Section, frozen=True):
     """What the application hears of connections, as a stream in Redis."""
 
     enabled: Annotated[bool, Meta(description="Write connected, disconnected, joined and left there.")] = False
     messages: Annotated[int, Meta(ge=1, le=10_000_000, description="Entries kept, about.")] = 10000
 
 
-class Edge(Section, frozen=True):
+class EdgeSettings(Section, frozen=True):
     """What nginx and the service must agree on beside the rest of this file; rendered into nginx's includes."""
 
     upstreams: Annotated[
@@ -436,7 +436,7 @@ class Edge(Section, frozen=True):
     ] = 100
 
 
-class Log(Section, frozen=True):
+class LogSettings(Section, frozen=True):
     """JSON lines on standard error."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")] = (
@@ -447,12 +447,12 @@ class Log(Section, frozen=True):
 class Config(Section, frozen=True, dict=True):
     """The effective settings; made by ``config.load``."""
 
-    server: Server = msgspec.field(default_factory=Server)
-    internal: Internal = msgspec.field(default_factory=Internal)
-    heartbeat: Heartbeat = msgspec.field(default_factory=Heartbeat)
-    broker: Broker = msgspec.field(default_factory=Broker)
-    history: History = msgspec.field(default_factory=History)
-    auth: Auth = msgspec.field(default_factory=Auth)
+    server: ServerSettings = msgspec.field(default_factory=ServerSettings)
+    internal: InternalSettings = msgspec.field(default_factory=InternalSettings)
+    heartbeat: HeartbeatSettings = msgspec.field(default_factory=HeartbeatSettings)
+    broker: BrokerSettings = msgspec.field(default_factory=BrokerSettings)
+    history: HistorySettings = msgspec.field(default_factory=HistorySettings)
+    auth: AuthSettings = msgspec.field(default_factory=AuthSettings)
     origins: Annotated[
         list[Origin],
         Meta(description="Origins whose pages may connect, beside pages of the same host and the console."),
@@ -463,11 +463,11 @@ class Config(Section, frozen=True, dict=True):
             description="Policies by pattern of group names; * is any run of characters, the first that matches wins."
         ),
     ] = {}
-    limits: Limits = msgspec.field(default_factory=Limits)
-    calls: Calls = msgspec.field(default_factory=Calls)
-    events: Events = msgspec.field(default_factory=Events)
-    edge: Edge = msgspec.field(default_factory=Edge)
-    log: Log = msgspec.field(default_factory=Log)
+    limits: LimitsSettings = msgspec.field(default_factory=LimitsSettings)
+    calls: CallsSettings = msgspec.field(default_factory=CallsSettings)
+    events: EventsSettings = msgspec.field(default_factory=EventsSettings)
+    edge: EdgeSettings = msgspec.field(default_factory=EdgeSettings)
+    log: LogSettings = msgspec.field(default_factory=LogSettings)
 
     @cached_property
     def _policies(self) -> dict[str, GroupPolicy]:

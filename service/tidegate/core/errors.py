@@ -178,7 +178,7 @@ class HeadersTooLarge(Refused):
     status, code = 431, "headers_too_large"
 
 
-class Internal(Refused):
+class InternalError(Refused):
     """Our fault; the details are in the log."""
 
     status, code = 500, "internal_error"

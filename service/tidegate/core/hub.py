@@ -18,12 +18,12 @@ from typing import TypeAlias
 
 from tidegate.core import frames, protocol
 from tidegate.core.model import Gap, Message, Position
-from tidegate.core.session import Session, Wire
+from tidegate.core.session import Session, Transport
 
-Write: TypeAlias = Callable[[Iterable[Wire], Sequence[bytes]], None]  # these frames to each of these
+Write: TypeAlias = Callable[[Iterable[Transport], Sequence[bytes]], None]  # these frames to each of these
 
 
-def put_all(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
+def put_all(wires: Iterable[Transport], waiting: Sequence[bytes]) -> None:
     """Each is written when the turn's deliveries are done, with whatever else waits there."""
     for wire in wires:
         for frame in waiting:
@@ -39,7 +39,7 @@ class Audience:
     def __init__(self, stream: str, position: Position) -> None:
         self.stream = stream
         self.position = position
-        self.live: dict[Session, Wire] = {}
+        self.live: dict[Session, Transport] = {}
         self.joining: set[Session] = set()
         self.unaware: set[Session] = set()
 
@@ -55,7 +55,7 @@ class Hub:
         self.audiences: dict[str, Audience] = {}
         self.clients: dict[str, dict[str, Session]] = {}  # client -> connection -> session
         self.on_stalled: Callable[[Session, str], None] = lambda session, stream: None  # a track may need a page
-        self.on_heard: Callable[[], None] = lambda: None  # call ``deliver`` when this turn of the loop ends
+        self.on_pending: Callable[[], None] = lambda: None  # call ``deliver`` when this turn of the loop ends
         self.write: Write = put_all  # now, where nothing waits
         self._heard: list[Message] = []
         self.connections = 0
@@ -100,7 +100,7 @@ class Hub:
     def on_message(self, message: Message) -> None:
         """It goes to everybody who follows its stream when the turn ends, or what must come after it does."""
         if not self._heard:
-            self.on_heard()
+            self.on_pending()
         self._heard.append(message)
 
     def on_gap(self, gap: Gap, position: Position) -> None:

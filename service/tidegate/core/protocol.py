@@ -47,7 +47,7 @@ class ReadHistory(_Command, tag="history"):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
-class Presence(_Command, tag="presence"):
+class ReadPresence(_Command, tag="presence"):
     group: str
 
 
@@ -64,7 +64,7 @@ class Ping(_Command, tag="ping"):
     pass
 
 
-Command = Join | Leave | Publish | ReadHistory | Presence | Call | Refresh | Ping
+Command = Join | Leave | Publish | ReadHistory | ReadPresence | Call | Refresh | Ping
 
 _decode = msgspec.json.Decoder(Command).decode
 _encode = msgspec.json.Encoder().encode

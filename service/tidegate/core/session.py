@@ -36,14 +36,14 @@ PAGE_BYTES = 256 * 1024  # of data in one page of replay, and the most that a tr
 PAGE_MESSAGES = 500
 
 
-class Heard(Protocol):
+class StreamView(Protocol):
     """A stream as heard on this node (the hub's audience)."""
 
     stream: str
     position: Position
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """The socket's side, as the core sees it: an outbox (outbox.py) and what is done to its connection."""
 
     limit: int
@@ -77,14 +77,14 @@ class Rights(Protocol):
     def may_publish(self, group: str) -> bool: ...
 
 
-class State(Enum):
+class TrackState(Enum):
     STARTING = "starting"
     READING = "reading"
     WAITING = "waiting"
     AHEAD = "ahead"
 
 
-STARTING, READING, WAITING, AHEAD = State  # an attribute of an enum costs several times a name (Python 3.11)
+STARTING, READING, WAITING, AHEAD = TrackState  # an attribute of an enum costs several times a name (Python 3.11)
 
 
 class Track:
@@ -183,7 +183,7 @@ class Session:
         "working",
     )
 
-    def __init__(self, client: str, connection: str, rights: Rights, wire: Wire, since_ms: int) -> None:
+    def __init__(self, client: str, connection: str, rights: Rights, wire: Transport, since_ms: int) -> None:
         self.client = client
         self.connection = connection
         self.rights = rights
@@ -191,7 +191,7 @@ class Session:
         self.since_ms = since_ms
         self.device: str | None = None  # set where the session owns a record
         self.confirmations: Confirmations | None = None
-        self.streams: dict[str, Heard] = {}
+        self.streams: dict[str, StreamView] = {}
         self.tracks: dict[str, Track] = {}
         self.lasting: frozenset[str] = frozenset()  # groups that the application made it a member of
         self.welcomed = False
@@ -219,7 +219,7 @@ class Session:
         """Whether a session of this client has this stream by itself."""
         return stream in (ALL, client_stream(self.client))
 
-    def follow(self, heard: Heard, since: Position | None) -> Track:
+    def follow(self, heard: StreamView, since: Position | None) -> Track:
         """A stream was asked for; ``since`` None: from now on."""
         track = self.tracks[heard.stream] = Track(since)
         self.streams[heard.stream] = heard

@@ -1,6 +1,6 @@
 """What each command does, and what an order from another node does to a connection. Answers are queued, never returned.
 
-``answer`` and ``obey`` say whether the connection's groups changed, so that presence and record can follow.
+``answer`` and ``apply_order`` say whether the connection's groups changed, so that presence and record can follow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import assert_never, get_args
 
-from tidegate.brokers.contract import Broker, Membership
+from tidegate.brokers.contract import Broker, MembershipOrder
 from tidegate.config.load import Config
 from tidegate.core import protocol
 from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooManyCalls, TooManyGroups
@@ -75,7 +75,7 @@ class Commands:
                     await self._publish(session, command)
                 case protocol.ReadHistory():
                     await self._history(session, command)
-                case protocol.Presence():
+                case protocol.ReadPresence():
                     await self._presence(session, command)
                 case protocol.Refresh():
                     return self._refresh(session, command)
@@ -146,7 +146,7 @@ class Commands:
         fields, _ = protocol.history_fields(history, size - 1024)
         session.send(protocol.encode_reply(command.id, {"stream": group_stream(group), **fields}))
 
-    async def _presence(self, session: Session, command: protocol.Presence) -> None:
+    async def _presence(self, session: Session, command: protocol.ReadPresence) -> None:
         group = check_group(command.group)
         self._require(session, group, self._config.policy(group).presence, "presence")
         present = await self._broker.present(group)
@@ -196,7 +196,7 @@ class Commands:
 
     # Orders
 
-    async def obey(self, session: Session, order: Membership) -> bool:
+    async def apply_order(self, session: Session, order: MembershipOrder) -> bool:
         """The application made the client a member of a group, or ended that."""
         stream = group_stream(order.group)
         if not order.member:

@@ -2,7 +2,7 @@
 and broker.
 
 A connection's life: ``admit`` (before the handshake is answered, so that a refusal is an HTTP status) -> ``welcome`` ->
-``submit`` for each command -> ``end`` (we close) -> ``drop`` (it is gone). Dropping is idempotent.
+``submit`` for each command -> ``close`` (we close) -> ``remove`` (it is gone). Removing is idempotent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tidegate import log
-from tidegate.brokers.contract import Broker, Close, Membership, Order
+from tidegate.brokers.contract import Broker, CloseOrder, MembershipOrder, Order
 from tidegate.config.load import Config
 from tidegate.core import protocol
 from tidegate.core.errors import (
@@ -43,7 +43,7 @@ from tidegate.core.model import (
     group_stream,
 )
 from tidegate.core.protocol import Command, NotUnderstood
-from tidegate.core.session import Confirmations, Rights, Session, Wire
+from tidegate.core.session import Confirmations, Rights, Session, Transport
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.recovery import Recovery
 from tidegate.metrics import Metrics
@@ -51,7 +51,7 @@ from tidegate.tasks import Tasks
 from tidegate.turn import Floods, Shares
 
 
-class Asked(msgspec.Struct):
+class HandshakeRequest(msgspec.Struct):
     """What a handshake asked for, decoded but not yet allowed. ``last``: continue from the record of ``device``."""
 
     client: str
@@ -112,30 +112,30 @@ class Gateway:
     def on_order(self, order: Order) -> None:
         self._hub.deliver()  # what was said before it
         match order:
-            case Close():
+            case CloseOrder():
                 for session in self._hub.of_client(order.client):
                     if order.connection in (None, session.connection):
-                        self.end(session, CloseCode(order.code))
-            case Membership():
+                        self.close(session, CloseCode(order.code))
+            case MembershipOrder():
                 for session in self._hub.of_client(order.client):
                     self.submit(session, order)
 
     # A connection's life
 
-    async def admit(self, asked: Asked, rights: Rights, connection: str, wire: Wire) -> Session:
+    async def admit(self, request: HandshakeRequest, rights: Rights, connection: str, wire: Transport) -> Session:
         """A session with all its streams attached, to be welcomed or dropped; one that was ended meanwhile has its
         close frame queued, and hears that instead of a welcome. Raises Refused."""
-        session = Session(asked.client, connection, rights, wire, int(self._wall() * 1000))
-        self._make_room(asked)
+        session = Session(request.client, connection, rights, wire, int(self._wall() * 1000))
+        self._make_room(request)
         self._hub.add(session)
         try:
-            await self._attach_asked(session, asked)
+            await self._attach_requested(session, request)
             if not session.ended:
-                await self._broker.attend(self.info(session))
+                await self._broker.presence_join(self.info(session))
         except BaseException as exc:
             if session.ended and isinstance(exc, BrokerDown):
                 return session
-            self.drop(session, confirmed=False)
+            self.remove(session, confirmed=False)
             raise
         return session
 
@@ -144,7 +144,7 @@ class Gateway:
         """False where this node refuses any client's, for a while: it is stopping, or full."""
         return not self.draining and self._hub.connections < self.capacity
 
-    def _make_room(self, asked: Asked) -> None:
+    def _make_room(self, request: HandshakeRequest) -> None:
         limits = self._config.limits
         if self.draining:
             raise Draining("this node is stopping")
@@ -152,13 +152,13 @@ class Gateway:
             raise Full(f"this node has {self.capacity} connections")
         if self.lost:
             raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
-        if len(self._hub.clients.get(asked.client, ())) >= limits.connections_per_client:
+        if len(self._hub.clients.get(request.client, ())) >= limits.connections_per_client:
             raise TooManyConnections(f"a client may have {limits.connections_per_client} connections")
 
-    async def _attach_asked(self, session: Session, asked: Asked) -> None:
+    async def _attach_requested(self, session: Session, request: HandshakeRequest) -> None:
         own = (client_stream(session.client), ALL)
-        groups = {group_stream(group) for group in asked.groups}
-        positions = dict(asked.cursor or {})
+        groups = {group_stream(group) for group in request.groups}
+        positions = dict(request.cursor or {})
         for stream in positions:
             if stream.startswith("client:") and stream not in own:
                 raise NotAllowed("the cursor names another client's stream")
@@ -167,8 +167,8 @@ class Gateway:
             if not self._may_be_in(session, stream):
                 raise NotAllowed(f"{stream}: not allowed to join")
         resets: set[str] = set()
-        if asked.last:
-            record = await self._claim(session, asked.device)
+        if request.last:
+            record = await self._claim(session, request.device)
             if record is None:
                 resets = groups.union(own)
             else:
@@ -205,7 +205,7 @@ class Gateway:
         session.device = device
         claim = await self._broker.claim(session.client, device, session.connection)
         if claim.previous is not None:
-            await self._broker.order(Close(session.client, claim.previous, CloseCode.TAKEN_OVER))
+            await self._broker.order(CloseOrder(session.client, claim.previous, CloseCode.TAKEN_OVER))
         session.confirmations = Confirmations(dict(claim.record or {}))
         return claim.record
 
@@ -231,11 +231,11 @@ class Gateway:
         self._save(session)
         self._work(session)
 
-    def submit(self, session: Session, work: Command | Membership) -> None:
+    def submit(self, session: Session, work: Command | MembershipOrder) -> None:
         """Commands and orders of one connection take their turns; calls run beside them."""
         if session.ended:
             return
-        if not isinstance(work, Membership):
+        if not isinstance(work, MembershipOrder):
             self._commands.count(work)
         if isinstance(work, protocol.Ping) and not session.working and not session.inbox:
             self._commands.ping(session, work)
@@ -250,7 +250,7 @@ class Gateway:
         if not session.ended:
             self._queue(session, text)
 
-    def _queue(self, session: Session, work: Command | NotUnderstood | Membership) -> None:
+    def _queue(self, session: Session, work: Command | NotUnderstood | MembershipOrder) -> None:
         if session.inbox is None:
             session.inbox = deque()
         session.inbox.append(work)
@@ -263,9 +263,9 @@ class Gateway:
     def _work(self, session: Session) -> None:
         if session.inbox and session.welcomed and not session.working:
             session.working = True
-            self._tasks.spawn(self._work_off(session), "commands")
+            self._tasks.spawn(self._run_inbox(session), "commands")
 
-    async def _work_off(self, session: Session) -> None:
+    async def _run_inbox(self, session: Session) -> None:
         """One after the other, as far as there is room for the answer and the share of a turn goes. With a broker that
         answers at once nothing else would ever interrupt this."""
         limits, wire = self._config.limits, session.wire
@@ -277,17 +277,17 @@ class Gateway:
                     until_s = await self._shares.next()
                     continue
                 work = session.inbox.popleft()
-                if isinstance(work, Membership):
-                    changed = await self._commands.obey(session, work)
+                if isinstance(work, MembershipOrder):
+                    changed = await self._commands.apply_order(session, work)
                 elif isinstance(work, NotUnderstood):
                     changed = False
                     self._commands.refuse(session, work.id, work.error)
                     if work.one_too_many:
-                        self.end(session, CloseCode.NOT_UNDERSTOOD)
+                        self.close(session, CloseCode.NOT_UNDERSTOOD)
                 else:
                     changed = await self._commands.answer(session, work)
                 if changed and not session.ended:
-                    await self._attend(session)
+                    await self._presence_join(session)
                 self._save(session)
                 if len(session.inbox) == limits.commands_in_flight // 2:
                     wire.resume_reading()
@@ -295,9 +295,9 @@ class Gateway:
                     self.share_used(session, "commands")
                     until_s = await self._shares.next()
         except BrokerDown:
-            self.end(session, CloseCode.TRY_LATER)  # an order could not be obeyed; it will be when the client is back
+            self.close(session, CloseCode.TRY_LATER)  # an order could not be obeyed; it will be when the client is back
         except Exception:
-            self.end(session, CloseCode.INTERNAL_ERROR)
+            self.close(session, CloseCode.INTERNAL_ERROR)
             raise  # for the log
         finally:
             session.working = False
@@ -312,23 +312,23 @@ class Gateway:
         if self._floods.used(session.connection, self._shares.clock()):
             log.warning("connection.flooding", conn=session.connection, client=session.client, what=what)
 
-    async def _attend(self, session: Session) -> None:
+    async def _presence_join(self, session: Session) -> None:
         with contextlib.suppress(BrokerDown):  # presence is renewed with the lease
-            await self._broker.attend(self.info(session))
+            await self._broker.presence_join(self.info(session))
 
-    def end(self, session: Session, code: CloseCode, reason: str = "") -> None:
+    def close(self, session: Session, code: CloseCode, reason: str = "") -> None:
         """We close: nothing of any stream is queued from here on."""
         if session.ended:
             return
         if session.confirmations is not None and code is not CloseCode.SLOW_CONSUMER:
             session.confirmations.closing = session.positions()  # a slow consumer never gets what waits
-        self.leave(session)
+        self.unsubscribe_all(session)
         session.wire.close(code, reason or code.reason)
 
-    def drop(self, session: Session, *, confirmed: bool) -> None:
+    def remove(self, session: Session, *, confirmed: bool) -> None:
         """The connection is gone. ``confirmed``: the peer answered our close frame, so all that was queued before it
         arrived."""
-        self.leave(session)
+        self.unsubscribe_all(session)
         if session.dropped:
             return
         session.dropped = True
@@ -337,9 +337,9 @@ class Gateway:
             if confirmed and confirmations.closing is not None:
                 confirmations.confirm(confirmations.closing)
             self._save(session)
-        self._tasks.spawn(self._depart(session), "depart")
+        self._tasks.spawn(self._presence_leave(session), "depart")
 
-    def leave(self, session: Session) -> None:
+    def unsubscribe_all(self, session: Session) -> None:
         """Nothing of any stream is queued from here on, whoever closes. Idempotent."""
         if session.ended:
             return
@@ -350,9 +350,9 @@ class Gateway:
         self._hub.remove(session)
         session.wire.tell_room()
 
-    async def _depart(self, session: Session) -> None:
+    async def _presence_leave(self, session: Session) -> None:
         with contextlib.suppress(BrokerDown):  # its lease ends
-            await self._broker.depart(self.info(session))
+            await self._broker.presence_leave(self.info(session))
 
     def info(self, session: Session) -> ConnectionInfo:
         return ConnectionInfo(session.connection, self.node, session.client, session.since_ms, tuple(session.groups))
@@ -423,7 +423,7 @@ class Gateway:
         known = [info.connection for info in await self._broker.connections(client)]
         if connection is not None:
             known = [name for name in known if name == connection]
-        await self._broker.order(Close(client, connection, CloseCode.DISCONNECTED))
+        await self._broker.order(CloseOrder(client, connection, CloseCode.DISCONNECTED))
         return known
 
     async def add_member(self, group: str, client: str) -> bool:

@@ -21,11 +21,11 @@ from tidegate.core.errors import BadRequest, Refused, TooLarge
 from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_id
 from tidegate.core.protocol import check_depth, check_size, history_fields, position_of
 from tidegate.http import openapi
-from tidegate.http.handler import Answer, Api, Handler, Route, Use, decode
+from tidegate.http.handler import ApiContext, ApiHandler, Endpoint, Response, Route, decode
 
-__all__ = ["Api", "routes"]
+__all__ = ["ApiContext", "routes"]
 
-Run: TypeAlias = Callable[..., Awaitable[Answer]]
+Run: TypeAlias = Callable[..., Awaitable[Response]]
 
 _FRESH = {"Cache-Control": "no-store"}
 _ENVELOPE_BYTES = 1024  # of a history's answer, beside its messages
@@ -33,25 +33,25 @@ _CONNECTION = re.compile(r"[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,16}\Z", re.ASCII)
 
 
-def routes(api: Api) -> list[Route]:
+def routes(api: ApiContext) -> list[Route]:
     """All paths of the internal port, in the order in which they are to be tried; the last takes what is left."""
     files = _console_files()
     fixed = {
-        "/api/openapi.json": Answer(200, msgspec.json.encode(openapi.document(api.config))),
+        "/api/openapi.json": Response(200, msgspec.json.encode(openapi.document(api.config))),
         "/": files["/index.html"],
     }
-    by_path: dict[str, dict[str, Use]] = {}
+    by_path: dict[str, dict[str, Endpoint]] = {}
     for (method, path), operation in openapi.OPERATIONS.items():
         run = _always(fixed[path]) if path in fixed else _RUN[method, path]
         query = frozenset(operation.query) if path.startswith("/api/") else None
-        by_path.setdefault(path, {})[method] = Use(run, operation.keyed, query, operation.body is not None)
-    by_path |= {path: {"GET": Use(_always(file))} for path, file in files.items()}
-    for uses in by_path.values():
-        if "GET" in uses:
-            uses["HEAD"] = uses["GET"]  # Tornado leaves the body out
+        by_path.setdefault(path, {})[method] = Endpoint(run, operation.keyed, query, operation.body is not None)
+    by_path |= {path: {"GET": Endpoint(_always(file))} for path, file in files.items()}
+    for endpoints in by_path.values():
+        if "GET" in endpoints:
+            endpoints["HEAD"] = endpoints["GET"]  # Tornado leaves the body out
     found = [
-        Route(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), uses)
-        for path, uses in by_path.items()
+        Route(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), endpoints)
+        for path, endpoints in by_path.items()
     ]
     return [*found, Route(re.compile(r".*", re.DOTALL), {})]
 
@@ -80,28 +80,28 @@ _pushes_decoder = msgspec.json.Decoder(_Pushes)
 _item_decoder = msgspec.json.Decoder(_Item)
 
 
-async def _push_to_client(handler: Handler, client: str) -> Answer:
+async def _push_to_client(handler: ApiHandler, client: str) -> Response:
     return await _push(handler, client_stream(client))
 
 
-async def _push_to_group(handler: Handler, group: str) -> Answer:
+async def _push_to_group(handler: ApiHandler, group: str) -> Response:
     return await _push(handler, group_stream(group))
 
 
-async def _push_to_all(handler: Handler) -> Answer:
+async def _push_to_all(handler: ApiHandler) -> Response:
     return await _push(handler, ALL)
 
 
-async def _push(handler: Handler, stream: str) -> Answer:
+async def _push(handler: ApiHandler, stream: str) -> Response:
     key = _header_key(handler)
     data = _checked(handler.decode(_push_decoder).data, handler.api.config)
     (result,) = await handler.api.gateway.push([Publication(stream, data, key)])
     if isinstance(result, Refused):
         raise result
-    return Answer(202, _accepted(stream, result))
+    return Response(202, _accepted(stream, result))
 
 
-async def _push_many(handler: Handler) -> Answer:
+async def _push_many(handler: ApiHandler) -> Response:
     if "Idempotency-Key" in handler.request.headers:
         raise BadRequest("a batch takes the keys of its items, not Idempotency-Key")
     items = handler.decode(_pushes_decoder).pushes
@@ -112,10 +112,10 @@ async def _push_many(handler: Handler) -> Answer:
     publications = [each for each in asked if isinstance(each, Publication)]
     pushed = iter(await handler.api.gateway.push(publications) if publications else ())
     results = [_result(each, next(pushed)) if isinstance(each, Publication) else each.body for each in asked]
-    return Answer(200, b'{"results":[%b]}' % b",".join(results))
+    return Response(200, b'{"results":[%b]}' % b",".join(results))
 
 
-def _publication(raw: msgspec.Raw, api: Api) -> Publication | Refused:
+def _publication(raw: msgspec.Raw, api: ApiContext) -> Publication | Refused:
     """What an item of a batch asks for, or what is wrong with it."""
     try:
         item = decode(_item_decoder, bytes(raw), "the item")
@@ -145,7 +145,7 @@ def _checked(raw: msgspec.Raw, config: Config) -> bytes:
     return data
 
 
-def _header_key(handler: Handler) -> str | None:
+def _header_key(handler: ApiHandler) -> str | None:
     headers = handler.request.headers
     if "Idempotency-Key" not in headers:
         return None
@@ -173,7 +173,7 @@ def _result(publication: Publication, result: Position | Refused) -> bytes:
 # Clients, groups, journals, nodes
 
 
-async def _client(handler: Handler, client: str) -> Answer:
+async def _client(handler: ApiHandler, client: str) -> Response:
     connections = await handler.api.gateway.connections(client)
     groups = await handler.api.gateway.memberships(client)
     shown = [
@@ -183,7 +183,7 @@ async def _client(handler: Handler, client: str) -> Answer:
     return _answer({"client": client, "connections": shown, "groups": sorted(groups)})
 
 
-async def _disconnect(handler: Handler, client: str) -> Answer:
+async def _disconnect(handler: ApiHandler, client: str) -> Response:
     connection = handler.query("connection")
     if connection is not None and not _CONNECTION.match(connection):
         raise BadRequest("connection: malformed")
@@ -191,34 +191,34 @@ async def _disconnect(handler: Handler, client: str) -> Answer:
     return _answer({"client": client, "connections": known}, 202)
 
 
-async def _presence(handler: Handler, group: str) -> Answer:
+async def _presence(handler: ApiHandler, group: str) -> Response:
     clients, connections = await handler.api.gateway.presence(group)
     return _answer({"group": group, "clients": clients, "connections": connections})
 
 
-async def _add_member(handler: Handler, group: str, client: str) -> Answer:
+async def _add_member(handler: ApiHandler, group: str, client: str) -> Response:
     new = await handler.api.gateway.add_member(group, client)
     return _answer({"group": group, "client": client, "member": True, "changed": new})
 
 
-async def _remove_member(handler: Handler, group: str, client: str) -> Answer:
+async def _remove_member(handler: ApiHandler, group: str, client: str) -> Response:
     was = await handler.api.gateway.remove_member(group, client)
     return _answer({"group": group, "client": client, "member": False, "changed": was})
 
 
-async def _client_history(handler: Handler, client: str) -> Answer:
+async def _client_history(handler: ApiHandler, client: str) -> Response:
     return await _history(handler, client_stream(client))
 
 
-async def _group_history(handler: Handler, group: str) -> Answer:
+async def _group_history(handler: ApiHandler, group: str) -> Response:
     return await _history(handler, group_stream(group))
 
 
-async def _history_of_all(handler: Handler) -> Answer:
+async def _history_of_all(handler: ApiHandler) -> Response:
     return await _history(handler, ALL)
 
 
-async def _history(handler: Handler, stream: str) -> Answer:
+async def _history(handler: ApiHandler, stream: str) -> Response:
     epoch, offset, limit = handler.query("epoch"), handler.query("offset"), handler.query("limit")
     since = position_of(epoch, None if offset is None else _number("offset", offset))
     most = 100 if limit is None else _number("limit", limit)
@@ -235,26 +235,26 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-async def _nodes(handler: Handler) -> Answer:
+async def _nodes(handler: ApiHandler) -> Response:
     return _answer({"nodes": await handler.api.gateway.nodes()})
 
 
-def _answer(fields: Mapping[str, Any], status: int = 200) -> Answer:
-    return Answer(status, msgspec.json.encode(fields), _FRESH)
+def _answer(fields: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(status, msgspec.json.encode(fields), _FRESH)
 
 
 # Operations and console
 
 
-async def _metrics(handler: Handler) -> Answer:
-    return Answer(200, handler.api.metrics.text(), {**_FRESH, "Content-Type": CONTENT_TYPE_LATEST})
+async def _metrics(handler: ApiHandler) -> Response:
+    return Response(200, handler.api.metrics.text(), {**_FRESH, "Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _healthz(handler: Handler) -> Answer:
-    return Answer(200, b'{"status":"alive"}', _FRESH)
+async def _healthz(handler: ApiHandler) -> Response:
+    return Response(200, b'{"status":"alive"}', _FRESH)
 
 
-async def _readyz(handler: Handler) -> Answer:
+async def _readyz(handler: ApiHandler) -> Response:
     api = handler.api
     gateway = api.gateway
     if api.ready():
@@ -264,7 +264,7 @@ async def _readyz(handler: Handler) -> Answer:
     return _answer({"status": "not_ready", "reason": gateway.trouble, "lag_ms": None}, 503)
 
 
-async def _console_settings(handler: Handler) -> Answer:
+async def _console_settings(handler: ApiHandler) -> Response:
     config = handler.api.config
     return _answer(
         {
@@ -292,19 +292,19 @@ _TYPES = {
 }
 
 
-def _console_files() -> dict[str, Answer]:
+def _console_files() -> dict[str, Response]:
     """The console's files by path, as they are when the service starts."""
     return {f"/{file.name}": _file(file) for file in sorted(_CONSOLE.iterdir()) if file.suffix in _TYPES}
 
 
-def _file(file: Path) -> Answer:
+def _file(file: Path) -> Response:
     body = file.read_bytes()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    return Answer(200, body, {**_CONSOLE_HEADERS, "Content-Type": _TYPES[file.suffix], "Etag": etag})
+    return Response(200, body, {**_CONSOLE_HEADERS, "Content-Type": _TYPES[file.suffix], "Etag": etag})
 
 
-def _always(answer: Answer) -> Run:
-    async def run(handler: Handler) -> Answer:
+def _always(answer: Response) -> Run:
+    async def run(handler: ApiHandler) -> Response:
         return answer
 
     return run

@@ -36,7 +36,7 @@ from tidegate.config.settings import Config
 from tidegate.core.errors import (
     BadRequest,
     HostNotAllowed,
-    Internal,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     OriginNotAllowed,
@@ -60,7 +60,7 @@ _SAME_HOST = Origins(())
 _THROWN_AWAY_BYTES = 16 * 1024 * 1024  # of a refused body; one that is longer gets its answer at once, and a reset
 
 
-class Api(msgspec.Struct):
+class ApiContext(msgspec.Struct):
     """What every request needs; one per node. ``ready``: whether a canary has just passed through the broker;
     ``public_port`` is where the console finds the WebSocket."""
 
@@ -73,7 +73,7 @@ class Api(msgspec.Struct):
     public_port: int
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """``headers`` go beside the usual ones, or in their place."""
 
     status: int
@@ -81,11 +81,11 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-class Use(NamedTuple):
+class Endpoint(NamedTuple):
     """What one method of a path does. ``run`` takes the handler, and the path's names by keyword; ``keyed`` ones need
     an API key; ``query`` are the keys of the query, None lets any pass; ``body``: it takes one."""
 
-    run: Callable[..., Awaitable[Answer]]
+    run: Callable[..., Awaitable[Response]]
     keyed: bool = False
     query: frozenset[str] | None = None
     body: bool = False
@@ -95,13 +95,13 @@ class Route(NamedTuple):
     """What the methods of a path do; ``path`` matches all of it, its groups are the names in it."""
 
     path: re.Pattern[str]
-    uses: Mapping[str, Use]
+    endpoints: Mapping[str, Endpoint]
 
 
-class Reception(Application):
+class InternalApplication(Application):
     """The internal port. The first route that matches has the request, the last matches all."""
 
-    def __init__(self, api: Api, routes: Sequence[Route]) -> None:
+    def __init__(self, api: ApiContext, routes: Sequence[Route]) -> None:
         super().__init__()
         self.api = api
         self.routes = routes
@@ -113,18 +113,18 @@ class Reception(Application):
             # off for each.
             stream.set_nodelay(True)
             stream.set_nodelay = _leave_it  # type: ignore[method-assign]
-        return _Call(self, request_conn)
+        return _RequestDelegate(self, request_conn)
 
 
 def _leave_it(value: bool) -> None:
     """In place of a stream's ``set_nodelay``."""
 
 
-class _Call(HTTPMessageDelegate):
+class _RequestDelegate(HTTPMessageDelegate):
     """One request, as Tornado's HTTP server tells it. It is routed here: Tornado's routing is a fifteenth of a push."""
 
-    def __init__(self, reception: Reception, connection: HTTPConnection) -> None:
-        self._reception = reception
+    def __init__(self, application: InternalApplication, connection: HTTPConnection) -> None:
+        self._application = application
         self._connection = connection
         self._handler: HTTPMessageDelegate | None = None
 
@@ -132,14 +132,14 @@ class _Call(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         request = Request(self._connection, start_line, headers)
-        for route in self._reception.routes:
+        for route in self._application.routes:
             match = route.path.fullmatch(request.path)
             if match is not None:
                 break
         assert match is not None
         names = {name: unquote_to_bytes(text) for name, text in match.groupdict().items()}
-        options = {"api": self._reception.api, "uses": route.uses}
-        self._handler = self._reception.get_handler_delegate(request, Handler, options, None, names)
+        options = {"api": self._application.api, "endpoints": route.endpoints}
+        self._handler = self._application.get_handler_delegate(request, ApiHandler, options, None, names)
         return self._handler.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -163,13 +163,13 @@ _nothing = msgspec.json.Decoder(_Nothing)
 
 
 @stream_request_body  # headers first, so that nobody fills memory before he is known; measured to cost 2 %
-class Handler(RequestHandler):
+class ApiHandler(RequestHandler):
     """``uses`` are the methods of the request's path; none: there is no such path."""
 
-    def initialize(self, api: Api, uses: Mapping[str, Use]) -> None:
+    def initialize(self, api: ApiContext, endpoints: Mapping[str, Endpoint]) -> None:
         self.api = api
-        self._uses = uses
-        self._use = Use(_preflight)
+        self._endpoints = endpoints
+        self._endpoint = Endpoint(_preflight)
         self._refusal: Refused | None = None
         self._length = 0  # of the body, as the headers say
         self._chunks: list[bytes] = []
@@ -216,20 +216,20 @@ class Handler(RequestHandler):
         self._check_host(headers.get("Host"))
         if request.path.startswith("/api/"):
             self._check_origin()
-        if not self._uses:
+        if not self._endpoints:
             raise NotFound("there is no such path; /api/openapi.json describes all there are")
         method = request.method or ""
         if method == "OPTIONS" and "Access-Control-Allow-Origin" in self._headers:
             return
-        use = self._uses.get(method)
-        if use is None:
+        endpoint = self._endpoints.get(method)
+        if endpoint is None:
             raise MethodNotAllowed(f"this path knows {self.allow()}")
-        self._use = use
-        if use.keyed:
+        self._endpoint = endpoint
+        if endpoint.keyed:
             self.api.keys.check(headers.get("Authorization"))
-        if use.query is not None:
-            self._check_query(use.query)
-            if use.body or self._length or "Transfer-Encoding" in headers:
+        if endpoint.query is not None:
+            self._check_query(endpoint.query)
+            if endpoint.body or self._length or "Transfer-Encoding" in headers:
                 self._check_type()
         if self._length > self.api.config.limits.body_bytes:
             raise self._too_large()
@@ -284,7 +284,7 @@ class Handler(RequestHandler):
 
     def allow(self) -> str:
         """The methods that this path knows, as the header Allow has them."""
-        return ", ".join(self._uses)
+        return ", ".join(self._endpoints)
 
     # The body
 
@@ -317,9 +317,9 @@ class Handler(RequestHandler):
             for name, text in names.items():
                 if not is_id(text):
                     raise BadRequest(f"{name}: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
-            if self._bytes and not self._use.body:
+            if self._bytes and not self._endpoint.body:
                 self.decode(_nothing)
-            answer = await self._use.run(self, **names)
+            answer = await self._endpoint.run(self, **names)
         except Refused as exc:
             self._refuse(exc)
             return
@@ -352,8 +352,8 @@ class Handler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """For Tornado: a method that it does not know, or an exception."""
         if status_code >= 500:
-            self._refuse(Internal("internal error"))
-        elif self._uses:
+            self._refuse(InternalError("internal error"))
+        elif self._endpoints:
             self._refuse(MethodNotAllowed(f"this path knows {self.allow()}"))
         else:
             self._refuse(NotFound("there is no such path"))
@@ -371,14 +371,14 @@ def _date(now_s: int) -> str:
     return format_timestamp(now_s)
 
 
-async def _preflight(handler: Handler, **names: str) -> Answer:
+async def _preflight(handler: ApiHandler, **names: str) -> Response:
     """A page of a configured origin asks what it may send (Fetch standard, CORS-preflight request)."""
     headers = {
         "Access-Control-Allow-Methods": handler.allow(),
         "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key",
         "Access-Control-Max-Age": "600",
     }
-    return Answer(204, b"", headers)
+    return Response(204, b"", headers)
 
 
 def decode(decoder: msgspec.json.Decoder[_T], text: bytes, what: str) -> _T:

@@ -15,7 +15,7 @@ from tidegate.core.errors import (
     BadRequest,
     BrokerDown,
     HostNotAllowed,
-    Internal,
+    InternalError,
     KeyReused,
     NotTried,
     OriginNotAllowed,
@@ -30,10 +30,18 @@ from tidegate.core.errors import (
 Schema: TypeAlias = dict[str, Any]
 Errors: TypeAlias = tuple[type[Refused], ...]
 
-_API: Errors = (BadRequest, Unauthorized, HostNotAllowed, OriginNotAllowed, UnsupportedMediaType, TooLarge, Internal)
+_API: Errors = (
+    BadRequest,
+    Unauthorized,
+    HostNotAllowed,
+    OriginNotAllowed,
+    UnsupportedMediaType,
+    TooLarge,
+    InternalError,
+)
 _BROKER: Errors = (*_API, BrokerDown)
 _PUSH: Errors = (*_BROKER, TooDeep, KeyReused)
-_OPEN: Errors = (HostNotAllowed, Internal)
+_OPEN: Errors = (HostNotAllowed, InternalError)
 
 
 class Operation(NamedTuple):

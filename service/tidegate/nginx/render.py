@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tidegate.config.settings import EVENT_BYTES, HEADER_BUFFERS, Config, Edge, Server
+from tidegate.config.settings import EVENT_BYTES, HEADER_BUFFERS, Config, EdgeSettings, ServerSettings
 from tidegate.core.errors import (
     BadRequest,
-    Internal,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     Refused,
@@ -103,10 +103,10 @@ def write_includes(config: Config, folder: Path) -> list[Path]:
     return written
 
 
-def configuration(text: str, server: Server) -> str:
+def configuration(text: str, server: ServerSettings) -> str:
     """A hand-written configuration with the path of this server's WebSocket, which no include can give to a
     ``location``."""
-    return text.replace(f"location = {Server().path} {{", f"location = {server.path} {{")
+    return text.replace(f"location = {ServerSettings().path} {{", f"location = {server.path} {{")
 
 
 # Top level
@@ -132,7 +132,7 @@ _MODULES = {
 }
 
 
-def _modules(edge: Edge, variant: str) -> str:
+def _modules(edge: EdgeSettings, variant: str) -> str:
     names = _MODULES[edge.nginx, variant]
     return "\n".join(f"load_module modules/{name}.so;" for name in names) or "# All that is needed is built in."
 
@@ -200,7 +200,7 @@ def _seconds(seconds: float) -> str:
     return f"{math.ceil(seconds * 1000)}ms"
 
 
-def _log(edge: Edge) -> str:
+def _log(edge: EdgeSettings) -> str:
     # $uri, not $request_uri: the query may hold a token.
     fields = {
         "time": '"$time_iso8601"',
@@ -235,7 +235,7 @@ def _log(edge: Edge) -> str:
 # server and location
 
 
-def _listen(edge: Edge) -> str:
+def _listen(edge: EdgeSettings) -> str:
     # What the kernel holds for a slow client, the service cannot see, and its pings wait behind it.
     sndbuf = f" sndbuf={edge.sndbuf_bytes}" if edge.sndbuf_bytes else ""
     tls = f"""
@@ -270,7 +270,7 @@ _REFUSALS: dict[str, Refused] = {
     "413": TooLarge("a handshake has no body"),
     "414": BadRequest("the request line is too long"),
     "429": TooManyConnections("too many connections or handshakes from this address"),
-    "500 501 503 505": Internal("internal error"),
+    "500 501 503 505": InternalError("internal error"),
     "403 502 504": Unavailable("no node of the gateway answers"),  # 403: said by the probe
 }
 
@@ -306,7 +306,7 @@ location = {name} {{
 """
 
 
-def _status(edge: Edge) -> str:
+def _status(edge: EdgeSettings) -> str:
     return f"""
 listen {edge.internal};
 access_log off;

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 
-from tidegate.config.settings import PROBE_PATH, Config, Edge
+from tidegate.config.settings import PROBE_PATH, Config, EdgeSettings
 from tidegate.core.errors import Unusable
 from tidegate.nginx.render_nodes import BACKLOG, choice, is_resolving, probe, relay, upstream
 
@@ -51,7 +51,7 @@ server {{
 """
 
 
-def front_probe(edge: Edge) -> str:
+def front_probe(edge: EdgeSettings) -> str:
     """For the ``server`` in front of the hops."""
     if is_resolving(edge):
         return f"""
@@ -64,7 +64,7 @@ location = {PROBE_PATH} {{
     return probe(edge, "tidegate_hops", kept=False)  # a hop is for one request
 
 
-def nodes(edge: Edge) -> str:
+def nodes(edge: EdgeSettings) -> str:
     """For ``stream``, around which the filter is set: what listens on the hops."""
     behind = [_behind(edge)] if is_resolving(edge) else edge.upstreams
     return "".join(
@@ -82,11 +82,11 @@ server {{
     )
 
 
-def _hop(edge: Edge, number: int) -> str:
+def _hop(edge: EdgeSettings, number: int) -> str:
     return f"unix:{edge.run_dir}/node-{number}.sock"
 
 
-def _behind(edge: Edge) -> str:
+def _behind(edge: EdgeSettings) -> str:
     return f"unix:{edge.run_dir}/behind.sock"
 
 
@@ -122,7 +122,7 @@ def settings(config: Config, frame_bytes: int) -> str:
     return f"js_var $tidegate_settings '{text}';"
 
 
-def counters(edge: Edge) -> dict[str, str]:
+def counters(edge: EdgeSettings) -> dict[str, str]:
     """Only the image's njs has shared dictionaries. They live in stream{}, and http{} asks for them over a socket."""
     if edge.nginx != "image":
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, Config, Edge
+from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, Config, EdgeSettings
 from tidegate.core.errors import NotFound
 
 TRIES = 3  # of one handshake, each on another node
@@ -16,7 +16,7 @@ KEPT = 32  # connections of a worker to nodes, over which a probe went and its h
 WEIGHT = 10000  # of the first node; see ``servers``
 
 
-def is_resolving(edge: Edge) -> bool:
+def is_resolving(edge: EdgeSettings) -> bool:
     """Whether this nginx looks names up again, and binds a handshake to its probe: since 1.29.6."""
     return edge.resolver is not None and edge.nginx == "image"
 
@@ -55,7 +55,7 @@ def choice(name: str, addresses: Sequence[str], more: str = "") -> str:
     return f"upstream {name} {{\n    zone {name} 512k;\n    least_conn;{more}\n{servers}}}"
 
 
-def relay(edge: Edge) -> str:
+def relay(edge: EdgeSettings) -> str:
     """For a ``location``: passes a handshake on, and the WebSocket after it."""
     return f"""
 proxy_http_version 1.1;
@@ -83,7 +83,7 @@ proxy_set_header {NEXT_HEADER} 404;
 """
 
 
-def probe(edge: Edge, upstream: str, *, kept: bool) -> str:
+def probe(edge: EdgeSettings, upstream: str, *, kept: bool) -> str:
     """For a ``server``: asks the node that would be next whether it takes handshakes, and others where it does not.
     ``auth_request`` goes on with 204; 403: no node answers. ``kept``: the handshake can go over the same connection.
 
@@ -113,7 +113,7 @@ location = /.probed/again {{
 {_probed()}"""
 
 
-def _asked(edge: Edge, upstream: str, *, kept: bool) -> str:
+def _asked(edge: EdgeSettings, upstream: str, *, kept: bool) -> str:
     return f"""
     proxy_http_version 1.1;
     proxy_set_header Connection {'""' if kept else "close"};
@@ -150,7 +150,7 @@ location = /.probed {{
 """
 
 
-def location_ws(edge: Edge) -> str:
+def location_ws(edge: EdgeSettings) -> str:
     """For the ``location`` that clients reach."""
     hide = "\nproxy_hide_header X-Tidegate-Upstream;\nproxy_hide_header X-Tidegate-Upstream-Status;\n"
     return f"""{relay(edge)}
@@ -166,7 +166,7 @@ proxy_set_header Sec-WebSocket-Extensions "";
 {hide if is_resolving(edge) else ""}"""
 
 
-def log_proxy(edge: Edge) -> str:
+def log_proxy(edge: EdgeSettings) -> str:
     """For ``http``: what the access log says of a WebSocket that nginx proxies."""
     return f"""
 # What the log says of a proxied WebSocket. Behind a retry there are several values: the last is the one that counts.
@@ -188,7 +188,7 @@ map "" $tidegate_close_code {{
 """
 
 
-def _seen(edge: Edge, name: str, own: str) -> str:
+def _seen(edge: EdgeSettings, name: str, own: str) -> str:
     """Which node it was: as this server saw it, or as the one says that has chosen it (``render_njs.hops``)."""
     if not is_resolving(edge):
         return f"map {own} $tidegate_{name} {{\n    default {own};\n}}"

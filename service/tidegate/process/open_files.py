@@ -22,7 +22,7 @@ HANDSHAKES = 256  # at once; a full node needs them too, to say that it is
 _FOLDERS = ("/proc/self/fd", "/dev/fd")
 
 
-class Shares(NamedTuple):
+class FileShares(NamedTuple):
     """``sockets`` may be open on both ports together, ``public`` of them on the public port, and of those
     ``connections`` are WebSockets. ``needed``: the limit that would let ``limits.connections`` in."""
 
@@ -33,14 +33,14 @@ class Shares(NamedTuple):
     needed: int
 
 
-def share(limit: int, *, connections: int, calls: int) -> Shares:
+def share(limit: int, *, connections: int, calls: int) -> FileShares:
     """Shares ``limit`` files out: ``connections`` are wanted, ``calls`` connections to the application may be. The
     process and the API never keep more than three eighths of them. Raises ValueError for a limit that is too low."""
     if limit < LEAST:
         raise ValueError(f"this process may open {limit} files, and needs {LEAST} at least: raise `ulimit -Hn`")
     sockets = limit - min(OWN + calls, limit // 4)
     public = sockets - min(API, limit // 8)
-    return Shares(
+    return FileShares(
         limit=limit,
         sockets=sockets,
         public=public,

@@ -3,9 +3,9 @@ connection owns its socket.
 
 A handshake is all in its headers, so it is answered when they are there, without routing, body or whatever else a
 RequestHandler goes through (decision 0040 has the profile). ``get_websocket_protocol`` is Tornado's seam for what comes
-after: instead of its own protocol class it gets ``Handover``, which writes the 101 answer and gives the socket to a
-``Wire``. From there on no object of the request is referred to. A refusal waits until the request has been read, as any
-answer: whoever closes while its peer still sends resets the connection.
+after: instead of its own protocol class it gets ``SocketHandover``, which writes the 101 answer and gives the socket to
+a ``Wire``. From there on no object of the request is referred to. A refusal waits until the request has been read, as
+any answer: whoever closes while its peer still sends resets the connection.
 
 Order of checks: host, path, method, upgrade, origin, query, token, then what the gateway says (limits, groups, broker).
 """
@@ -32,7 +32,7 @@ from tidegate.core.errors import (
     BadRequest,
     Draining,
     Full,
-    Internal,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     Refused,
@@ -43,9 +43,9 @@ from tidegate.core.session import Session
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
 from tidegate.tornado_seam import Request
-from tidegate.turn import Turn
+from tidegate.turn import WriteBatch
 from tidegate.websocket import handshake
-from tidegate.websocket.peer import Peer, Shared
+from tidegate.websocket.peer import Peer, PeerContext
 from tidegate.websocket.wire import Wire
 
 MESSAGE_CHARACTERS = 300  # of a refusal in a header: nginx has 4 KiB for all of them
@@ -54,7 +54,7 @@ _NO_CONTENT = httputil.ResponseStartLine("HTTP/1.1", 204, "No Content")
 _UNAVAILABLE = httputil.ResponseStartLine("HTTP/1.1", 503, "Service Unavailable")
 
 
-class Door(msgspec.Struct):
+class HandshakeContext(msgspec.Struct):
     """What every handshake needs; one per node. ``verifier`` None: auth.mode none."""
 
     path: str
@@ -63,38 +63,38 @@ class Door(msgspec.Struct):
     hosts: Hosts
     origins: Origins
     verifier: Verifier | None
-    turn: Turn
-    peers: Shared
+    batch: WriteBatch
+    peers: PeerContext
     message_bytes: int
     outbox_bytes: int
     numbers: itertools.count[int]
 
 
-class Doorway(Application):
+class PublicApplication(Application):
     """The public port. Every request there is a handshake or is refused, so there is nothing to route."""
 
-    def __init__(self, door: Door, **settings: Any) -> None:
+    def __init__(self, context: HandshakeContext, **settings: Any) -> None:
         super().__init__(**settings)
-        self.door = door
+        self.context = context
 
     def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
-        return _Knock(self, request_conn)
+        return _HandshakeDelegate(self, request_conn)
 
 
-class _Knock(httputil.HTTPMessageDelegate):
+class _HandshakeDelegate(httputil.HTTPMessageDelegate):
     """One request, as Tornado's HTTP server tells it."""
 
-    def __init__(self, doorway: Doorway, connection: httputil.HTTPConnection) -> None:
-        self._doorway = doorway
+    def __init__(self, application: PublicApplication, connection: httputil.HTTPConnection) -> None:
+        self._application = application
         self._connection = connection
-        self._handler: Connection | None = None
+        self._handler: HandshakeHandler | None = None
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Awaitable[None] | None:
         if cast(httputil.RequestStartLine, start_line).path == PROBE_PATH:
             return None
-        self._handler = Connection(self._doorway, Request(self._connection, start_line, headers))
+        self._handler = HandshakeHandler(self._application, Request(self._connection, start_line, headers))
         return self._handler.get()
 
     def data_received(self, chunk: bytes) -> None:
@@ -106,7 +106,7 @@ class _Knock(httputil.HTTPMessageDelegate):
             return
         # A probe. An edge makes one before each handshake, so it is no more than it must be; and it tells a stranger
         # nothing that a handshake would not, so it asks for no host and no token.
-        if self._doorway.door.gateway.takes_handshakes:
+        if self._application.context.gateway.takes_handshakes:
             self._connection.write_headers(_NO_CONTENT, httputil.HTTPHeaders())
         else:
             self._connection.write_headers(_UNAVAILABLE, httputil.HTTPHeaders({"Content-Length": "0"}))
@@ -116,10 +116,10 @@ class _Knock(httputil.HTTPMessageDelegate):
         self._handler = None
 
 
-class Connection(WebSocketHandler):
+class HandshakeHandler(WebSocketHandler):
     """One handshake. ``refusal``: why it is none, to be told when the request has been read."""
 
-    application: Doorway
+    application: PublicApplication
 
     def initialize(self) -> None:
         self.refusal: Refused | None = None
@@ -135,52 +135,52 @@ class Connection(WebSocketHandler):
             self.refusal = error
         except Exception as exc:
             log.error("handshake.failed", error=exc)
-            self.refusal = Internal("internal error")
+            self.refusal = InternalError("internal error")
 
     async def _shake_hands(self) -> None:
-        door, headers = self.application.door, self.request.headers
-        door.hosts.check(headers.get("Host"))
-        if self.request.path != door.path:
+        context, headers = self.application.context, self.request.headers
+        context.hosts.check(headers.get("Host"))
+        if self.request.path != context.path:
             raise NotFound("nothing here; WebSockets are served under the configured path")
         if self.request.method != "GET":
             raise MethodNotAllowed("GET only")
         handshake.check_upgrade(headers, self.request.version)
         if "Origin" in headers or "Sec-Fetch-Site" in headers:
-            door.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
+            context.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
         query = handshake.read_query(self.request.query)
         grant = self._authenticate(query)
         asked = handshake.asked(grant.client, query)
         if cast(HTTP1Connection, self.request.connection).stream.closed():
             raise BadRequest("the peer has gone")
         protocol = self.get_websocket_protocol()
-        connection = f"{door.gateway.node}-{next(door.numbers)}"
+        connection = f"{context.gateway.node}-{next(context.numbers)}"
         wire = protocol.wire
         # Queued first: whatever ends the session while it is admitted has its close frame behind it.
         wire.put(
             handshake.answer(headers["Sec-WebSocket-Key"], protocol.selected_subprotocol, grant.client, connection)
         )
-        protocol.session = await door.gateway.admit(asked, grant, connection, wire)
+        protocol.session = await context.gateway.admit(asked, grant, connection, wire)
         try:
             await protocol.accept_connection(self)
         except BaseException:
-            door.gateway.drop(protocol.session, confirmed=False)
+            context.gateway.remove(protocol.session, confirmed=False)
             raise
 
     def _authenticate(self, query: dict[str, str]) -> Grant:
         """Raises Unauthorized or BadRequest."""
-        verifier = self.application.door.verifier
+        verifier = self.application.context.verifier
         if verifier is None:
             return unrestricted(handshake.client_in(query))
         return verifier.verify(handshake.token_in(self.request.headers, query), time.time())
 
-    def get_websocket_protocol(self) -> Handover:
-        return Handover(self, self.application.door)
+    def get_websocket_protocol(self) -> SocketHandover:
+        return SocketHandover(self, self.application.context)
 
     def refuse(self) -> None:
         """Answers with the contract's error object."""
         error = self.refusal
         assert error is not None
-        self.application.door.metrics.handshakes[error.code,] += 1
+        self.application.context.metrics.handshakes[error.code,] += 1
         log.debug("handshake.refused", code=error.code, error=error.message)
         headers = httputil.HTTPHeaders(
             {
@@ -217,40 +217,40 @@ class Connection(WebSocketHandler):
         connection.finish()
 
 
-class Handover(WebSocketProtocol):
+class SocketHandover(WebSocketProtocol):
     """Tornado's protocol object for one handshake: answers it and hands the socket over to ``wire``.
 
     Tornado's own class since 6.5 would cut websocket_ping_timeout down to the interval; here both
     settings are the heartbeat's.
     """
 
-    def __init__(self, handler: Connection, door: Door) -> None:
+    def __init__(self, handler: HandshakeHandler, context: HandshakeContext) -> None:
         super().__init__(handler)
-        self._door = door
+        self._context = context
         self._connection = cast(HTTP1Connection, handler.request.connection)
         self.session: Session | None = None
         self.subprotocol = handshake.subprotocol(handler.request.headers)
         self.wire = Wire(
             self._connection.stream.socket,
-            door.peers.loop,
-            door.turn,
-            message_bytes=door.message_bytes,
-            outbox_bytes=door.outbox_bytes,
+            context.peers.loop,
+            context.batch,
+            message_bytes=context.message_bytes,
+            outbox_bytes=context.outbox_bytes,
         )
 
     async def accept_connection(self, handler: WebSocketHandler) -> None:
         """A session that ended while it was admitted hears why: its close frame waits behind the answer. Raises
         BadRequest if the peer has gone."""
-        session, door = self.session, self._door
+        session, context = self.session, self._context
         assert session is not None
         if self._connection.stream.closed():
             raise BadRequest("the peer has gone")
         early = _take_over(self._connection.detach())
-        door.metrics.opened()
+        context.metrics.opened()
         log.info("connection.opened", conn=session.connection, client=session.client)
-        peer = Peer(door.peers, session, self.wire)
+        peer = Peer(context.peers, session, self.wire)
         if not session.ended:
-            door.gateway.welcome(session)  # it leaves together with the answer, in one write
+            context.gateway.welcome(session)  # it leaves together with the answer, in one write
         self.wire.start(peer, early)
         if session.ended and peer.wire is not None:
             peer.on_closing()

@@ -12,7 +12,7 @@ from tornado.httputil import HTTPHeaders
 from tidegate.core.errors import BadRequest, Unauthorized, UpgradeRequired
 from tidegate.core.model import decode_cursor, is_id
 from tidegate.core.protocol import SUBPROTOCOL, check_group
-from tidegate.gateway.gateway import Asked
+from tidegate.gateway.gateway import HandshakeRequest
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _BEARER = "bearer."
@@ -89,7 +89,7 @@ def client_in(query: dict[str, str]) -> str:
     return client
 
 
-def asked(client: str, query: dict[str, str]) -> Asked:
+def asked(client: str, query: dict[str, str]) -> HandshakeRequest:
     """Raises BadRequest."""
     groups = [check_group(group) for group in query["groups"].split(",")] if query.get("groups") else []
     device = query.get("device", "")
@@ -97,9 +97,9 @@ def asked(client: str, query: dict[str, str]) -> Asked:
         raise BadRequest("device: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
     token = query.get("cursor")
     if token == "last":
-        return Asked(client, groups, None, True, device)
+        return HandshakeRequest(client, groups, None, True, device)
     try:
-        return Asked(client, groups, None if token is None else decode_cursor(token))
+        return HandshakeRequest(client, groups, None if token is None else decode_cursor(token))
     except ValueError as exc:
         raise BadRequest(str(exc)) from None
 

@@ -17,10 +17,10 @@ from typing import Protocol
 
 from tidegate import log
 from tidegate.core import frames
-from tidegate.turn import Turn, Writer
+from tidegate.turn import Flushable, WriteBatch
 
 
-class Member(Protocol):
+class HeartbeatTarget(Protocol):
     """Somebody on the wheel. ``tick`` belongs to the wheel: when it is due; 0 at first."""
 
     tick: int
@@ -36,12 +36,12 @@ class Heartbeat:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        turn: Turn,
+        batch: WriteBatch,
         *,
         interval_s: float,
         timeout_s: float,
         write_timeout_s: float,
-        on_stalled: Callable[[Writer], None],
+        on_stalled: Callable[[Flushable], None],
     ) -> None:
         self.interval_s = interval_s
         self.timeout_s = timeout_s
@@ -51,9 +51,9 @@ class Heartbeat:
         self._write_timeout_s = write_timeout_s
         self._on_stalled = on_stalled
         self._loop = loop
-        self._turn = turn
+        self._batch = batch
         slots = math.ceil(max(interval_s, timeout_s) / self.tick_s) + 2
-        self._slots: list[set[Member]] = [set() for _ in range(slots)]
+        self._slots: list[set[HeartbeatTarget]] = [set() for _ in range(slots)]
         self._start_s = self.resumed_s = loop.time()
         self._tick = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -88,7 +88,7 @@ class Heartbeat:
         self._joined += 1
         return now_s + self.interval_s * (1 - (self._joined * 0.6180339887498949) % 1)
 
-    def schedule(self, member: Member, due_s: float) -> None:
+    def schedule(self, member: HeartbeatTarget, due_s: float) -> None:
         """``member.on_due`` comes with the first tick at or after ``due_s``; an earlier schedule no longer counts.
         Beyond the wheel's length it comes too early, and schedules again."""
         self.forget(member)
@@ -96,7 +96,7 @@ class Heartbeat:
         member.tick = max(self._tick + 1, min(tick, self._tick + len(self._slots) - 1))
         self._slots[member.tick % len(self._slots)].add(member)
 
-    def forget(self, member: Member) -> None:
+    def forget(self, member: HeartbeatTarget) -> None:
         """Off the wheel, which else would keep it in memory until it is due."""
         self._slots[member.tick % len(self._slots)].discard(member)
 
@@ -115,12 +115,12 @@ class Heartbeat:
             except Exception as exc:  # a fault of ours; the others are due all the same
                 log.error("heartbeat.failed", error=exc)
                 self.schedule(member, now_s + self.interval_s)
-        for wire in [wire for wire in self._turn.blocked if self._is_stuck(wire, now_s)]:
+        for wire in [wire for wire in self._batch.blocked if self._is_stuck(wire, now_s)]:
             self._on_stalled(wire)
 
-    def _due(self, now_s: float) -> list[Member]:
+    def _due(self, now_s: float) -> list[HeartbeatTarget]:
         """Moves the wheel to ``now_s``; who was in the slots that it passed."""
-        due: list[Member] = []
+        due: list[HeartbeatTarget] = []
         last = int((now_s - self._start_s) / self.tick_s)
         if self._time_of(last + 1) <= now_s:  # the division was rounded down
             last += 1
@@ -133,5 +133,5 @@ class Heartbeat:
             self.ping_frame = frames.ping(self.mark)
         return due
 
-    def _is_stuck(self, wire: Writer, now_s: float) -> bool:
+    def _is_stuck(self, wire: Flushable, now_s: float) -> bool:
         return now_s - max(wire.stalled_since, self.resumed_s) >= self._write_timeout_s

@@ -27,7 +27,7 @@ _PONGS = {b"ping": frames.text(b"pong"), b"Ping": frames.text(b"Pong")}
 _SIGNS_OF_LIFE = (b"pong", b"Pong")
 
 
-class Shared(msgspec.Struct):
+class PeerContext(msgspec.Struct):
     """What all peers of a node have in common. A connection ends ``leeway_s`` after its token, as a handshake would be
     refused; its client hears of the end ``expiring_s`` before it."""
 
@@ -44,19 +44,29 @@ class Shared(msgspec.Struct):
 class Peer:
     """``tick`` is the heartbeat's. ``wire`` is None when the connection has ended."""
 
-    __slots__ = ("_end_by_s", "_next_ping_s", "_refreshing", "_rights", "_shared", "_warn_s", "session", "tick", "wire")
+    __slots__ = (
+        "_context",
+        "_end_by_s",
+        "_next_ping_s",
+        "_refreshing",
+        "_rights",
+        "_warn_s",
+        "session",
+        "tick",
+        "wire",
+    )
 
-    def __init__(self, shared: Shared, session: Session, wire: Wire) -> None:
-        self._shared = shared
+    def __init__(self, context: PeerContext, session: Session, wire: Wire) -> None:
+        self._context = context
         self.session = session
         self.wire: Wire | None = wire
         self.tick = 0
         self._rights = session.rights  # as they were looked at last
-        self._warn_s = shared.expiring_s  # before its token's end that it hears of it
+        self._warn_s = context.expiring_s  # before its token's end that it hears of it
         self._refreshing = False  # a new token may be on its way
         self._end_by_s = 0.0  # once a close frame of ours is under way: how long its answer has
         now_s = wire.seen
-        self._next_ping_s = shared.heartbeat.first_ping_s(now_s)
+        self._next_ping_s = context.heartbeat.first_ping_s(now_s)
         self._schedule(now_s)
 
     # The wire says
@@ -70,42 +80,42 @@ class Peer:
             if payload in _SIGNS_OF_LIFE:
                 return
         try:
-            command = decode_command(payload, depth=self._shared.json_depth)
+            command = decode_command(payload, depth=self._context.json_depth)
         except NotUnderstood as exc:
-            self._shared.gateway.refuse(self.session, self._counted(exc))
+            self._context.gateway.refuse(self.session, self._counted(exc))
             return
-        self._shared.gateway.submit(self.session, command)
+        self._context.gateway.submit(self.session, command)
         if type(command) is Refresh:  # the new token may end before the next ping: look again with the next tick
             self._refreshing = True
-            self._shared.heartbeat.schedule(self, self._shared.loop.time())
+            self._context.heartbeat.schedule(self, self._context.loop.time())
 
     def on_binary(self, payload: bytes) -> None:
         raise AssertionError("the wire refuses binary messages")
 
     def on_pong(self, payload: bytes) -> None:
-        age_s = self._shared.heartbeat.age_s(payload, time.monotonic())
+        age_s = self._context.heartbeat.age_s(payload, time.monotonic())
         if age_s is not None:
-            self._shared.metrics.ping_seconds.observe(age_s)
-            self._shared.gateway.pong(self.session, payload)
+            self._context.metrics.ping_seconds.observe(age_s)
+            self._context.gateway.pong(self.session, payload)
 
     def on_share_used(self) -> None:
-        self._shared.gateway.share_used(self.session, "frames")
+        self._context.gateway.share_used(self.session, "frames")
 
     def on_slow(self) -> None:
-        if not self._shared.gateway.slow(self.session):
+        if not self._context.gateway.slow(self.session):
             self._end(CloseCode.SLOW_CONSUMER)
 
     def on_closing(self) -> None:
-        self._shared.gateway.leave(self.session)  # nothing of any stream may follow a close frame
-        self._end_by_s = self._shared.loop.time() + CLOSE_S
-        self._shared.heartbeat.schedule(self, self._end_by_s)
+        self._context.gateway.unsubscribe_all(self.session)  # nothing of any stream may follow a close frame
+        self._end_by_s = self._context.loop.time() + CLOSE_S
+        self._context.heartbeat.schedule(self, self._end_by_s)
 
     def on_closed(self, code: int, answered: bool) -> None:
         session = self.session
         self.wire = None
-        self._shared.heartbeat.forget(self)
-        self._shared.gateway.drop(session, confirmed=answered)
-        self._shared.metrics.closed(code)
+        self._context.heartbeat.forget(self)
+        self._context.gateway.remove(session, confirmed=answered)
+        self._context.metrics.closed(code)
         log.info(
             "connection.closed",
             conn=session.connection,
@@ -117,7 +127,7 @@ class Peer:
     # The heartbeat says
 
     def on_due(self, now_s: float) -> None:
-        wire, heartbeat = self.wire, self._shared.heartbeat
+        wire, heartbeat = self.wire, self._context.heartbeat
         if wire is None:
             return
         if wire.state is not OPEN:
@@ -133,14 +143,14 @@ class Peer:
             # One, however late; by whole intervals, or all would be in step after the process was held up.
             late = (now_s - self._next_ping_s) // heartbeat.interval_s
             self._next_ping_s += heartbeat.interval_s * (late + 1)
-            self._shared.gateway.ping_queued(self.session, heartbeat.mark)
+            self._context.gateway.ping_queued(self.session, heartbeat.mark)
             wire.put(heartbeat.ping_frame)
         rights = self.session.rights
         if self._refreshing or rights is not self._rights:
             self._notice_refresh(rights)
         if rights.expires is not None:
             left_s = rights.expires - time.time()
-            if left_s + self._shared.leeway_s <= 0:
+            if left_s + self._context.leeway_s <= 0:
                 self._end(CloseCode.TOKEN_EXPIRED)
                 return
             if left_s <= self._warn_s:
@@ -150,7 +160,7 @@ class Peer:
 
     def _silent_at_s(self, wire: Wire) -> float:
         """When it will have given no sign of life for too long."""
-        heartbeat = self._shared.heartbeat
+        heartbeat = self._context.heartbeat
         return max(wire.seen, heartbeat.resumed_s) + heartbeat.timeout_s
 
     def _notice_refresh(self, rights: Rights) -> None:
@@ -158,7 +168,7 @@ class Peer:
         announcement with a refresh would else do so in each tick, where its tokens are shorter than ``expiring_s``."""
         if rights is not self._rights:
             if rights.expires is not None and rights.expires != self._rights.expires:
-                self._warn_s = min(self._shared.expiring_s, (rights.expires - time.time()) / 2)
+                self._warn_s = min(self._context.expiring_s, (rights.expires - time.time()) / 2)
             self._rights = rights
             self._refreshing = False
         elif not self.session.working:
@@ -172,17 +182,17 @@ class Peer:
             due_s = now_s  # the next tick
         elif rights.expires is not None:
             left_s = rights.expires - time.time()
-            due_s = min(due_s, now_s + left_s + (self._shared.leeway_s if self._warn_s == _WARNED else -self._warn_s))
-        self._shared.heartbeat.schedule(self, due_s)
+            due_s = min(due_s, now_s + left_s + (self._context.leeway_s if self._warn_s == _WARNED else -self._warn_s))
+        self._context.heartbeat.schedule(self, due_s)
 
     def _end(self, code: CloseCode) -> None:
-        self._shared.gateway.end(self.session, code)
+        self._context.gateway.close(self.session, code)
 
     def _counted(self, text: NotUnderstood) -> NotUnderstood:
         """Ten in a minute end the connection, when the last of them is answered."""
         session, now_s = self.session, time.monotonic()
         if session.not_understood is None:
-            session.not_understood = deque(maxlen=self._shared.not_understood_per_minute)
+            session.not_understood = deque(maxlen=self._context.not_understood_per_minute)
         times = session.not_understood
         times.append(now_s)
         text.one_too_many = len(times) == times.maxlen and now_s - times[0] < 60

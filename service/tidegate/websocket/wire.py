@@ -4,12 +4,12 @@ Theory of operation. A ``Wire`` owns a non-blocking socket and is woken by the l
 
 Reading. All wires read into one shared buffer. Whole, unfragmented frames are taken straight from it; anything else
 goes to a ``Reader`` (reader.py), which lives only while something is pending: an idle connection has no buffer of its
-own. A turn of the loop takes a share of what one peer sent (shares.py); what is left over stays in the reader, and
+own. A turn of the loop takes a share of what one peer sent (turn.py); what is left over stays in the reader, and
 nothing more is read until it had its turn. So whatever came before an end of file is handled before it.
 
-Writing. ``put`` wakes the wire, the ``Turn`` writes each woken wire once when the loop's turn ends, and what the socket
-does not take waits for it to become writable. A message to many is written by ``fan_out``, past all that, wherever
-nothing waits. Too much waiting is the peer's ``on_slow``; no progress at all is for the heartbeat to see
+Writing. ``put`` wakes the wire, the ``WriteBatch`` writes each woken wire once when the loop's turn ends, and what the
+socket does not take waits for it to become writable. A message to many is written by ``fan_out``, past all that,
+wherever nothing waits. Too much waiting is the peer's ``on_slow``; no progress at all is for the heartbeat to see
 (``stalled_since``).
 
 Closing.   OPEN ---- close(): we start ----> CLOSING, the close frame goes out after what waits; parse only for the
@@ -36,7 +36,7 @@ from tidegate import log
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
-from tidegate.turn import SHARE_FRAMES, Turn
+from tidegate.turn import SHARE_FRAMES, WriteBatch
 from tidegate.websocket.reader import FrameError, Reader, check_text, mask, parse_close
 
 _SCRATCH = bytearray(65536)
@@ -53,7 +53,7 @@ _PING = frames.FIN | frames.PING
 _PONG = frames.FIN | frames.PONG
 
 
-class Peer(Protocol):
+class TransportListener(Protocol):
     """What a wire reports to. All are called on the loop, none may raise."""
 
     def on_text(self, payload: bytes) -> None: ...
@@ -76,7 +76,7 @@ class Peer(Protocol):
         peer confirmed our close frame, so everything before it arrived."""
 
 
-class State(IntEnum):
+class WireState(IntEnum):
     OPEN = 0
     CLOSING = 1
     ANSWERING = 2
@@ -84,7 +84,7 @@ class State(IntEnum):
     CLOSED = 4
 
 
-OPEN, CLOSING, ANSWERING, DEAF, CLOSED = State  # an attribute of an enum costs five times a name (Python 3.11)
+OPEN, CLOSING, ANSWERING, DEAF, CLOSED = WireState  # an attribute of an enum costs five times a name (Python 3.11)
 
 
 def fan_out(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
@@ -117,6 +117,7 @@ class Wire(Outbox):
 
     __slots__ = (
         "_awake",
+        "_batch",
         "_binary",
         "_code",
         "_cut",
@@ -125,7 +126,6 @@ class Wire(Outbox):
         "_loop",
         "_reader",
         "_sock",
-        "_turn",
         "paused",
         "peer",
         "seen",
@@ -137,7 +137,7 @@ class Wire(Outbox):
         self,
         sock: socket.socket,
         loop: asyncio.AbstractEventLoop,
-        turn: Turn,
+        batch: WriteBatch,
         *,
         message_bytes: int,
         outbox_bytes: int,
@@ -147,7 +147,7 @@ class Wire(Outbox):
         self._sock = sock
         self._fd = sock.fileno()
         self._loop = loop
-        self._turn = turn
+        self._batch = batch
         self._limit = message_bytes
         self._binary = binary
         self._reader: Reader | None = None
@@ -155,12 +155,12 @@ class Wire(Outbox):
         self._cut = False  # the first frame of the outbox has been sent in part
         self._code: int = CloseCode.ABNORMAL
         self.paused = 0
-        self.peer: Peer | None = None
+        self.peer: TransportListener | None = None
         self.state = OPEN
         self.seen = monotonic()
         self.stalled_since = 0.0
 
-    def start(self, peer: Peer, early: bytes = b"") -> None:
+    def start(self, peer: TransportListener, early: bytes = b"") -> None:
         """Begins to read; ``early`` are bytes that arrived together with the handshake."""
         self.peer = peer
         with contextlib.suppress(OSError):  # a Unix socket never waits to send
@@ -342,7 +342,7 @@ class Wire(Outbox):
         """What the reader has waits for its turn."""
         self._loop.remove_reader(self._fd)
         self.paused |= KEPT
-        self._turn.shares.wait(self._go_on)
+        self._batch.shares.wait(self._go_on)
 
     def _go_on(self) -> None:
         if self.state is CLOSED:
@@ -360,10 +360,10 @@ class Wire(Outbox):
     def wake(self) -> None:
         if not self._awake:
             self._awake = True
-            turn = self._turn
-            if not turn.woken:
-                turn.begin()
-            turn.woken.append(self)
+            batch = self._batch
+            if not batch.woken:
+                batch.schedule()
+            batch.woken.append(self)
 
     def put_rest(self, waiting: Sequence[bytes], sent: int) -> None:
         """Queues these frames, of which the first ``sent`` bytes have gone."""
@@ -400,7 +400,7 @@ class Wire(Outbox):
                 self._forget(sent)
                 if sent < len(data):
                     self.stalled_since = monotonic()
-                    self._turn.blocked.add(self)
+                    self._batch.blocked.add(self)
                     self._loop.add_writer(self._fd, self._on_writable)
         if self.on_room is not None and self.has_room:
             self.tell_room()
@@ -434,7 +434,7 @@ class Wire(Outbox):
     def _unblock(self) -> None:
         if self.stalled_since:
             self.stalled_since = 0.0
-            self._turn.blocked.discard(self)
+            self._batch.blocked.discard(self)
             self._loop.remove_writer(self._fd)
 
     # Closing
@@ -454,7 +454,7 @@ class Wire(Outbox):
         self.put(frames.close(code, reason))
         self._resume(HELD | FULL)
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: WireState) -> None:
         self.state = state
         if self.peer is not None:
             self.peer.on_closing()

@@ -12,10 +12,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from tidegate.brokers.contract import Claim, Membership, Order, Receiver
-from tidegate.brokers.memory.keys import KEY_BYTES, Keys
-from tidegate.brokers.memory.records import Records
-from tidegate.brokers.memory.streams import Streams
+from tidegate.brokers.contract import Claim, MembershipOrder, Order, Receiver
+from tidegate.brokers.memory.keys import KEY_BYTES, IdempotencyKeys
+from tidegate.brokers.memory.records import MemoryRecords
+from tidegate.brokers.memory.streams import MemoryStreams
 from tidegate.core.common_epoch import CommonEpoch
 from tidegate.core.errors import BrokerDown, KeyReused, Refused
 from tidegate.core.model import (
@@ -51,9 +51,9 @@ class MemoryBroker:
     ) -> None:
         self._most_bytes = journal_bytes
         self._common = CommonEpoch(epoch, meta_age_s, clock())
-        self._streams = Streams(self._common, retention=retention, meta_age_s=meta_age_s, wall=wall, clock=clock)
-        self._keys = Keys(clock)
-        self._records = Records(meta_age_s, clock, lambda client, owner: owner in self._present.get(client, ()))
+        self._streams = MemoryStreams(self._common, retention=retention, meta_age_s=meta_age_s, wall=wall, clock=clock)
+        self._keys = IdempotencyKeys(clock)
+        self._records = MemoryRecords(meta_age_s, clock, lambda client, owner: owner in self._present.get(client, ()))
         self._present: dict[str, dict[str, ConnectionInfo]] = {}  # client -> connection -> info
         self._groups: dict[str, dict[str, str]] = {}  # group -> connection -> client
         self._receiver: Receiver | None = None
@@ -165,7 +165,7 @@ class MemoryBroker:
 
     # Presence
 
-    async def attend(self, info: ConnectionInfo) -> None:
+    async def presence_join(self, info: ConnectionInfo) -> None:
         connections = self._present.setdefault(info.client, {})
         before = connections.get(info.connection)
         connections[info.connection] = info
@@ -175,7 +175,7 @@ class MemoryBroker:
         for group in info.groups:
             self._groups.setdefault(group, {})[info.connection] = info.client
 
-    async def depart(self, info: ConnectionInfo) -> None:
+    async def presence_leave(self, info: ConnectionInfo) -> None:
         connections = self._present.get(info.client, {})
         before = connections.pop(info.connection, None)
         if before is None:
@@ -205,12 +205,12 @@ class MemoryBroker:
     async def add_member(self, group: str, client: str, *, most: int) -> bool:
         new = self._records.add_member(group, client, self._streams.position(group_stream(group)), most)
         self._make_room()
-        await self.order(Membership(client, group, True))
+        await self.order(MembershipOrder(client, group, True))
         return new
 
     async def remove_member(self, group: str, client: str) -> bool:
         was = self._records.remove_member(group, client)
-        await self.order(Membership(client, group, False))
+        await self.order(MembershipOrder(client, group, False))
         return was
 
     # Records

@@ -15,7 +15,7 @@ KEY_BYTES = 220  # that one costs, however long it is (measured; tests/brokers/t
 _Known = struct.Struct("<dQ16s")  # when it ends, offset, digest of the body; the epoch follows
 
 
-class Keys:
+class IdempotencyKeys:
     """A key is of its stream. It stands for a body and for the position where that was journalled."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

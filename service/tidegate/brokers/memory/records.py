@@ -32,7 +32,7 @@ class _Record:
         self.used_s = 0.0
 
 
-class Records:
+class MemoryRecords:
     """``lives(client, connection)``: whether it is here; a record whose owner is, is kept."""
 
     def __init__(self, meta_age_s: float, clock: Callable[[], float], lives: Callable[[str, str], bool]) -> None:

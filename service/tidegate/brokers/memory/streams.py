@@ -36,7 +36,7 @@ class Top(msgspec.Struct, gc=False):
     used_s: float
 
 
-class Streams:
+class MemoryStreams:
     """``on_moved(stream, position)`` is told of a followed stream without a message that has another epoch now."""
 
     def __init__(

@@ -10,17 +10,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from tidegate.brokers.contract import Claim, Close, Membership, Order, Receiver
+from tidegate.brokers.contract import Claim, CloseOrder, MembershipOrder, Order, Receiver
 from tidegate.brokers.redis.ingress import Ingress
-from tidegate.brokers.redis.membership import Life, Timing
+from tidegate.brokers.redis.membership import ClusterMembership, Timing
 from tidegate.brokers.redis.orders import Orders
 from tidegate.brokers.redis.pipeline import Address
-from tidegate.brokers.redis.presence import Presence
-from tidegate.brokers.redis.pubsub import Wakeups
-from tidegate.brokers.redis.records import Records
-from tidegate.brokers.redis.scripts import Keys
-from tidegate.brokers.redis.streams import Streams
-from tidegate.core.errors import BrokerDown, CloseCode, Internal, Refused
+from tidegate.brokers.redis.presence import RedisPresence
+from tidegate.brokers.redis.pubsub import PubSub
+from tidegate.brokers.redis.records import RedisRecords
+from tidegate.brokers.redis.scripts import KeyNames
+from tidegate.brokers.redis.streams import RedisStreams
+from tidegate.core.errors import BrokerDown, CloseCode, InternalError, Refused
 from tidegate.core.model import (
     ConnectionInfo,
     Cursor,
@@ -59,9 +59,9 @@ class RedisBroker:
         self._timing = timing or Timing()
         self._tasks = Tasks()
         self._stream = f"node:{node}"  # of the canary
-        keys = Keys(prefix, node)
+        keys = KeyNames(prefix, node)
         address = Address(url)
-        self.life = Life(
+        self.membership = ClusterMembership(
             address,
             keys,
             node,
@@ -70,14 +70,19 @@ class RedisBroker:
             events=events,
             common_s=max(meta_age_s, COMMON_S),
         )
-        self.wakeups = Wakeups(address, self.life, self._tasks)
-        self.streams = Streams(
-            self.life, self.wakeups, self._tasks, retention=retention, meta_age_s=meta_age_s, tail_bytes=tail_bytes
+        self.wakeups = PubSub(address, self.membership, self._tasks)
+        self.streams = RedisStreams(
+            self.membership,
+            self.wakeups,
+            self._tasks,
+            retention=retention,
+            meta_age_s=meta_age_s,
+            tail_bytes=tail_bytes,
         )
-        self.orders = Orders(self.life)
-        self.presence = Presence(self.life, events)
-        self.records = Records(self.life, meta_age_s)
-        self.ingress = Ingress(self.life, self.streams, address, data_bytes=data_bytes, json_depth=json_depth)
+        self.orders = Orders(self.membership)
+        self.presence = RedisPresence(self.membership, events)
+        self.records = RedisRecords(self.membership, meta_age_s)
+        self.ingress = Ingress(self.membership, self.streams, address, data_bytes=data_bytes, json_depth=json_depth)
         self.ingress.observe = observe
         self._receiver: Receiver | None = None
         self._canary_heard: Callable[[Message], None] = lambda message: None
@@ -87,14 +92,14 @@ class RedisBroker:
 
     async def start(self, receiver: Receiver, node: NodeInfo) -> None:
         self._receiver = receiver
-        self.life.info = node
-        self.life.on_up = self._up
+        self.membership.info = node
+        self.membership.on_up = self._up
         self.wakeups.on_wakeup = self._woken
         self.wakeups.on_hearing = self._hearing
         self.orders.on_order = receiver.on_order
         self.orders.on_lost = self._orders_lost
         try:
-            await self.life.start()
+            await self.membership.start()
             await self.orders.start()
             self.wakeups.start()
             await self.wakeups.add(self.orders.channel)
@@ -108,7 +113,7 @@ class RedisBroker:
 
     async def stop(self) -> None:
         await self.ingress.stop()
-        await self.life.stop()
+        await self.membership.stop()
         await self._tasks.cancel_all()
 
     def _up(self, changed: bool) -> None:
@@ -124,7 +129,7 @@ class RedisBroker:
     def _woken(self, channel: bytes, payload: bytes) -> None:
         if channel == self.orders.channel:
             if payload == b"roster":
-                self.life.hurry()
+                self.membership.beat_now()
             self.orders.wake()
         else:
             self.streams.heard(channel, payload)
@@ -133,7 +138,7 @@ class RedisBroker:
         """They may have been to disconnect or to join anyone: those who come back are looked at anew."""
         assert self._receiver is not None
         for client in self.presence.clients():
-            self._receiver.on_order(Close(client, None, CloseCode.RESTART))
+            self._receiver.on_order(CloseOrder(client, None, CloseCode.RESTART))
 
     async def canary(self) -> float:
         """Through the publish script, the wake-up and the journal."""
@@ -143,7 +148,7 @@ class RedisBroker:
                 await self._pass_canary()
         except TimeoutError:
             raise BrokerDown("no canary came through Redis in time") from None
-        except Internal as exc:
+        except InternalError as exc:
             raise BrokerDown(exc.message) from exc
         return (time.monotonic() - begun_s) * 1000
 
@@ -166,15 +171,15 @@ class RedisBroker:
         message = await heard.get()
         while (message.epoch, message.offset) != (answer.epoch, answer.offset):
             message = await heard.get()
-        (found,) = await self.life.commands(("XLEN", self.life.keys.journal(self._stream)))
+        (found,) = await self.membership.commands(("XLEN", self.membership.keys.journal(self._stream)))
         if not found:
             raise BrokerDown("the canary is not in its journal")
 
     def report(self, node: NodeInfo) -> None:
-        self.life.info = node
+        self.membership.info = node
 
     async def nodes(self) -> list[NodeInfo]:
-        return await self.life.known_nodes()
+        return await self.membership.known_nodes()
 
     # Streams
 
@@ -197,11 +202,11 @@ class RedisBroker:
 
     # Presence
 
-    async def attend(self, info: ConnectionInfo) -> None:
-        await self.presence.attend(info)
+    async def presence_join(self, info: ConnectionInfo) -> None:
+        await self.presence.presence_join(info)
 
-    async def depart(self, info: ConnectionInfo) -> None:
-        await self.presence.depart(info)
+    async def presence_leave(self, info: ConnectionInfo) -> None:
+        await self.presence.presence_leave(info)
 
     async def connections(self, client: str) -> list[ConnectionInfo]:
         return await self.presence.connections(client)
@@ -217,12 +222,12 @@ class RedisBroker:
     async def add_member(self, group: str, client: str, *, most: int) -> bool:
         # The position first: what comes between would be missed, what came before is only told twice.
         new = await self.records.add_member(group, client, await self.top(group_stream(group)), most)
-        await self.order(Membership(client, group, True))
+        await self.order(MembershipOrder(client, group, True))
         return new
 
     async def remove_member(self, group: str, client: str) -> bool:
         was = await self.records.remove_member(group, client)
-        await self.order(Membership(client, group, False))
+        await self.order(MembershipOrder(client, group, False))
         return was
 
     # Records

@@ -17,17 +17,17 @@ from redis.exceptions import ResponseError
 
 from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
-from tidegate.brokers.redis.membership import Life
-from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Link
-from tidegate.brokers.redis.streams import KEY_MS, Streams
-from tidegate.core.errors import BrokerDown, Internal, KeyReused, NotTried, Refused
+from tidegate.brokers.redis.membership import ClusterMembership
+from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Pipeline
+from tidegate.brokers.redis.streams import KEY_MS, RedisStreams
+from tidegate.core.errors import BrokerDown, InternalError, KeyReused, NotTried, Refused
 from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_id
 from tidegate.core.protocol import check_depth
 
 ENTRIES = 200
 FAILURES = 5
 REJECTED_BYTES = 1024  # of its data
-BELL_MS = 1000
+BLOCK_MS = 1000
 
 _decode = msgspec.json.decode
 
@@ -45,9 +45,17 @@ class Entry(msgspec.Struct):
 class Ingress:
     """``observe(stream, outcome)`` is told of every entry that was settled."""
 
-    def __init__(self, life: Life, streams: Streams, address: Address, *, data_bytes: int, json_depth: int) -> None:
+    def __init__(
+        self,
+        membership: ClusterMembership,
+        streams: RedisStreams,
+        address: Address,
+        *,
+        data_bytes: int,
+        json_depth: int,
+    ) -> None:
         self.observe: Callable[[str, str], None] = lambda stream, outcome: None
-        self._life = life
+        self._membership = membership
         self._streams = streams
         self._address = address
         self._data_bytes = data_bytes
@@ -55,28 +63,28 @@ class Ingress:
         self._token = ""
         self._last = b"0-0"
         self._entries: dict[str, Entry] = {}  # taken and not settled, in the order of their ids
-        self._bell: Link | None = None
+        self._blocking: Pipeline | None = None
 
     async def run(self) -> None:
         try:
             while True:
-                await self._life.up.wait()
+                await self._membership.up.wait()
                 try:
                     await self._rounds()
                 except Refused as exc:
                     log.info("ingress.stopped", error=str(exc))
                 self._token = ""
                 self._entries = {}
-                await asyncio.sleep(self._life.timing.lease_s / 5)
+                await asyncio.sleep(self._membership.timing.lease_s / 5)
         finally:
-            if self._bell is not None:
-                self._bell.end("stopped")
+            if self._blocking is not None:
+                self._blocking.end("stopped")
 
     async def stop(self) -> None:
         """Gives the lease away at once."""
-        if self._token and self._life.up.is_set():
+        if self._token and self._membership.up.is_set():
             with contextlib.suppress(Refused):  # it ends by itself
-                await self._life.commands(("PEXPIRE", self._life.keys.push_lease, 1))
+                await self._membership.commands(("PEXPIRE", self._membership.keys.push_lease, 1))
 
     async def _rounds(self) -> None:
         """Until another node has the lease, or Redis is lost, which raises BrokerDown."""
@@ -105,11 +113,11 @@ class Ingress:
 
     async def _round(self, done: list[Entry], rejected: list[Entry], failed: list[Entry]) -> bool:
         """Settles, and takes what comes next. True if something came."""
-        keys = self._life.keys
+        keys = self._membership.keys
         names = [keys.push, keys.push_lease, keys.push_failures, keys.push_rejected]
         args: list[Argument] = [
             self._token,
-            int(self._life.timing.lease_s * 1000),
+            int(self._membership.timing.lease_s * 1000),
             ENTRIES - len(self._entries) + len(rejected),
             self._data_bytes,
             KEY_MS,
@@ -118,7 +126,7 @@ class Ingress:
         for entry in done:
             key = entry.publication.key
             kind = ("id", entry.id) if key is None else ("key", key)
-            names.append(keys.once(entry.publication.stream, *kind))
+            names.append(keys.dedup_key(entry.publication.stream, *kind))
             args += [entry.id, int(key is not None)]
         args.append(len(rejected))
         for entry in rejected:
@@ -126,7 +134,7 @@ class Ingress:
             args += [entry.id, entry.address, entry.size, entry.reason, data]
         args.append(len(failed))
         args += [entry.id for entry in failed]
-        token, last, counts, found = await self._life.run(redis_scripts.INGRESS, names, *args)
+        token, last, counts, found = await self._membership.run(redis_scripts.INGRESS, names, *args)
         if self._token and token.decode() != self._token:
             raise BrokerDown("the ingress lease is gone, or another node has it")
         self._token, self._last = token.decode(), last
@@ -159,7 +167,7 @@ class Ingress:
                     pass
                 case BrokerDown():
                     down = answer
-                case Internal() | Refused():
+                case InternalError() | Refused():
                     failed.append(entry)
         if down is not None and not done:
             raise down
@@ -168,11 +176,13 @@ class Ingress:
     async def _wait(self) -> None:
         """Until there may be an entry, or the lease must be renewed."""
         try:
-            if self._bell is None or self._bell.error is not None:
-                connection = await self._address.connect(self._life.timing.operation_s)
-                self._bell = Link(connection, self._life.timing.operation_s + BELL_MS / 1000)
-            wait_ms = min(BELL_MS, int(self._life.timing.lease_s * 200))
-            await self._bell.call("XREAD", "COUNT", 1, "BLOCK", wait_ms, "STREAMS", self._life.keys.push, self._last)
+            if self._blocking is None or self._blocking.error is not None:
+                connection = await self._address.connect(self._membership.timing.operation_s)
+                self._blocking = Pipeline(connection, self._membership.timing.operation_s + BLOCK_MS / 1000)
+            wait_ms = min(BLOCK_MS, int(self._membership.timing.lease_s * 200))
+            await self._blocking.call(
+                "XREAD", "COUNT", 1, "BLOCK", wait_ms, "STREAMS", self._membership.keys.push, self._last
+            )
         except (BrokerDown, ResponseError, *TROUBLE):
             await asyncio.sleep(0.1)  # rounds go on without a bell
 

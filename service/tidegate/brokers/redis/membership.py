@@ -28,9 +28,9 @@ from redis.exceptions import ResponseError
 
 from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
-from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Gone, Link
-from tidegate.brokers.redis.scripts import Keys, Script
-from tidegate.core.errors import BrokerDown, Internal
+from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, ConnectionLost, Pipeline
+from tidegate.brokers.redis.scripts import KeyNames, Script
+from tidegate.core.errors import BrokerDown, InternalError
 from tidegate.core.model import NodeInfo
 from tidegate.tasks import Tasks
 
@@ -51,7 +51,7 @@ class Timing(msgspec.Struct, frozen=True):
     lease_s: float = 5.0  # of the node that reads the ingress
 
 
-class Server(msgspec.Struct, frozen=True):
+class ServerInfo(msgspec.Struct, frozen=True):
     """What INFO says of the server at the other end."""
 
     incarnation: str
@@ -65,14 +65,14 @@ _TRANSIENT = ("OOM ", "MISCONF ", "LOADING ", "READONLY ", "NOREPLICAS ", "MASTE
 _ANOTHER_SERVER = ("READONLY ", "MASTERDOWN ", "LOADING ", "NOAUTH ")  # this one is no longer the one to ask
 
 
-class Life:
+class ClusterMembership:
     """``common_s``: how long a common epoch may be used (docs/decisions/0013). ``on_up(changed)`` is called each time
     Redis may be used again; ``changed`` where what this node had written about itself may be gone."""
 
     def __init__(
         self,
         address: Address,
-        keys: Keys,
+        keys: KeyNames,
         node: str,
         timing: Timing,
         tasks: Tasks,
@@ -94,14 +94,14 @@ class Life:
         self._tasks = tasks
         self._events = events
         self._common_ms = int(common_s * 1000)
-        self._link: Link | None = None
+        self._pipeline: Pipeline | None = None
         self._writes = 0
         self._roster = 0  # as last seen
         self._now_ms = 0  # Redis' time at the last beat
         self._beaten_s = -math.inf  # when the last answered beat was sent
-        self._sure = False  # the incarnation that it knows has ended before anything could pass it by
-        self._poke = asyncio.Event()
-        self._in_doubt = False
+        self._vouches = False  # the incarnation that it knows has ended before anything could pass it by
+        self._beat_due = asyncio.Event()
+        self._is_stale = False
         self._error = "not connected"
 
     # Asking
@@ -110,28 +110,28 @@ class Life:
         """The script's answer. Raises BrokerDown, and Internal for what Redis finds wrong with the data."""
         deadline_s = _now_s() + self.timing.operation_s
         while True:
-            link = await self._ready(deadline_s)
+            pipeline = await self._ready(deadline_s)
             try:
-                return await link.evaluate(
+                return await pipeline.evaluate(
                     script, [self.keys.life, self.keys.nodes, *keys], [self.generation, self.node, *args]
                 )
             except ResponseError as exc:
                 if not str(exc).startswith("STALE"):
-                    raise self._judge(exc, link) from exc
-                if link is self._link:
-                    self._doubt()
+                    raise self._judge(exc, pipeline) from exc
+                if pipeline is self._pipeline:
+                    self._become_stale()
 
     async def commands(self, *commands: tuple[Argument, ...]) -> list[Any]:
         """Their answers; all leave in one write. Raises as ``run``."""
-        link = await self._ready(_now_s() + self.timing.operation_s)
-        answers = [link.call(*command) for command in commands]
+        pipeline = await self._ready(_now_s() + self.timing.operation_s)
+        answers = [pipeline.call(*command) for command in commands]
         found: list[Any] = []
         failed: BaseException | None = None
         for answer in answers:
             try:
                 found.append(await answer)
             except ResponseError as exc:
-                failed = failed or self._judge(exc, link)
+                failed = failed or self._judge(exc, pipeline)
             except BrokerDown as exc:
                 failed = failed or exc
         if failed is not None:
@@ -148,16 +148,16 @@ class Life:
         beat = self.members.get(node)
         return node == self.node or (beat is not None and self._now_ms - beat <= self.timing.dead_s * 1000)
 
-    def _judge(self, exc: ResponseError, link: Link) -> BrokerDown | Internal:
+    def _judge(self, exc: ResponseError, pipeline: Pipeline) -> BrokerDown | InternalError:
         text = str(exc)
         if text.startswith(_ANOTHER_SERVER):
-            link.end(text)
+            pipeline.end(text)
         if text.startswith(_TRANSIENT):
             return BrokerDown(f"Redis refuses: {text[:200]}")
         log.warning("redis.refused", error=text[:200])
-        return Internal(f"Redis refuses: {text[:100]}")
+        return InternalError(f"Redis refuses: {text[:100]}")
 
-    async def _ready(self, deadline_s: float) -> Link:
+    async def _ready(self, deadline_s: float) -> Pipeline:
         if not self.up.is_set():
             wait_s = min(self.timing.wait_s, deadline_s - _now_s())
             try:
@@ -167,8 +167,8 @@ class Life:
                 raise BrokerDown(f"Redis is not there: {self._error}") from None
         elif _now_s() > deadline_s:
             raise BrokerDown("Redis changes too fast")
-        assert self._link is not None
-        return self._link
+        assert self._pipeline is not None
+        return self._pipeline
 
     # Living
 
@@ -184,16 +184,16 @@ class Life:
 
     async def stop(self) -> None:
         """Leaves the roster, if Redis is there. The tasks are the caller's to end."""
-        link = self._link
-        if link is not None and self.up.is_set():
+        pipeline = self._pipeline
+        if pipeline is not None and self.up.is_set():
             try:
-                await link.call("HDEL", self.keys.nodes, self.node)
-                await link.call("HDEL", self.keys.infos, self.node)
+                await pipeline.call("HDEL", self.keys.nodes, self.node)
+                await pipeline.call("HDEL", self.keys.infos, self.node)
             except (BrokerDown, ResponseError):
                 pass  # its lease ends
         self.up.clear()
-        if link is not None:
-            link.end("stopped")
+        if pipeline is not None:
+            pipeline.end("stopped")
 
     async def _live(self, first: asyncio.Future[None]) -> None:
         pause_s = 0.02
@@ -202,7 +202,7 @@ class Life:
                 await self._session(first)
             except BrokerDown as exc:
                 self._error = str(exc)
-                self._witness(gone=isinstance(exc, Gone))
+                self._vouch(gone=isinstance(exc, ConnectionLost))
             except (ResponseError, *TROUBLE) as exc:
                 self._error = str(exc)
             except ValueError as exc:
@@ -219,33 +219,35 @@ class Life:
 
     async def _session(self, first: asyncio.Future[None]) -> None:
         """From connect until the link ends, which raises BrokerDown."""
-        link = Link(await self._address.connect(self.timing.operation_s), self.timing.operation_s)
-        link.on_end = self._poke.set
+        pipeline = Pipeline(await self._address.connect(self.timing.operation_s), self.timing.operation_s)
+        pipeline.on_end = self._beat_due.set
         try:
-            server = await self.inspect(link)
+            server = await self.inspect(pipeline)
             self._check(server, strict=not first.done())
             for script in redis_scripts.ALL:
-                await link.call("SCRIPT", "LOAD", script.text)
+                await pipeline.call("SCRIPT", "LOAD", script.text)
             while True:
-                changed = await self._begin(link, server)
-                self._link = link
+                changed = await self._begin(pipeline, server)
+                self._pipeline = pipeline
                 self.up_since_s = _now_s()
                 self.up.set()
                 if not first.done():
                     first.set_result(None)
                 self.on_up(changed)
-                await self._beat_on(link, server)
+                await self._beat_on(pipeline, server)
                 self.up.clear()
-                server = await self.inspect(link)
+                server = await self.inspect(pipeline)
                 self._check(server, strict=False)
         finally:
-            link.end("ended")
+            pipeline.end("ended")
 
-    async def inspect(self, link: Link) -> Server:
+    async def inspect(self, pipeline: Pipeline) -> ServerInfo:
         """Which server this is. Raises BrokerDown if it is not a master that may be asked."""
-        answers = await asyncio.gather(*(link.call("INFO", section) for section in ("server", "replication", "memory")))
+        answers = await asyncio.gather(
+            *(pipeline.call("INFO", section) for section in ("server", "replication", "memory"))
+        )
         info = _fields(b"".join(answers))
-        server = Server(
+        server = ServerInfo(
             incarnation=f"{info.get('run_id')}.{info.get('master_replid')}",
             version=info.get("redis_version", "0"),
             role=info.get("role", ""),
@@ -256,7 +258,7 @@ class Life:
             raise BrokerDown("this Redis is no master")
         return server
 
-    def _check(self, server: Server, *, strict: bool) -> None:
+    def _check(self, server: ServerInfo, *, strict: bool) -> None:
         """Raises ValueError for a server that cannot be used."""
         if int(server.version.partition(".")[0]) < 7:
             raise ValueError(f"Redis is {server.version}; 7 or newer is needed")
@@ -268,12 +270,12 @@ class Life:
                 raise ValueError(text)
             log.warning("redis.evicts", message=text)
 
-    async def _begin(self, link: Link, server: Server) -> bool:
+    async def _begin(self, pipeline: Pipeline, server: ServerInfo) -> bool:
         """Returns when Redis may be used; True where what this node had written about itself may be gone."""
-        self._witness(gone=False)
-        self._in_doubt = False
+        self._vouch(gone=False)
+        self._is_stale = False
         while True:
-            answer = await link.evaluate(
+            answer = await pipeline.evaluate(
                 redis_scripts.BEGIN,
                 [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.votes(server.incarnation)],
                 [
@@ -282,7 +284,7 @@ class Life:
                     server.incarnation,
                     self.generation,
                     self._writes,
-                    int(self._sure),
+                    int(self._vouches),
                     " ".join([self.node, *self.members]),
                     msgspec.json.encode(self.info),
                     int(self.timing.vote_s * 1000),
@@ -302,20 +304,20 @@ class Life:
             self._writes = 0
             self.members = {}
         self.generation, self.incarnation = generation, server.incarnation
-        self._sure = False
+        self._vouches = False
         self.note(int(answer[2]))
         if joined:
             self._roster = joined
-            await self._be_seen(link, joined)
+            await self._be_seen(pipeline, joined)
         else:
-            await self._beat(link)
+            await self._beat(pipeline)
         log.info("redis.ready", outcome=outcome, generation=generation, version=server.version)
         return changed
 
-    async def _be_seen(self, link: Link, joined: int) -> None:
+    async def _be_seen(self, pipeline: Pipeline, joined: int) -> None:
         """Returns when everybody on the roster knows of this node, so that none of them would vote without it."""
         while True:
-            roster = await self._beat(link)
+            roster = await self._beat(pipeline)
             unaware = [
                 node
                 for node, (beat, seen) in roster.items()
@@ -325,10 +327,10 @@ class Life:
                 return
             await asyncio.sleep(min(0.1, self.timing.beat_s / 5))
 
-    async def _beat(self, link: Link) -> dict[str, tuple[int, int]]:
+    async def _beat(self, pipeline: Pipeline) -> dict[str, tuple[int, int]]:
         """The roster: node -> (last beat, roster seen)."""
         sent_s = _now_s()
-        answer = await link.evaluate(
+        answer = await pipeline.evaluate(
             redis_scripts.BEAT,
             [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.events],
             [
@@ -345,52 +347,52 @@ class Life:
         )
         self.note(int(answer[0]))
         if int(answer[1]) != self._roster:
-            self._poke.set()  # the next beat says that it was seen
+            self._beat_due.set()  # the next beat says that it was seen
         self._roster, self._now_ms = int(answer[1]), int(answer[2])
         roster = {answer[i].decode(): (int(answer[i + 1]), int(answer[i + 2])) for i in range(3, len(answer), 3)}
         self.members = {node: beat for node, (beat, _) in roster.items()}
         self._beaten_s = sent_s
         return roster
 
-    async def _beat_on(self, link: Link, server: Server) -> None:
+    async def _beat_on(self, pipeline: Pipeline, server: ServerInfo) -> None:
         """Returns in doubt. Raises BrokerDown when the link has ended."""
         while True:
             try:
                 async with asyncio.timeout(self.timing.beat_s):
-                    await self._poke.wait()
+                    await self._beat_due.wait()
             except TimeoutError:
                 pass
-            if link.error is not None:
-                raise BrokerDown(link.error)
-            self._poke.clear()
-            if self._in_doubt:
+            if pipeline.error is not None:
+                raise BrokerDown(pipeline.error)
+            self._beat_due.clear()
+            if self._is_stale:
                 return
-            if (await self.inspect(link)).incarnation != server.incarnation:
+            if (await self.inspect(pipeline)).incarnation != server.incarnation:
                 return
             try:
-                await self._beat(link)
+                await self._beat(pipeline)
             except ResponseError as exc:
                 if not str(exc).startswith("STALE"):
-                    raise self._judge(exc, link) from exc
+                    raise self._judge(exc, pipeline) from exc
                 return
 
-    def _doubt(self) -> None:
+    def _become_stale(self) -> None:
         self.up.clear()
-        self._in_doubt = True
-        self._poke.set()
+        self._is_stale = True
+        self._beat_due.set()
 
-    def hurry(self) -> None:
+    def beat_now(self) -> None:
         """The roster has changed: somebody waits for this node's next beat."""
-        self._poke.set()
+        self._beat_due.set()
 
-    def _witness(self, *, gone: bool) -> None:
+    def _vouch(self, *, gone: bool) -> None:
         """The incarnation that this node knows has ended (``gone``), or it is about to vote. Either counts while its
         last beat is fresh: who it has not heard of must have waited for it."""
         fresh = _now_s() - self._beaten_s <= self.timing.sure_s
         if gone:
-            self._sure = self._sure or fresh
+            self._vouches = self._vouches or fresh
         elif fresh:
-            self._sure = True
+            self._vouches = True
 
     async def known_nodes(self) -> list[NodeInfo]:
         (infos,) = await self.commands(("HVALS", self.keys.infos))

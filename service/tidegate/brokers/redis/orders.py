@@ -11,7 +11,7 @@ import msgspec
 from tidegate import log
 from tidegate.brokers.contract import Order
 from tidegate.brokers.redis import scripts as redis_scripts
-from tidegate.brokers.redis.membership import Life
+from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.core.errors import Refused
 
 ORDERS_AT_ONCE = 100
@@ -23,19 +23,19 @@ _decoder = msgspec.json.Decoder(Order)
 class Orders:
     """``on_order`` for each, in their order; ``on_lost`` where some were trimmed before this node came back."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, membership: ClusterMembership) -> None:
         self.on_order: Callable[[Order], None] = lambda order: None
         self.on_lost: Callable[[], None] = lambda: None
-        self.channel = life.keys.nodes_channel.encode()
-        self._life = life
+        self.channel = membership.keys.nodes_channel.encode()
+        self._membership = membership
         self._last = b""  # id of the last one carried out
         self._number = 0  # its number, which is dense within a generation
         self._generation = ""
         self._some = asyncio.Event()
 
     async def send(self, order: Order) -> None:
-        keys = self._life.keys
-        await self._life.run(redis_scripts.ORDER, [keys.orders], keys.nodes_channel, _encoder.encode(order))
+        keys = self._membership.keys
+        await self._membership.run(redis_scripts.ORDER, [keys.orders], keys.nodes_channel, _encoder.encode(order))
         self.wake()
 
     def wake(self) -> None:
@@ -44,11 +44,11 @@ class Orders:
     async def start(self) -> None:
         """Orders from now on are heard."""
         newest, number = await self._newest()
-        self._last, self._number, self._generation = newest, number, self._life.generation
+        self._last, self._number, self._generation = newest, number, self._membership.generation
 
     async def _newest(self) -> tuple[bytes, int]:
-        keys = self._life.keys
-        newest, number = await self._life.commands(
+        keys = self._membership.keys
+        newest, number = await self._membership.commands(
             ("XREVRANGE", keys.orders, "+", "-", "COUNT", 1), ("HGET", keys.life, "orders")
         )
         return newest[0][0] if newest else b"0-0", int(number or 0)
@@ -57,21 +57,21 @@ class Orders:
         """Woken by ``wake``, and once in each beat."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._life.timing.beat_s):
+                async with asyncio.timeout(self._membership.timing.beat_s):
                     await self._some.wait()
             self._some.clear()
             with contextlib.suppress(Refused):  # the next beat tries again
                 await self._read()
 
     async def _read(self) -> None:
-        if self._generation != self._life.generation:
+        if self._generation != self._membership.generation:
             # What was carried out before may be gone from Redis, and its numbers may be used again.
             newest, self._number = await self._newest()
             self._last = min(self._last, newest, key=_place)
-            self._generation = self._life.generation
+            self._generation = self._membership.generation
         while True:
-            (found,) = await self._life.commands(
-                ("XRANGE", self._life.keys.orders, b"(" + self._last, "+", "COUNT", ORDERS_AT_ONCE)
+            (found,) = await self._membership.commands(
+                ("XRANGE", self._membership.keys.orders, b"(" + self._last, "+", "COUNT", ORDERS_AT_ONCE)
             )
             for id, (_, number, _, order) in found:
                 if int(number) > self._number + 1:

@@ -29,7 +29,7 @@ COMMANDS_WAITING = 20_000  # on one link; beyond that Redis is too slow to be as
 TROUBLE = (RedisError, OSError, EOFError, TimeoutError)
 
 
-class Gone(BrokerDown):
+class ConnectionLost(BrokerDown):
     """Nobody listens where Redis was: its process has ended."""
 
 
@@ -92,7 +92,7 @@ class Address:
             if connection is not None:
                 close(connection)
                 if _refused(exc):
-                    raise Gone("Redis does not listen") from exc
+                    raise ConnectionLost("Redis does not listen") from exc
             if isinstance(exc, TROUBLE):
                 raise BrokerDown(f"cannot connect to Redis: {_text(exc)}") from exc
             raise
@@ -164,7 +164,7 @@ def close(connection: AbstractConnection) -> None:
     connection._close()  # type: ignore[no-untyped-call]
 
 
-class Line(asyncio.Protocol):
+class RedisConnection(asyncio.Protocol):
     """A connection that is written to in whole turns of the loop. ``on_reply`` is told what comes, errors that Redis
     answers included (ResponseError). ``error`` is None while it lives; ``on_end`` is called once."""
 
@@ -213,7 +213,7 @@ class Line(asyncio.Protocol):
 _NOTHING = object()
 
 
-class Link:
+class Pipeline:
     """Commands and their answers, in order. What waits longer than ``timeout_s`` ends the link: the answers behind it
     would be late too."""
 
@@ -222,26 +222,26 @@ class Link:
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self.on_end: Callable[[], None] = lambda: None
-        self._line = Line(connection)
-        self._line.on_reply = self._answered
-        self._line.on_end = self._ended
+        self._connection = RedisConnection(connection)
+        self._connection.on_reply = self._answered
+        self._connection.on_end = self._ended
         self._timer: asyncio.TimerHandle | None = None  # while something waits, or did lately
 
     @property
     def error(self) -> str | None:
-        return self._line.error
+        return self._connection.error
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """The answer to come; it may raise ResponseError, or BrokerDown if the link ends first. Raises BrokerDown."""
-        if self._line.error is not None:
-            raise BrokerDown(self._line.error)
+        if self._connection.error is not None:
+            raise BrokerDown(self._connection.error)
         if len(self._waiting) >= COMMANDS_WAITING:
             raise BrokerDown("Redis is too slow")
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((self._loop.time(), answer))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._look)
-        self._line.send(*args)
+        self._connection.send(*args)
         return answer
 
     async def evaluate(self, script: Script, keys: list[str], args: list[Argument]) -> Any:
@@ -275,7 +275,7 @@ class Link:
                 self.end(f"no answer from Redis within {self._timeout_s:g} s")
 
     def end(self, error: str) -> None:
-        self._line.end(error)
+        self._connection.end(error)
 
     def _ended(self, error: str) -> None:
         if self._timer is not None:

@@ -1,8 +1,8 @@
 """Who is here, on all nodes. An entry names its node and counts while that node beats, so that a lease for each
 connection is not needed; keys of nodes long dead expire.
 
-What was written is kept here too: an ``attend`` or ``depart`` that failed is made good, and all of it is written again
-where Redis may have lost it, and now and then so that it does not expire.
+What was written is kept here too: a ``presence_join`` or ``presence_leave`` that failed is made good, and all of it
+is written again where Redis may have lost it, and now and then so that it does not expire.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import islice
 
 import msgspec
 
-from tidegate.brokers.redis.membership import Life
+from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import Argument
 from tidegate.core.errors import Refused
 from tidegate.core.model import ConnectionInfo
@@ -24,11 +24,11 @@ AT_ONCE = 200
 _decoder = msgspec.json.Decoder(ConnectionInfo)
 
 
-class Presence:
+class RedisPresence:
     """``events``: how many entries ``tidegate:events`` keeps, 0 for no events."""
 
-    def __init__(self, life: Life, events: int) -> None:
-        self._life = life
+    def __init__(self, membership: ClusterMembership, events: int) -> None:
+        self._membership = membership
         self._events = events
         self._here: dict[str, ConnectionInfo] = {}  # as it should be in Redis
         self._unwritten: dict[str, ConnectionInfo] = {}  # what Redis may lack, or have too much; by connection
@@ -37,7 +37,7 @@ class Presence:
         """Those with a connection on this node."""
         return {info.client for info in self._here.values()}
 
-    async def attend(self, info: ConnectionInfo) -> None:
+    async def presence_join(self, info: ConnectionInfo) -> None:
         before = self._here.get(info.connection)
         self._here[info.connection] = info
         old = before.groups if before else ()
@@ -47,18 +47,18 @@ class Presence:
         gone = [self._absent(group, info) for group in old if group not in info.groups]
         await self._write(info, [*self._present(info), *gone, *self._told(info, events)])
 
-    async def depart(self, info: ConnectionInfo) -> None:
+    async def presence_leave(self, info: ConnectionInfo) -> None:
         before = self._here.pop(info.connection, None) or info
         await self._write(before, [*self._departed(before), *self._told(before, [("disconnected", "")])])
 
     async def _write(self, info: ConnectionInfo, commands: list[tuple[Argument, ...]]) -> None:
         self._unwritten[info.connection] = info
-        await self._life.commands(*commands)
+        await self._membership.commands(*commands)
         if self._unwritten.get(info.connection) is info:
             del self._unwritten[info.connection]
 
     def _present(self, info: ConnectionInfo) -> list[tuple[Argument, ...]]:
-        keys = self._life.keys
+        keys = self._membership.keys
         connections = keys.connections(info.client)
         commands: list[tuple[Argument, ...]] = [
             ("HSET", connections, info.connection, msgspec.json.encode(info)),
@@ -70,34 +70,34 @@ class Presence:
         return commands
 
     def _departed(self, info: ConnectionInfo) -> list[tuple[Argument, ...]]:
-        gone: tuple[Argument, ...] = ("HDEL", self._life.keys.connections(info.client), info.connection)
+        gone: tuple[Argument, ...] = ("HDEL", self._membership.keys.connections(info.client), info.connection)
         return [gone, *(self._absent(group, info) for group in info.groups)]
 
     def _absent(self, group: str, info: ConnectionInfo) -> tuple[Argument, ...]:
-        return ("HDEL", self._life.keys.present(group), info.connection)
+        return ("HDEL", self._membership.keys.present(group), info.connection)
 
     def _told(self, info: ConnectionInfo, events: list[tuple[str, str]]) -> list[tuple[Argument, ...]]:
         if not self._events:
             return []
-        head: tuple[Argument, ...] = ("XADD", self._life.keys.events, "MAXLEN", "~", self._events, "*")
+        head: tuple[Argument, ...] = ("XADD", self._membership.keys.events, "MAXLEN", "~", self._events, "*")
         who: tuple[Argument, ...] = ("client", info.client, "connection", info.connection, "node", info.node)
         return [(*head, "event", event, *who, *(("group", group) if group else ())) for event, group in events]
 
     async def connections(self, client: str) -> list[ConnectionInfo]:
-        key = self._life.keys.connections(client)
-        (raw,) = await self._life.commands(("HVALS", key))
+        key = self._membership.keys.connections(client)
+        (raw,) = await self._membership.commands(("HVALS", key))
         found = [_decoder.decode(info) for info in raw]
-        await self._forget(key, [info.connection for info in found if not self._life.alive(info.node)])
-        return [info for info in found if self._life.alive(info.node)]
+        await self._forget(key, [info.connection for info in found if not self._membership.alive(info.node)])
+        return [info for info in found if self._membership.alive(info.node)]
 
     async def present(self, group: str) -> list[tuple[str, str]]:
-        key = self._life.keys.present(group)
-        (raw,) = await self._life.commands(("HGETALL", key))
+        key = self._membership.keys.present(group)
+        (raw,) = await self._membership.commands(("HGETALL", key))
         here: list[tuple[str, str]] = []
         gone: list[str] = []
         for connection, value in zip(raw[::2], raw[1::2], strict=True):
             client, _, node = value.decode().partition(" ")
-            if self._life.alive(node):
+            if self._membership.alive(node):
                 here.append((client, connection.decode()))
             else:
                 gone.append(connection.decode())
@@ -107,7 +107,7 @@ class Presence:
     async def _forget(self, key: str, connections: list[str]) -> None:
         """Those of dead nodes."""
         if connections:
-            await self._life.commands(("HDEL", key, *connections))
+            await self._membership.commands(("HDEL", key, *connections))
 
     def write_again(self) -> None:
         """Redis may have lost all of it."""
@@ -117,8 +117,8 @@ class Presence:
         """Makes good what failed, and renews what would expire."""
         renewed_s = asyncio.get_running_loop().time()
         while True:
-            await asyncio.sleep(self._life.timing.beat_s)
-            await self._life.up.wait()
+            await asyncio.sleep(self._membership.timing.beat_s)
+            await self._membership.up.wait()
             if asyncio.get_running_loop().time() - renewed_s > RENEW_S:
                 renewed_s = asyncio.get_running_loop().time()
                 self.write_again()
@@ -137,7 +137,7 @@ class Presence:
             commands += self._departed(info)
             if now is not None:
                 commands += self._present(now)
-        await self._life.commands(*commands)
+        await self._membership.commands(*commands)
         for connection, info in some:
             if self._unwritten.get(connection) is info:
                 del self._unwritten[connection]

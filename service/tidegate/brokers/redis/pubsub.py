@@ -14,8 +14,8 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from tidegate import log
-from tidegate.brokers.redis.membership import Life
-from tidegate.brokers.redis.pipeline import TROUBLE, Address, Line
+from tidegate.brokers.redis.membership import ClusterMembership
+from tidegate.brokers.redis.pipeline import TROUBLE, Address, RedisConnection
 from tidegate.core.errors import BrokerDown
 from tidegate.tasks import Tasks
 
@@ -23,24 +23,24 @@ CHANNELS_AT_ONCE = 500
 LOOK_S = 0.2
 
 
-class Wakeups:
+class PubSub:
     """``on_wakeup(channel, payload)`` for every channel added; channels are bytes."""
 
-    def __init__(self, address: Address, life: Life, tasks: Tasks) -> None:
+    def __init__(self, address: Address, membership: ClusterMembership, tasks: Tasks) -> None:
         self.on_wakeup: Callable[[bytes, bytes], None] = lambda channel, payload: None
         self.on_hearing: Callable[[], None] = lambda: None
         self.hearing = False
         self.made = 0  # connections so far
         self.heard = 0  # wake-ups so far; pulses are none
         self._address = address
-        self._life = life
+        self._membership = membership
         self._tasks = tasks
-        self._pulse = life.keys.pulse_channel.encode()
+        self._pulse = membership.keys.pulse_channel.encode()
         self._pulse_s = 0.0
         self._channels = {self._pulse}
         self._unconfirmed: set[bytes] = set()  # of the channels that the present line began with
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
-        self._line: Line | None = None
+        self._connection: RedisConnection | None = None
 
     def start(self) -> None:
         self._tasks.spawn(self._listen_on(), "redis wake-ups")
@@ -49,10 +49,10 @@ class Wakeups:
         """Returns once Redis has confirmed. Raises BrokerDown. One caller at a time for each channel."""
         self._channels.add(channel)
         waiting = self._waiting[channel] = asyncio.get_running_loop().create_future()
-        if self._line is not None:
-            self._line.send("SUBSCRIBE", channel)
+        if self._connection is not None:
+            self._connection.send("SUBSCRIBE", channel)
         try:
-            async with asyncio.timeout(self._life.timing.operation_s):
+            async with asyncio.timeout(self._membership.timing.operation_s):
                 await waiting
         except TimeoutError:
             raise BrokerDown("Redis has not confirmed a subscription") from None
@@ -62,12 +62,12 @@ class Wakeups:
     def remove(self, channel: bytes) -> None:
         self._channels.discard(channel)
         self._unconfirmed.discard(channel)
-        if self._line is not None:
-            self._line.send("UNSUBSCRIBE", channel)
+        if self._connection is not None:
+            self._connection.send("UNSUBSCRIBE", channel)
 
     async def _listen_on(self) -> None:
         while True:
-            await self._life.up.wait()
+            await self._membership.up.wait()
             error = "ended"
             try:
                 await self._listen()
@@ -75,30 +75,30 @@ class Wakeups:
                 error = str(exc)
             finally:
                 self.hearing = False
-                if self._line is not None:
-                    self._line.end("ended")
+                if self._connection is not None:
+                    self._connection.end("ended")
             log.info("redis.wakeups_lost", error=error)
             await asyncio.sleep(LOOK_S)
 
     async def _listen(self) -> None:
         """From connect until there is doubt, which raises BrokerDown."""
-        timing = self._life.timing
-        incarnation = self._life.incarnation
-        line = Line(await self._address.connect(timing.operation_s))
-        self._line = line
+        timing = self._membership.timing
+        incarnation = self._membership.incarnation
+        connection = RedisConnection(await self._address.connect(timing.operation_s))
+        self._connection = connection
         self._unconfirmed = set(self._channels)
         self.made += 1
-        line.on_reply = self._replied
+        connection.on_reply = self._replied
         channels = list(self._channels)
         for start in range(0, len(channels), CHANNELS_AT_ONCE):
             some = [channel for channel in channels[start : start + CHANNELS_AT_ONCE] if channel in self._channels]
             if some:
-                line.send("SUBSCRIBE", *some)
+                connection.send("SUBSCRIBE", *some)
                 await asyncio.sleep(0)  # there may be very many
         deadline_s = asyncio.get_running_loop().time() + timing.operation_s
         while self._unconfirmed:
-            if line.error is not None:
-                raise BrokerDown(line.error)
+            if connection.error is not None:
+                raise BrokerDown(connection.error)
             if asyncio.get_running_loop().time() > deadline_s:
                 raise BrokerDown("Redis has not confirmed the subscriptions")
             await asyncio.sleep(0.01)
@@ -107,19 +107,19 @@ class Wakeups:
         self.on_hearing()
         while True:
             await asyncio.sleep(LOOK_S)
-            if line.error is not None:
-                raise BrokerDown(line.error)
-            if self._life.up.is_set():
-                if self._life.incarnation != incarnation:
+            if connection.error is not None:
+                raise BrokerDown(connection.error)
+            if self._membership.up.is_set():
+                if self._membership.incarnation != incarnation:
                     raise BrokerDown("another incarnation")
-                heard_s = max(self._pulse_s, self._life.up_since_s)
+                heard_s = max(self._pulse_s, self._membership.up_since_s)
                 if asyncio.get_running_loop().time() - heard_s > timing.pulse_s:
                     raise BrokerDown("no pulse")
 
     def _replied(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):
-            assert self._line is not None
-            self._line.end(str(reply))
+            assert self._connection is not None
+            self._connection.end(str(reply))
             return
         kind, channel, payload = reply
         if kind == b"message":

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from tidegate.brokers.contract import Claim
 from tidegate.brokers.redis import scripts as redis_scripts
-from tidegate.brokers.redis.membership import Life
+from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import Argument
 from tidegate.core.errors import TooManyGroups
 from tidegate.core.model import Cursor, Position
 
 
-class Records:
-    def __init__(self, life: Life, meta_age_s: float) -> None:
-        self._life = life
+class RedisRecords:
+    def __init__(self, membership: ClusterMembership, meta_age_s: float) -> None:
+        self._membership = membership
         self._meta_ms = max(1, int(meta_age_s * 1000))
 
     async def memberships(self, client: str) -> frozenset[str]:
-        (groups,) = await self._life.commands(("SMEMBERS", self._life.keys.memberships(client)))
+        (groups,) = await self._membership.commands(("SMEMBERS", self._membership.keys.memberships(client)))
         return frozenset(group.decode() for group in groups)
 
     async def add_member(self, group: str, client: str, position: Position, most: int) -> bool:
@@ -30,14 +30,14 @@ class Records:
         return await self._change(group, client, 0, "") > 0
 
     async def _change(self, group: str, client: str, most: int, position: str) -> int:
-        keys = self._life.keys
+        keys = self._membership.keys
         names = [keys.memberships(client), keys.devices(client), keys.record(client, "")]
-        return int(await self._life.run(redis_scripts.MEMBER, names, group, most, position))
+        return int(await self._membership.run(redis_scripts.MEMBER, names, group, most, position))
 
     async def claim(self, client: str, device: str, connection: str) -> Claim:
-        keys = self._life.keys
+        keys = self._membership.keys
         names = [keys.record(client, device), keys.devices(client)]
-        previous, *fields = await self._life.run(redis_scripts.CLAIM, names, connection, device, self._meta_ms)
+        previous, *fields = await self._membership.run(redis_scripts.CLAIM, names, connection, device, self._meta_ms)
         record: Cursor | None = None
         if fields:
             record = {}
@@ -47,9 +47,9 @@ class Records:
         return Claim(record, previous.decode() or None)
 
     async def save(self, client: str, device: str, connection: str, record: Cursor) -> bool:
-        keys = self._life.keys
+        keys = self._membership.keys
         args: list[Argument] = [connection, self._meta_ms]
         for stream, position in record.items():
             args += [stream, f"{position.epoch} {position.offset}"]
         names = [keys.record(client, device), keys.devices(client)]
-        return bool(await self._life.run(redis_scripts.SAVE, names, *args))
+        return bool(await self._membership.run(redis_scripts.SAVE, names, *args))

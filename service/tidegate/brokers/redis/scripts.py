@@ -38,7 +38,7 @@ MEMBER = Script("member")
 ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, CLAIM, SAVE, MEMBER)
 
 
-class Keys:
+class KeyNames:
     """All begin with ``prefix``; those of one stream share its hash tag."""
 
     def __init__(self, prefix: str, node: str) -> None:
@@ -67,7 +67,7 @@ class Keys:
     def channel(self, stream: str) -> str:
         return f"{self._prefix}:{{{stream}}}:wake"
 
-    def once(self, stream: str, kind: str, key: str) -> str:
+    def dedup_key(self, stream: str, kind: str, key: str) -> str:
         """Where a publisher's ``key`` or an ingress entry's ``id`` is remembered."""
         return f"{self._prefix}:{{{stream}}}:{kind}:{key}"
 

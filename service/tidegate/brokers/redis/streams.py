@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
-from tidegate.brokers.redis.membership import Life
+from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import Argument
-from tidegate.brokers.redis.pubsub import Wakeups
+from tidegate.brokers.redis.pubsub import PubSub
 from tidegate.brokers.redis.tail import Tail, Tails
-from tidegate.core.errors import BrokerDown, Internal, KeyReused, NotTried, Refused
+from tidegate.core.errors import BrokerDown, InternalError, KeyReused, NotTried, Refused
 from tidegate.core.model import Gap, GapReason, History, Message, Position, Publication, Retention, RetentionOf
 from tidegate.tasks import Tasks
 
@@ -82,18 +82,18 @@ class Followed:
         self.on_moved(self.stream, self.position)
 
 
-class Streams:
+class RedisStreams:
     def __init__(
         self,
-        life: Life,
-        wakeups: Wakeups,
+        membership: ClusterMembership,
+        wakeups: PubSub,
         tasks: Tasks,
         *,
         retention: RetentionOf,
         meta_age_s: float,
         tail_bytes: int,
     ) -> None:
-        self._life = life
+        self._membership = membership
         self._wakeups = wakeups
         self._tasks = tasks
         self._retention = retention
@@ -156,7 +156,7 @@ class Streams:
                 size += len(publications[end].data)
                 end += 1
             answers += await self._publish_some(publications[start:end], ids[start:end], token)
-            if isinstance(answers[-1], (BrokerDown, Internal, NotTried)):
+            if isinstance(answers[-1], (BrokerDown, InternalError, NotTried)):
                 break
         answers += [NotTried("an earlier push of this stream failed")] * (len(publications) - len(answers))
         return answers
@@ -165,7 +165,7 @@ class Streams:
         self, publications: Sequence[Publication], ids: Sequence[str], token: str
     ) -> list[Position | Refused]:
         """In one script; fewer answers than publications where one could not be tried."""
-        keys, life = self._life.keys, self._life
+        keys, membership = self._membership.keys, self._membership
         stream = publications[0].stream
         retention = self.retention(stream)
         names = [keys.meta(stream), keys.journal(stream), keys.push_lease]
@@ -180,19 +180,19 @@ class Streams:
         for index, publication in enumerate(publications):
             digest = ""
             if publication.key is not None:
-                names.append(keys.once(stream, "key", publication.key))
+                names.append(keys.dedup_key(stream, "key", publication.key))
             elif ids:
-                names.append(keys.once(stream, "id", ids[index]))
+                names.append(keys.dedup_key(stream, "id", ids[index]))
             if publication.key is not None or ids:
                 digest = hashlib.blake2b(publication.data, digest_size=16).hexdigest()
             args += [publication.data, publication.client or "", digest]
         try:
-            reply: bytes = await life.run(redis_scripts.PUBLISH, names, *args)
-        except (BrokerDown, Internal) as exc:
+            reply: bytes = await membership.run(redis_scripts.PUBLISH, names, *args)
+        except (BrokerDown, InternalError) as exc:
             return [exc]
         head, *lines = reply.decode().split("\n")
         writes, epoch = head.split(" ")
-        life.note(int(writes))
+        membership.note(int(writes))
         return [_answer(line, epoch) for line in lines]
 
     # Reading
@@ -207,7 +207,7 @@ class Streams:
             and since is not None
             and followed.held is None
             and self._wakeups.hearing
-            and self._life.up.is_set()
+            and self._membership.up.is_set()
         ):
             page = self._tails.since(followed.tail, since, followed.position, messages, size)
             if page is not None:
@@ -231,9 +231,9 @@ class Streams:
             del self._reading[key]
 
     async def _read(self, stream: str, since: Position | None, messages: int, size: int) -> History:
-        keys = self._life.keys
+        keys = self._membership.keys
         retention = self.retention(stream)
-        reply = await self._life.run(
+        reply = await self._membership.run(
             redis_scripts.READ,
             [keys.meta(stream), keys.journal(stream)],
             max(1, int(retention.age_s * 1000)),
@@ -244,7 +244,7 @@ class Streams:
         )
         self.read += messages > 0
         writes, epoch, top, start, reason = reply[0].decode().split(" ")
-        self._life.note(int(writes))
+        self._membership.note(int(writes))
         position = Position(epoch, int(start))
         gap = None
         if since is not None and reason != "-":
@@ -263,7 +263,7 @@ class Streams:
         on_moved: Callable[[str, Position], None],
     ) -> Position:
         retention = self.retention(stream)
-        channel = self._life.keys.channel(stream).encode()
+        channel = self._membership.keys.channel(stream).encode()
         followed = Followed(stream, channel, Tail(retention.messages, retention.age_s), on_message, on_gap, on_moved)
         self._followed[stream] = self._by_channel[channel] = followed
         try:
@@ -297,8 +297,8 @@ class Streams:
         except ValueError:  # said by somebody else, who may say anything
             log.warning("wakeup.not_understood", stream=followed.stream)
             return
-        if epoch.startswith(self._life.generation):
-            self._life.note(count)
+        if epoch.startswith(self._membership.generation):
+            self._membership.note(count)
         if followed.held is None:
             if not self._pass(followed, message):
                 self._repair(followed)
@@ -374,7 +374,7 @@ class Streams:
 
     async def look_around(self) -> None:
         """Looks at the top of every followed stream, all within ``check_s``, again and again."""
-        check_s = self._life.timing.check_s
+        check_s = self._membership.timing.check_s
         while True:
             streams = list(self._followed.values())
             if not streams:
@@ -386,14 +386,14 @@ class Streams:
 
     async def _look(self, streams: Iterable[Followed]) -> None:
         """Repairs those that are not where they were heard; next time, if Redis cannot be asked now."""
-        keys = self._life.keys
+        keys = self._membership.keys
         looked = [(followed, followed.position) for followed in streams if followed.held is None]
         args: list[Argument] = []
         for followed, heard in looked:
             args += (self._meta_ms(followed.stream), heard.epoch, heard.offset)
         names = [keys.meta(followed.stream) for followed, _ in looked]
         try:
-            beginning, *differ = await self._life.run(redis_scripts.TOPS, names, *args)
+            beginning, *differ = await self._membership.run(redis_scripts.TOPS, names, *args)
         except Refused:
             return
         for number in differ:
@@ -417,7 +417,7 @@ def _answer(line: str, epoch: str) -> Position | Refused:
         case "!":
             return KeyReused("this key was used for another body in this stream")
         case _:
-            return Internal(f"Redis cannot journal it: {line[1:101]}")
+            return InternalError(f"Redis cannot journal it: {line[1:101]}")
 
 
 def _message(stream: str, epoch: str, id: bytes, data: bytes, client: bytes) -> Message:
