@@ -253,7 +253,7 @@ def test_what_is_refused_is_said_in_one_printable_line(json_too: list[str], enco
         (tmp_path / f"{number}.yaml").write_text(text)
         files.append(str(tmp_path / f"{number}.yaml"))
     program = (
-        "import sys; from tidegate.__main__ import main\n"
+        "import sys; from tidegate.cli.main import main\n"
         "flags, files = sys.argv[1].split(), sys.argv[2:]\n"
         "for file in files:\n"
         "    sys.argv[1:] = ['--config', file, 'check', *flags]\n"
@@ -263,7 +263,7 @@ def test_what_is_refused_is_said_in_one_printable_line(json_too: list[str], enco
         [sys.executable, "-c", program, " ".join(json_too), *files],
         cwd=ROOT,
         capture_output=True,
-        env={"PYTHONIOENCODING": encoding, "PATH": "/usr/bin"},
+        env={"PYTHONIOENCODING": encoding, "PATH": "/usr/bin", "PYTHONPATH": str(ROOT / "service")},
     )
     assert said.returncode == 0, said.stderr.decode()
     lines = (said.stdout if json_too else said.stderr).decode(encoding).splitlines()

@@ -17,8 +17,8 @@ import pytest
 from tests.http.node import Node, node
 from tests.peer import Peer
 from tests.support import ROOT, Process, eventually, free_port, scaled
-from tidegate.__main__ import main
 from tidegate.auth.tokens import Verifier
+from tidegate.cli.main import main
 from tidegate.config.settings import AuthSettings
 
 SECRET = "a shared secret of more than 32 bytes"
@@ -286,16 +286,6 @@ async def test_a_token_without_a_key_is_1_in_words_and_one_without_use_is_noted(
     ran = await run("token", "--sub", "a", env={"AUTH__KEY": SECRET})
     assert (ran.code, ran.out.count(".")) == (0, 2)
     assert "auth.mode is none" in ran.err
-
-
-@pytest.mark.parametrize("command", ["push", "tail", "token"])
-def test_each_command_has_help(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["service", command, "--help"])
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main()
-    assert "usage:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("stdout", "said"), [("/dev/full", "cannot write the answer"), ("gone", "")])

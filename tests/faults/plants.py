@@ -10,10 +10,10 @@ import secrets
 import sys
 from typing import Any
 
-from tidegate import __main__
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.ingress import Entry, Ingress
 from tidegate.brokers.redis.streams import RedisStreams
+from tidegate.cli import main
 
 
 def skip_reread() -> None:
@@ -60,4 +60,4 @@ PLANTS = {
 
 if __name__ == "__main__":
     PLANTS[sys.argv.pop(1)]()
-    sys.exit(__main__.main())
+    sys.exit(main.main())

@@ -1,0 +1,128 @@
+"""The HTTP API of a running gateway, for the commands that speak to one."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tidegate.cli.command import Failed, Usage, note
+from tidegate.config.settings import Config, InternalSettings
+
+_T = TypeVar("_T")
+
+TIMEOUT_S = 10.0
+RETRY_S = 1.0
+
+
+class ApiClient:
+    """The HTTP API at ``url``, or where the configuration says that it is. Neither proxies nor redirects are followed:
+    the key is for this service alone."""
+
+    def __init__(self, url: str | None, config: Config) -> None:
+        """Raises Usage."""
+        self._headers = {"Content-Type": "application/json"}
+        if url is None:
+            url = _default_url(config.internal)
+            # The address need not be a name that the service answers to.
+            name = urlsplit(url).netloc.rpartition(":")[0]
+            if name not in config.internal.hosts:
+                self._headers["Host"] = config.internal.hosts[0]
+        key = (os.environ.get("TIDEGATE_API_KEY") or next(iter(config.internal.api_keys), "")).strip()
+        if not (key.isascii() and key.isprintable()):
+            raise Usage("TIDEGATE_API_KEY: visible ASCII characters only")
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._url = url
+        self._connection, self._prefix = _connection(url)
+        self._answered = False
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        kind: type[_T],
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _T:
+        """The answer. Raises Failed."""
+        try:
+            self._connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
+            response = self._connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as exc:
+            self._connection.close()
+            raise Failed(f"{self._url} does not answer ({exc or type(exc).__name__})", passing=True) from None
+        if response.status >= 300:
+            raise Failed(_in_words(response.status, answer), passing=response.status in (429, 502, 503, 504))
+        try:
+            decoded = msgspec.json.decode(answer, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Failed(f"{self._url} is not the internal port of a gateway") from None
+        self._answered = True
+        return decoded
+
+    def insist(self, method: str, path: str, kind: type[_T]) -> _T:
+        """The answer, however long the service is away once it has answered. Raises Failed."""
+        told = False
+        while True:
+            try:
+                answer = self.call(method, path, kind)
+            except Failed as exc:
+                if not (exc.passing and self._answered):
+                    raise
+                if not told:
+                    note(f"{exc}; trying again")
+                    told = True
+                time.sleep(RETRY_S)
+            else:
+                if told:
+                    note(f"{self._url} answers again")
+                return answer
+
+
+def _default_url(internal: InternalSettings) -> str:
+    """Raises Usage where the port is not known."""
+    if internal.port == 0:
+        raise Usage("internal.port is 0, which is any free one: say --url")
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(internal.address, internal.address)
+    return f"http://[{address}]:{internal.port}" if ":" in address else f"http://{address}:{internal.port}"
+
+
+def _connection(url: str) -> tuple[http.client.HTTPConnection, str]:
+    """Not connected yet; and the path before each call's. Raises Usage."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise Usage("--url: malformed") from None
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    if parts.scheme not in kinds or not parts.hostname or parts.username or parts.query or not url.isascii():
+        raise Usage("--url: http://host:port")
+    return kinds[parts.scheme](parts.hostname, port, timeout=TIMEOUT_S), parts.path.rstrip("/")
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+def _in_words(status: int, answer: bytes) -> str:
+    try:
+        error = msgspec.json.decode(answer, type=_Refusal).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return f"the answer is {status}, and not from the internal port of a gateway"
+    hints = {
+        "broker_down": "; it may have been accepted all the same: repeat it with --key",
+        "unauthorized": "; TIDEGATE_API_KEY may hold it",
+    }
+    return f"{error.code}: {error.message}{hints.get(error.code, '')}"

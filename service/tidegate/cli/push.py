@@ -1,0 +1,59 @@
+"""``tidegate push``: one message, through the HTTP API of a running gateway."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import msgspec
+
+from tidegate.cli.api_client import ApiClient
+from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_url, until_reader_leaves
+from tidegate.core.model import is_id
+
+DESCRIPTION = f"Push one message. {KEY_NOTE}"
+EXAMPLES = (
+    """tidegate push --client alice '{"n": 1}'""",
+    "echo '[1, 2]' | tidegate push --group news --key order-17 -",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    address = parser.add_mutually_exclusive_group(required=True)
+    address.add_argument("--client", metavar="ID", help="to one client")
+    address.add_argument("--group", metavar="NAME", help="to a group")
+    address.add_argument("--all", action="store_true", help="to everybody")
+    parser.add_argument("data", metavar="DATA", help="JSON; - reads it from standard input")
+    parser.add_argument("--key", help="an idempotency key: repeated within 5 minutes, it is the same push")
+    add_url(parser)
+    parser.add_argument("--json", action="store_true", help="the position as JSON")
+
+
+def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
+    config = load_config()
+    name = args.client or args.group or ""
+    if not args.all and not is_id(name):
+        raise Usage("a client or group is 1-128 characters of A-Z a-z 0-9 _ . @ -")
+    if args.key is not None and not (1 <= len(args.key) <= 128 and args.key.isprintable()):
+        raise Usage("--key: 1-128 printable characters")
+    data = sys.stdin.buffer.read() if args.data == "-" else os.fsencode(args.data)
+    try:
+        data.decode()
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except UnicodeDecodeError:
+        raise Usage("the data is not UTF-8") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise Usage("""the data is not JSON; text needs quotes of its own: '"hello"'""") from None
+    path = "/api/all" if args.all else f"/api/{'clients' if args.client else 'groups'}/{name}"
+    headers = {} if args.key is None else {"Idempotency-Key": args.key.encode().decode("latin-1")}
+    pushed = ApiClient(args.url, config).call("POST", f"{path}/push", _Pushed, b'{"data":%b}' % data, headers)
+    with until_reader_leaves():
+        print(msgspec.json.encode(pushed).decode() if args.json else f"{pushed.stream} {pushed.epoch}:{pushed.offset}")
+    return 0
+
+
+class _Pushed(msgspec.Struct):
+    stream: str
+    epoch: str
+    offset: int

@@ -1,0 +1,40 @@
+"""``tidegate serve``: one node, until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+
+import uvloop
+
+from tidegate import app, log
+from tidegate.cli.command import LoadConfig
+from tidegate.config import load as configuration
+from tidegate.core.errors import BrokerDown, Unusable
+from tidegate.process import signals
+
+DESCRIPTION = "Run the gateway until it is told to end: SIGTERM or SIGINT drains it, a second one ends it at once."
+EXAMPLES = ("tidegate serve", "tidegate --config /etc/tidegate/config.yaml serve")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None: all is in the configuration."""
+
+
+def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
+    config = load_config()
+    signals.ignore()
+    node = app.node_id(config.server.node)
+    log.setup(config.log.level, node)
+    try:
+        return uvloop.run(app.serve(config, node))
+    except Unusable as exc:
+        fault = str(configuration.problem(config, exc))
+        log.error("service.failed", error=fault)
+        log.say(f"cannot start: {fault}", to=log.STDERR)
+        return 1
+    except (OSError, ValueError, BrokerDown) as exc:
+        log.error("service.failed", error=f"{type(exc).__name__}: {exc}")
+        log.say(f"cannot start: {exc}", to=log.STDERR)
+        return 1
+    finally:
+        signals.ignore_all()
