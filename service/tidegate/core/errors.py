@@ -93,6 +93,11 @@ class Refused(Exception):
         """The error object, as HTTP answers carry it."""
         return msgspec.json.encode({"error": {"code": self.code, "message": self.message}})
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an HTTP answer says beside status and body."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
 
 class BadRequest(Refused):
     """The request or command is not as the contract says."""
@@ -108,6 +113,11 @@ class TooDeep(BadRequest):
 
 class Unauthorized(Refused):
     status, code = 401, "unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the scheme to use, as RFC 9110, 15.5.2 demands."""
+        return {**super().headers, "WWW-Authenticate": "Bearer"}
 
 
 class NotAllowed(Refused):
@@ -127,7 +137,18 @@ class NotFound(Refused):
 
 
 class MethodNotAllowed(Refused):
+    """``allow``: the methods that are, with commas between them."""
+
     status, code = 405, "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        self.allow = allow
+        super().__init__(message)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the methods, as RFC 9110, 15.5.6 demands."""
+        return {**super().headers, "Allow": self.allow}
 
 
 class KeyReused(Refused):
@@ -156,6 +177,12 @@ class UnsupportedMediaType(Refused):
 
 class UpgradeRequired(Refused):
     status, code = 426, "upgrade_required"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the protocol (RFC 9110, 15.5.22) and its version (RFC 6455, 4.4). Where Upgrade is sent, Connection must
+        name it (RFC 9110, 7.8)."""
+        return {**super().headers, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 
 
 class TooManyConnections(Refused):

@@ -43,7 +43,6 @@ from tidegate.core.errors import (
     Refused,
     TooDeep,
     TooLarge,
-    Unauthorized,
     UnsupportedMediaType,
 )
 from tidegate.core.model import is_id
@@ -223,7 +222,7 @@ class ApiHandler(RequestHandler):
             return
         endpoint = self._endpoints.get(method)
         if endpoint is None:
-            raise MethodNotAllowed(f"this path knows {self.allow()}")
+            raise self._method_not_allowed()
         self._endpoint = endpoint
         if endpoint.keyed:
             self.api.keys.check(headers.get("Authorization"))
@@ -282,6 +281,9 @@ class ApiHandler(RequestHandler):
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is longer than {self.api.config.limits.body_bytes} bytes")
 
+    def _method_not_allowed(self) -> MethodNotAllowed:
+        return MethodNotAllowed(f"this path knows {self.allow()}", allow=self.allow())
+
     def allow(self) -> str:
         """The methods that this path knows, as the header Allow has them."""
         return ", ".join(self._endpoints)
@@ -337,12 +339,8 @@ class ApiHandler(RequestHandler):
     def _refuse(self, error: Refused) -> None:
         self.api.metrics.refusals[error.code,] += 1
         self.set_status(error.status)
-        if error.retry_after_s is not None:
-            self.set_header("Retry-After", str(error.retry_after_s))
-        if isinstance(error, Unauthorized):
-            self.set_header("WWW-Authenticate", "Bearer")
-        if isinstance(error, MethodNotAllowed):
-            self.set_header("Allow", self.allow())
+        for header, value in error.headers.items():
+            self.set_header(header, value)
         self.finish(error.body)
 
     def _refuse_and_close(self, error: Refused) -> None:
@@ -354,7 +352,7 @@ class ApiHandler(RequestHandler):
         if status_code >= 500:
             self._refuse(InternalError("internal error"))
         elif self._endpoints:
-            self._refuse(MethodNotAllowed(f"this path knows {self.allow()}"))
+            self._refuse(self._method_not_allowed())
         else:
             self._refuse(NotFound("there is no such path"))
 

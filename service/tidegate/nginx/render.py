@@ -266,7 +266,7 @@ def _bracketed(address: str) -> str:
 _REFUSALS: dict[str, Refused] = {
     "400 494 495 496 497": BadRequest("bad request"),
     "404": NotFound("nothing here; WebSockets are served under the configured path"),
-    "405": MethodNotAllowed("GET only"),
+    "405": MethodNotAllowed("GET only", allow="GET"),
     "413": TooLarge("a handshake has no body"),
     "414": BadRequest("the request line is too long"),
     "429": TooManyConnections("too many connections or handshakes from this address"),

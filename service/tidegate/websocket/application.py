@@ -36,8 +36,6 @@ from tidegate.core.errors import (
     MethodNotAllowed,
     NotFound,
     Refused,
-    Unauthorized,
-    UpgradeRequired,
 )
 from tidegate.core.session import Session
 from tidegate.gateway.gateway import Gateway
@@ -143,7 +141,7 @@ class HandshakeHandler(WebSocketHandler):
         if self.request.path != context.path:
             raise NotFound("nothing here; WebSockets are served under the configured path")
         if self.request.method != "GET":
-            raise MethodNotAllowed("GET only")
+            raise MethodNotAllowed("GET only", allow="GET")
         handshake.check_upgrade(headers, self.request.version)
         if "Origin" in headers or "Sec-Fetch-Site" in headers:
             context.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
@@ -189,16 +187,7 @@ class HandshakeHandler(WebSocketHandler):
                 "Date": httputil.format_timestamp(time.time()),
             }
         )
-        if error.retry_after_s is not None:
-            headers["Retry-After"] = str(error.retry_after_s)
-        if isinstance(error, UpgradeRequired):
-            headers["Connection"] = "Upgrade"  # demanded where Upgrade is sent (RFC 9110, 7.8)
-            headers["Upgrade"] = "websocket"
-            headers["Sec-WebSocket-Version"] = "13"
-        if isinstance(error, Unauthorized):
-            headers["WWW-Authenticate"] = "Bearer"
-        if isinstance(error, MethodNotAllowed):
-            headers["Allow"] = "GET"
+        headers.update(error.headers)
         connection = cast(HTTP1Connection, self.request.connection)
         if isinstance(error, Full | Draining):
             # A full node cannot afford to keep those that it refuses; there is no public way (Tornado 6.6).
