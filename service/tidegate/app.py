@@ -31,8 +31,8 @@ from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.recovery import Recovery
-from tidegate.http import api as http_api
-from tidegate.http.handler import InternalApplication
+from tidegate.http import operations
+from tidegate.http.handler import ApiContext, InternalApplication
 from tidegate.metrics import Metrics, Tally
 from tidegate.process import open_files, signals
 from tidegate.process.addresses import bind, names, url_host
@@ -136,7 +136,7 @@ class App:
         self.heartbeat.start()
         public = PublicApplication(self._handshake_context(), **settings)
         api = self._api_context()
-        internal = InternalApplication(api, http_api.routes(api))
+        internal = InternalApplication(api, operations.routes())
         header_s = config.server.header_timeout_s
         public_listener = Listener(
             "server.port",
@@ -229,9 +229,9 @@ class App:
             numbers=itertools.count(1),
         )
 
-    def _api_context(self) -> http_api.ApiContext:
+    def _api_context(self) -> ApiContext:
         config = self.config
-        return http_api.ApiContext(
+        return ApiContext(
             gateway=self.gateway,
             config=config,
             keys=ApiKeys(config.internal.api_keys),

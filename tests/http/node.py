@@ -14,7 +14,7 @@ from tests.http.schema import faults
 from tests.support import scaled
 from tidegate.app import App
 from tidegate.config import load as config
-from tidegate.http import openapi
+from tidegate.http import operations
 
 JSON = "application/json"
 KEY = "a-key-for-the-api-made-for-this-test"
@@ -44,7 +44,7 @@ class Node:
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self.document = openapi.document(app.config)
+        self.document = operations.document(app.config)
 
     @property
     def host(self) -> str:
@@ -93,9 +93,9 @@ class Node:
         if method == "HEAD" or answer.headers.get("content-type") != JSON:
             return
         path = target.partition("?")[0]
-        for template, operations in self.document["paths"].items():
-            if method.lower() in operations and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
-                responses = operations[method.lower()]["responses"]
+        for template, described in self.document["paths"].items():
+            if method.lower() in described and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+                responses = described[method.lower()]["responses"]
                 assert str(answer.status) in responses, f"{method} {template}: {answer.status} is not described"
                 schema = responses[str(answer.status)]["content"][JSON]["schema"]
                 break

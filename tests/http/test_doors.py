@@ -11,7 +11,7 @@ import pytest
 from tests.http.node import BEARER, JSON, KEY, KEYED, PAGE, head, node
 from tests.service_fixture import running
 from tests.support import scaled
-from tidegate.http import openapi
+from tidegate.http import operations
 
 # Who may come in
 
@@ -19,7 +19,7 @@ from tidegate.http import openapi
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"])
 async def test_without_the_key_the_api_is_closed(authorization: str | None) -> None:
     async with node(**KEYED) as n:
-        for (method, path), operation in openapi.OPERATIONS.items():
+        for (method, path), operation in operations.OPERATIONS.items():
             target = path.format(client="alice", group="news")
             body = {"data": 1} if method == "POST" else None
             answer = await n.call(method, target, body, {"Authorization": authorization})

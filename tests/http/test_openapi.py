@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import pytest
@@ -11,18 +13,21 @@ from tests.http.schema import faults, resolve
 from tidegate.config import load as config
 from tidegate.core import errors
 from tidegate.core.errors import Refused
-from tidegate.http import api as http_api
-from tidegate.http import openapi
+from tidegate.http import api, operations
 
 
-def test_every_call_is_described_and_every_description_served() -> None:
-    assert set(http_api._RUN) | {("GET", "/"), ("GET", "/api/openapi.json")} == set(openapi.OPERATIONS)
+def test_every_function_of_the_api_is_in_the_table_and_takes_the_names_of_its_path() -> None:
+    table = {(method, path): operation.run for (method, path), operation in operations.OPERATIONS.items()}
+    public = {run for name, run in vars(api).items() if inspect.iscoroutinefunction(run) and not name.startswith("_")}
+    assert public == {run for run in table.values() if run.__module__ == api.__name__}
+    for (method, path), run in table.items():
+        assert list(inspect.signature(run).parameters) == ["handler", *re.findall(r"{(\w+)}", path)], (method, path)
 
 
 async def test_the_description_is_served_and_its_parts_exist() -> None:
     async with node(**KEYED) as n:
         document = (await n.call("GET", "/api/openapi.json")).json
-    assert document == openapi.document(n.app.config)
+    assert document == operations.document(n.app.config)
     codes = {
         error.code
         for error in vars(errors).values()
@@ -50,7 +55,7 @@ async def test_the_description_is_served_and_its_parts_exist() -> None:
 
 
 def test_the_description_takes_the_bodies_that_the_api_takes() -> None:
-    document = openapi.document(config.load(None, {}))
+    document = operations.document(config.load(None, {}))
     item = {"$ref": "#/components/schemas/Pushes"}
     assert faults({"pushes": [{"client": "a", "data": 1}, {"all": True, "data": {}, "key": "k"}]}, item, document) == []
     assert faults({"pushes": [{"client": "a", "group": "b", "data": 1}]}, item, document)
@@ -69,7 +74,7 @@ def test_the_checker_of_answers_finds_faults() -> None:
 
 def test_the_node_of_these_tests_refuses_an_answer_that_is_not_described() -> None:
     checked = Node.__new__(Node)
-    checked.document = openapi.document(config.load(None, {}))
+    checked.document = operations.document(config.load(None, {}))
     checked.check("GET", "/healthz", Answer(200, {"content-type": JSON}, b'{"status":"alive"}'))
     for status, body in ((200, b'{"status":"dead"}'), (201, b'{"status":"alive"}')):
         with pytest.raises(AssertionError):

@@ -1,16 +1,17 @@
-"""The uses of the internal port: the HTTP API, metrics, health and the console. Source: docs/protocol.md, HTTP API.
+"""What each operation of the internal port does: the HTTP API, metrics, health and the console.
 
-Each use is a function of the request's handler and of the names in its path, and gives an answer or raises ``Refused``.
-``openapi`` describes them, and says which need a key.
+Each is a function of the request's handler and of the names in its path, and gives an answer or raises ``Refused``.
+``operations`` has the table of them. Source: docs/protocol.md, HTTP API.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,40 +21,12 @@ from tidegate.config.settings import Config
 from tidegate.core.errors import BadRequest, Refused, TooLarge
 from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_id
 from tidegate.core.protocol import check_depth, check_size, history_fields, position_of
-from tidegate.http import openapi
-from tidegate.http.handler import ApiContext, ApiHandler, Endpoint, Response, Route, decode
-
-__all__ = ["ApiContext", "routes"]
-
-Run: TypeAlias = Callable[..., Awaitable[Response]]
+from tidegate.http.handler import ApiContext, ApiHandler, Response, decode
 
 _FRESH = {"Cache-Control": "no-store"}
 _ENVELOPE_BYTES = 1024  # of a history's answer, beside its messages
 _CONNECTION = re.compile(r"[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,16}\Z", re.ASCII)
-
-
-def routes(api: ApiContext) -> list[Route]:
-    """All paths of the internal port, in the order in which they are to be tried; the last takes what is left."""
-    files = _console_files()
-    fixed = {
-        "/api/openapi.json": Response(200, msgspec.json.encode(openapi.document(api.config))),
-        "/": files["/index.html"],
-    }
-    by_path: dict[str, dict[str, Endpoint]] = {}
-    for (method, path), operation in openapi.OPERATIONS.items():
-        run = _always(fixed[path]) if path in fixed else _RUN[method, path]
-        query = frozenset(operation.query) if path.startswith("/api/") else None
-        by_path.setdefault(path, {})[method] = Endpoint(run, operation.keyed, query, operation.body is not None)
-    by_path |= {path: {"GET": Endpoint(_always(file))} for path, file in files.items()}
-    for endpoints in by_path.values():
-        if "GET" in endpoints:
-            endpoints["HEAD"] = endpoints["GET"]  # Tornado leaves the body out
-    found = [
-        Route(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), endpoints)
-        for path, endpoints in by_path.items()
-    ]
-    return [*found, Route(re.compile(r".*", re.DOTALL), {})]
 
 
 # Pushes
@@ -80,15 +53,15 @@ _pushes_decoder = msgspec.json.Decoder(_Pushes)
 _item_decoder = msgspec.json.Decoder(_Item)
 
 
-async def _push_to_client(handler: ApiHandler, client: str) -> Response:
+async def push_to_client(handler: ApiHandler, client: str) -> Response:
     return await _push(handler, client_stream(client))
 
 
-async def _push_to_group(handler: ApiHandler, group: str) -> Response:
+async def push_to_group(handler: ApiHandler, group: str) -> Response:
     return await _push(handler, group_stream(group))
 
 
-async def _push_to_all(handler: ApiHandler) -> Response:
+async def push_to_all(handler: ApiHandler) -> Response:
     return await _push(handler, ALL)
 
 
@@ -101,7 +74,7 @@ async def _push(handler: ApiHandler, stream: str) -> Response:
     return Response(202, _accepted(stream, result))
 
 
-async def _push_many(handler: ApiHandler) -> Response:
+async def push_many(handler: ApiHandler) -> Response:
     if "Idempotency-Key" in handler.request.headers:
         raise BadRequest("a batch takes the keys of its items, not Idempotency-Key")
     items = handler.decode(_pushes_decoder).pushes
@@ -173,7 +146,7 @@ def _result(publication: Publication, result: Position | Refused) -> bytes:
 # Clients, groups, journals, nodes
 
 
-async def _client(handler: ApiHandler, client: str) -> Response:
+async def client(handler: ApiHandler, client: str) -> Response:
     connections = await handler.api.gateway.connections(client)
     groups = await handler.api.gateway.memberships(client)
     shown = [
@@ -183,7 +156,7 @@ async def _client(handler: ApiHandler, client: str) -> Response:
     return _answer({"client": client, "connections": shown, "groups": sorted(groups)})
 
 
-async def _disconnect(handler: ApiHandler, client: str) -> Response:
+async def disconnect(handler: ApiHandler, client: str) -> Response:
     connection = handler.query("connection")
     if connection is not None and not _CONNECTION.match(connection):
         raise BadRequest("connection: malformed")
@@ -191,30 +164,30 @@ async def _disconnect(handler: ApiHandler, client: str) -> Response:
     return _answer({"client": client, "connections": known}, 202)
 
 
-async def _presence(handler: ApiHandler, group: str) -> Response:
+async def presence(handler: ApiHandler, group: str) -> Response:
     clients, connections = await handler.api.gateway.presence(group)
     return _answer({"group": group, "clients": clients, "connections": connections})
 
 
-async def _add_member(handler: ApiHandler, group: str, client: str) -> Response:
+async def add_member(handler: ApiHandler, group: str, client: str) -> Response:
     new = await handler.api.gateway.add_member(group, client)
     return _answer({"group": group, "client": client, "member": True, "changed": new})
 
 
-async def _remove_member(handler: ApiHandler, group: str, client: str) -> Response:
+async def remove_member(handler: ApiHandler, group: str, client: str) -> Response:
     was = await handler.api.gateway.remove_member(group, client)
     return _answer({"group": group, "client": client, "member": False, "changed": was})
 
 
-async def _client_history(handler: ApiHandler, client: str) -> Response:
+async def client_history(handler: ApiHandler, client: str) -> Response:
     return await _history(handler, client_stream(client))
 
 
-async def _group_history(handler: ApiHandler, group: str) -> Response:
+async def group_history(handler: ApiHandler, group: str) -> Response:
     return await _history(handler, group_stream(group))
 
 
-async def _history_of_all(handler: ApiHandler) -> Response:
+async def history_of_all(handler: ApiHandler) -> Response:
     return await _history(handler, ALL)
 
 
@@ -235,7 +208,7 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-async def _nodes(handler: ApiHandler) -> Response:
+async def nodes(handler: ApiHandler) -> Response:
     return _answer({"nodes": await handler.api.gateway.nodes()})
 
 
@@ -246,15 +219,15 @@ def _answer(fields: Mapping[str, Any], status: int = 200) -> Response:
 # Operations and console
 
 
-async def _metrics(handler: ApiHandler) -> Response:
+async def metrics(handler: ApiHandler) -> Response:
     return Response(200, handler.api.metrics.text(), {**_FRESH, "Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _healthz(handler: ApiHandler) -> Response:
+async def healthz(handler: ApiHandler) -> Response:
     return Response(200, b'{"status":"alive"}', _FRESH)
 
 
-async def _readyz(handler: ApiHandler) -> Response:
+async def readyz(handler: ApiHandler) -> Response:
     api = handler.api
     gateway = api.gateway
     if api.ready():
@@ -264,7 +237,7 @@ async def _readyz(handler: ApiHandler) -> Response:
     return _answer({"status": "not_ready", "reason": gateway.trouble, "lag_ms": None}, 503)
 
 
-async def _console_settings(handler: ApiHandler) -> Response:
+async def console_settings(handler: ApiHandler) -> Response:
     config = handler.api.config
     return _answer(
         {
@@ -292,7 +265,12 @@ _TYPES = {
 }
 
 
-def _console_files() -> dict[str, Response]:
+async def console(handler: ApiHandler) -> Response:
+    return console_files()["/index.html"]
+
+
+@cache
+def console_files() -> Mapping[str, Response]:
     """The console's files by path, as they are when the service starts."""
     return {f"/{file.name}": _file(file) for file in sorted(_CONSOLE.iterdir()) if file.suffix in _TYPES}
 
@@ -301,31 +279,3 @@ def _file(file: Path) -> Response:
     body = file.read_bytes()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     return Response(200, body, {**_CONSOLE_HEADERS, "Content-Type": _TYPES[file.suffix], "Etag": etag})
-
-
-def _always(answer: Response) -> Run:
-    async def run(handler: ApiHandler) -> Response:
-        return answer
-
-    return run
-
-
-_RUN: dict[tuple[str, str], Run] = {
-    ("POST", "/api/clients/{client}/push"): _push_to_client,
-    ("POST", "/api/groups/{group}/push"): _push_to_group,
-    ("POST", "/api/all/push"): _push_to_all,
-    ("POST", "/api/push"): _push_many,
-    ("GET", "/api/clients/{client}"): _client,
-    ("DELETE", "/api/clients/{client}"): _disconnect,
-    ("GET", "/api/groups/{group}"): _presence,
-    ("PUT", "/api/groups/{group}/members/{client}"): _add_member,
-    ("DELETE", "/api/groups/{group}/members/{client}"): _remove_member,
-    ("GET", "/api/clients/{client}/history"): _client_history,
-    ("GET", "/api/groups/{group}/history"): _group_history,
-    ("GET", "/api/all/history"): _history_of_all,
-    ("GET", "/api/nodes"): _nodes,
-    ("GET", "/metrics"): _metrics,
-    ("GET", "/healthz"): _healthz,
-    ("GET", "/readyz"): _readyz,
-    ("GET", "/console.json"): _console_settings,
-}

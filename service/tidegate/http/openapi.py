@@ -1,53 +1,28 @@
-"""The HTTP API described: what each call is for, what it takes and answers. ``api`` takes from the same table
-which calls there are, which need a key and which query keys they know.
+"""The HTTP API described: what each operation is for, what it takes and answers. ``operations`` has the table.
 
 The document is OpenAPI 3.1, whose schemas are JSON Schema 2020-12. Source: docs/protocol.md, HTTP API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from tidegate import __version__
 from tidegate.config.settings import Config
-from tidegate.core.errors import (
-    BadRequest,
-    BrokerDown,
-    HostNotAllowed,
-    InternalError,
-    KeyReused,
-    NotTried,
-    OriginNotAllowed,
-    Refused,
-    TooDeep,
-    TooLarge,
-    TooManyGroups,
-    Unauthorized,
-    UnsupportedMediaType,
-)
+from tidegate.core.errors import NotTried, Refused
+from tidegate.http.handler import Response
 
 Schema: TypeAlias = dict[str, Any]
 Errors: TypeAlias = tuple[type[Refused], ...]
 
-_API: Errors = (
-    BadRequest,
-    Unauthorized,
-    HostNotAllowed,
-    OriginNotAllowed,
-    UnsupportedMediaType,
-    TooLarge,
-    InternalError,
-)
-_BROKER: Errors = (*_API, BrokerDown)
-_PUSH: Errors = (*_BROKER, TooDeep, KeyReused)
-_OPEN: Errors = (HostNotAllowed, InternalError)
-
 
 class Operation(NamedTuple):
-    """One method of one path. ``answer`` and ``body`` name a schema, or are a media type where there is none;
-    ``query`` are the query keys; ``keyed`` calls need an API key."""
+    """One method of one path: what it does, what it needs, how it is described. ``run`` takes the handler, and the
+    path's names by keyword. ``answer`` and ``body`` name a schema, or are a media type where there is none; ``query``
+    are the query keys; ``keyed`` operations need an API key."""
 
+    run: Callable[..., Awaitable[Response]]
     summary: str
     status: int
     answer: str
@@ -57,43 +32,7 @@ class Operation(NamedTuple):
     keyed: bool = True
 
 
-_READ = ("epoch", "offset", "limit")
-
-OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("POST", "/api/clients/{client}/push"): Operation("Push to one client", 202, "Position", _PUSH, body="Push"),
-    ("POST", "/api/groups/{group}/push"): Operation("Push to a group", 202, "Position", _PUSH, body="Push"),
-    ("POST", "/api/all/push"): Operation("Push to everybody", 202, "Position", _PUSH, body="Push"),
-    ("POST", "/api/push"): Operation(
-        "Push many at once; the answers come in the same order", 200, "Results", _API, body="Pushes"
-    ),
-    ("GET", "/api/clients/{client}"): Operation(
-        "A client's connections and lasting memberships, on all nodes", 200, "Client", _BROKER
-    ),
-    ("DELETE", "/api/clients/{client}"): Operation(
-        "Close a client's connections, or one of them, with 4501", 202, "Disconnected", _BROKER, ("connection",)
-    ),
-    ("GET", "/api/groups/{group}"): Operation("Who is in a group now, on all nodes", 200, "Presence", _BROKER),
-    ("PUT", "/api/groups/{group}/members/{client}"): Operation(
-        "Make a client a lasting member of a group", 200, "Membership", (*_BROKER, TooManyGroups)
-    ),
-    ("DELETE", "/api/groups/{group}/members/{client}"): Operation(
-        "End a membership; all of the client's connections leave the group", 200, "Membership", _BROKER
-    ),
-    ("GET", "/api/clients/{client}/history"): Operation("Read a client's journal", 200, "History", _BROKER, _READ),
-    ("GET", "/api/groups/{group}/history"): Operation("Read a group's journal", 200, "History", _BROKER, _READ),
-    ("GET", "/api/all/history"): Operation("Read everybody's journal", 200, "History", _BROKER, _READ),
-    ("GET", "/api/nodes"): Operation("The running nodes", 200, "Nodes", _BROKER),
-    ("GET", "/api/openapi.json"): Operation(
-        "This description", 200, "application/json", (*_OPEN, OriginNotAllowed), keyed=False
-    ),
-    ("GET", "/metrics"): Operation("Metrics for Prometheus", 200, "text/plain", _OPEN, keyed=False),
-    ("GET", "/healthz"): Operation("Whether the process is alive", 200, "Alive", _OPEN, keyed=False),
-    ("GET", "/readyz"): Operation(
-        "Whether a canary message has just passed through the broker; 503 if not", 200, "Ready", _OPEN, keyed=False
-    ),
-    ("GET", "/console.json"): Operation("What the console must know", 200, "Console", _OPEN, keyed=False),
-    ("GET", "/"): Operation("The console, a page", 200, "text/html", _OPEN, keyed=False),
-}
+Operations: TypeAlias = Mapping[tuple[str, str], Operation]  # by method and path
 
 _DESCRIPTIONS = {
     "epoch": "With offset: the position to read after; without both, from the oldest message that is kept.",
@@ -104,10 +43,10 @@ _DESCRIPTIONS = {
 }
 
 
-def document(config: Config) -> Schema:
-    """The description as OpenAPI has it, with the limits of ``config``."""
+def document(operations: Operations, config: Config) -> Schema:
+    """The description of ``operations`` as OpenAPI has it, with the limits of ``config``."""
     paths: dict[str, Schema] = {}
-    for (method, path), operation in OPERATIONS.items():
+    for (method, path), operation in operations.items():
         paths.setdefault(path, {})[method.lower()] = _described(path, operation, bool(config.internal.api_keys))
     return {
         "openapi": "3.1.0",
@@ -120,7 +59,7 @@ def document(config: Config) -> Schema:
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(config),
+            "schemas": _schemas(operations, config),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
         },
     }
@@ -201,7 +140,7 @@ def _object(properties: Schema, optional: Iterable[str] = ()) -> Schema:
     }
 
 
-def _schemas(config: Config) -> Schema:
+def _schemas(operations: Operations, config: Config) -> Schema:
     text, whole, yes_or_no = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
     any_json = {"description": f"Any JSON value of up to {config.limits.data_bytes} bytes."}
     message = {
@@ -218,7 +157,7 @@ def _schemas(config: Config) -> Schema:
         "reason": {"enum": ["expired", "reset"]},
     }
     position = {"stream": _ref("Stream"), "epoch": _ref("Epoch"), "offset": _ref("Offset")}
-    codes = {NotTried.code} | {error.code for operation in OPERATIONS.values() for error in operation.errors}
+    codes = {NotTried.code} | {error.code for operation in operations.values() for error in operation.errors}
     refusal = _object({"code": {"type": "string", "enum": sorted(codes)}, "message": text})
     item = {"client": _ref("Id"), "group": _ref("Id"), "all": {"const": True}, "data": any_json, "key": _ref("Key")}
     return {
