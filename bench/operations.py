@@ -26,7 +26,7 @@ from tidegate.app import App
 from tidegate.config import load as config
 from tidegate.core import frames, protocol
 from tidegate.core.model import Message, Publication, group_stream
-from tidegate.websocket.reader import mask
+from tidegate.tornado_seam import mask
 
 CLIENTS = 100
 GROUP = "bench"

@@ -29,7 +29,7 @@ from bench.load.processes import LOAD_CORE, BenchError
 from bench.load.publisher import LoadError, post
 from bench.load.storm import make_tokens, request_of, shake_hands
 from bench.report.comparison import MODES
-from tidegate.websocket.reader import mask
+from tidegate.tornado_seam import mask
 
 PATH = "/ws-notifications/?groups=flood"
 KEY = b"\x01\x02\x03\x04"

@@ -1,4 +1,6 @@
-"""Tornado's HTTP server with a shorter way to a request's headers.
+"""What is needed of Tornado beyond its public names: each private one is used here and nowhere else, and
+``tests/test_tornado_seam.py`` has the list. For the most part it is an HTTP server with a shorter way to a request's
+headers.
 
 Tornado checks each header by itself, by expressions that weigh alternatives for each character, and each wait for a
 request has a future and a timer of its own: together a fifth of what a handshake cost (decision 0040). Here one
@@ -33,10 +35,16 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.iostream import IOStream, UnsatisfiableReadError
+from tornado.util import _websocket_mask
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from tidegate import log
 from tidegate.core.errors import BadRequest, HeadersTooLarge, Refused, TooSlow
 from tidegate.process.listener import Listener
+
+# mask(key of four bytes, data): RFC 6455, 5.3; in C where Tornado has it.
+mask = _websocket_mask
 
 # Field lines of RFC 9112, 5, without what is obsolete: folding, ends of lines without CR, bytes above 127. Possessive,
 # so that a block that does not match costs no more than one that does.
@@ -244,3 +252,79 @@ def parse(data: bytes) -> tuple[str, HTTPHeaders]:
         else:
             headers[name] = value
     return request[1], headers
+
+
+# Requests and answers
+
+
+def bytes_received(stream: IOStream) -> int:
+    """How much of what the peer sent has been read from the socket and not been asked for."""
+    return len(stream._read_buffer)
+
+
+def close_when_answered(connection: HTTP1Connection) -> None:
+    """Ends a connection of HTTP/1.1 after this answer, which must say so."""
+    connection._disconnect_on_finish = True
+
+
+def take_over(stream: IOStream) -> bytes:
+    """Ends Tornado's interest in the socket without closing it; what it had read beyond the headers."""
+    stream.io_loop.remove_handler(stream.fileno())
+    early = bytes(stream._read_buffer)
+    stream.socket = None  # type: ignore[assignment]
+    return early
+
+
+class AnswerHandler(RequestHandler):
+    """Tornado's, but an answer begins with the headers that ``first_headers`` gives, and no line is logged for it."""
+
+    def first_headers(self) -> HTTPHeaders:
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """As Tornado's, but that sets its own headers one by one."""
+        self._headers = self.first_headers()
+        self._write_buffer = []
+        self._status_code = 200
+        self._reason = responses[200]
+
+    def _log(self) -> None:
+        """No line for each request: metrics count them."""
+
+
+class NoProtocol(WebSocketProtocol):
+    """Tornado's protocol object, whose work others do once the handshake has been answered.
+
+    Tornado's own class since 6.5 would cut websocket_ping_timeout down to the interval.
+    """
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    async def accept_connection(self, handler: WebSocketHandler) -> None:
+        raise NotImplementedError
+
+    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Any:
+        raise NotImplementedError
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        return None
+
+    def write_ping(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _process_server_headers(self, key: str | bytes, headers: HTTPHeaders) -> None:
+        raise NotImplementedError
+
+    def start_pinging(self) -> None:
+        pass
+
+    async def _receive_frame_loop(self) -> None:
+        pass
+
+    def set_nodelay(self, x: bool) -> None:
+        pass

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
-from http.client import responses
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import unquote_to_bytes
@@ -28,7 +27,7 @@ from tornado.httputil import (
     ResponseStartLine,
     format_timestamp,
 )
-from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
+from tornado.web import Application, HTTPError, stream_request_body
 
 from tidegate import log
 from tidegate.auth.tokens import ApiKeys, Hosts, Origins
@@ -48,7 +47,7 @@ from tidegate.core.errors import (
 from tidegate.core.model import is_id
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
-from tidegate.tornado_seam import Request
+from tidegate.tornado_seam import AnswerHandler, Request, bytes_received
 
 _T = TypeVar("_T")
 
@@ -162,27 +161,26 @@ _nothing = msgspec.json.Decoder(_Nothing)
 
 
 @stream_request_body  # headers first, so that nobody fills memory before he is known; measured to cost 2 %
-class ApiHandler(RequestHandler):
-    """``uses`` are the methods of the request's path; none: there is no such path."""
+class ApiHandler(AnswerHandler):
+    """``endpoints`` are by the methods of the path that was asked for; none: there is no such path."""
 
     def initialize(self, api: ApiContext, endpoints: Mapping[str, Endpoint]) -> None:
         self.api = api
         self._endpoints = endpoints
         self._endpoint = Endpoint(_preflight)
         self._refusal: Refused | None = None
+        self._cross_origin = False  # a page of a configured origin asks
         self._length = 0  # of the body, as the headers say
         self._chunks: list[bytes] = []
         self._bytes = 0  # received
         self._query: dict[str, list[bytes]] = {}
 
-    def clear(self) -> None:
+    def first_headers(self) -> HTTPHeaders:
         """As Tornado's, but JSON, without a Server header, and with a date that is written once a second."""
-        self._headers = HTTPHeaders()
-        self._headers["Content-Type"] = _JSON
-        self._headers["Date"] = _date(int(time.time()))
-        self._write_buffer = []
-        self._status_code = 200
-        self._reason = responses[200]
+        headers = HTTPHeaders()
+        headers["Content-Type"] = _JSON
+        headers["Date"] = _date(int(time.time()))
+        return headers
 
     def compute_etag(self) -> None:
         """None: answers differ each time, and the console's files bring their own."""
@@ -197,8 +195,7 @@ class ApiHandler(RequestHandler):
         connection.set_max_body_size(sys.maxsize)  # counted here: over a limit of Tornado's the answer is a bare 400
         length = self.request.headers.get("Content-Length", "")
         self._length = int(length[:19]) if length.isdecimal() else 0  # what is malformed Tornado is about to refuse
-        here = len(connection.stream._read_buffer)  # no public way tells (Tornado 6.6)
-        if self._length > here or "Transfer-Encoding" in self.request.headers:
+        if self._length > bytes_received(connection.stream) or "Transfer-Encoding" in self.request.headers:
             connection.set_body_timeout(self.api.config.server.header_timeout_s)  # a timer costs a push 4 %
         try:
             self._admit()
@@ -218,7 +215,7 @@ class ApiHandler(RequestHandler):
         if not self._endpoints:
             raise NotFound("there is no such path; /api/openapi.json describes all there are")
         method = request.method or ""
-        if method == "OPTIONS" and "Access-Control-Allow-Origin" in self._headers:
+        if method == "OPTIONS" and self._cross_origin:
             return
         endpoint = self._endpoints.get(method)
         if endpoint is None:
@@ -256,6 +253,7 @@ class ApiHandler(RequestHandler):
         if "Origin" in headers:
             origin = headers["Origin"]
             if origin in allowed:
+                self._cross_origin = True
                 self.set_header("Access-Control-Allow-Origin", origin)
                 self.set_header("Access-Control-Expose-Headers", "Retry-After")
                 return
@@ -359,9 +357,6 @@ class ApiHandler(RequestHandler):
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         if not isinstance(value, HTTPError):
             log.error("request.failed", method=self.request.method, path=self.request.path, error=value)
-
-    def _log(self) -> None:
-        """No line for each request: metrics count them."""
 
 
 @lru_cache(maxsize=1)

@@ -20,10 +20,10 @@ from http.client import responses
 from typing import Any, cast
 
 import msgspec
-from tornado import httputil, iostream
+from tornado import httputil
 from tornado.http1connection import HTTP1Connection
 from tornado.web import Application
-from tornado.websocket import WebSocketHandler, WebSocketProtocol
+from tornado.websocket import WebSocketHandler
 
 from tidegate import log
 from tidegate.auth.tokens import Grant, Hosts, Origins, Verifier, unrestricted
@@ -40,7 +40,7 @@ from tidegate.core.errors import (
 from tidegate.core.session import Session
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
-from tidegate.tornado_seam import Request
+from tidegate.tornado_seam import NoProtocol, Request, close_when_answered, take_over
 from tidegate.turn import WriteBatch
 from tidegate.websocket import handshake
 from tidegate.websocket.peer import Peer, PeerContext
@@ -190,8 +190,7 @@ class HandshakeHandler(WebSocketHandler):
         headers.update(error.headers)
         connection = cast(HTTP1Connection, self.request.connection)
         if isinstance(error, Full | Draining):
-            # A full node cannot afford to keep those that it refuses; there is no public way (Tornado 6.6).
-            connection._disconnect_on_finish = True
+            close_when_answered(connection)  # a full node cannot afford to keep those that it refuses
             headers["Connection"] = "close"
         status = error.status
         if status == 503 and NEXT_HEADER in self.request.headers:
@@ -206,12 +205,9 @@ class HandshakeHandler(WebSocketHandler):
         connection.finish()
 
 
-class SocketHandover(WebSocketProtocol):
-    """Tornado's protocol object for one handshake: answers it and hands the socket over to ``wire``.
-
-    Tornado's own class since 6.5 would cut websocket_ping_timeout down to the interval; here both
-    settings are the heartbeat's.
-    """
+class SocketHandover(NoProtocol):
+    """Tornado's protocol object for one handshake: answers it and hands the socket over to ``wire``. Both settings of
+    pings are the heartbeat's."""
 
     def __init__(self, handler: HandshakeHandler, context: HandshakeContext) -> None:
         super().__init__(handler)
@@ -234,7 +230,7 @@ class SocketHandover(WebSocketProtocol):
         assert session is not None
         if self._connection.stream.closed():
             raise BadRequest("the peer has gone")
-        early = _take_over(self._connection.detach())
+        early = take_over(self._connection.detach())
         context.metrics.opened()
         log.info("connection.opened", conn=session.connection, client=session.client)
         peer = Peer(context.peers, session, self.wire)
@@ -244,40 +240,6 @@ class SocketHandover(WebSocketProtocol):
         if session.ended and peer.wire is not None:
             peer.on_closing()
 
-    # The rest of Tornado's interface has no work here: the wire and the heartbeat do it.
-
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        pass
-
-    def is_closing(self) -> bool:
-        return False
-
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Any:
-        raise NotImplementedError
-
     @property
     def selected_subprotocol(self) -> str | None:
         return self.subprotocol
-
-    def write_ping(self, data: bytes) -> None:
-        raise NotImplementedError
-
-    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None:
-        raise NotImplementedError
-
-    def start_pinging(self) -> None:
-        pass
-
-    async def _receive_frame_loop(self) -> None:
-        pass
-
-    def set_nodelay(self, x: bool) -> None:
-        pass
-
-
-def _take_over(stream: iostream.IOStream) -> bytes:
-    """Ends Tornado's interest in the socket without closing it; what it had read beyond the headers."""
-    stream.io_loop.remove_handler(stream.fileno())
-    early = bytes(stream._read_buffer)  # no public way gives it without waiting (Tornado 6.6)
-    stream.socket = None  # type: ignore[assignment]
-    return early

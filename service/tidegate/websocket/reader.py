@@ -10,12 +10,10 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
-from tornado.util import _websocket_mask  # the C version where Tornado has it
-
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
+from tidegate.tornado_seam import mask
 
-mask = _websocket_mask
 _utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 

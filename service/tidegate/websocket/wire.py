@@ -36,8 +36,9 @@ from tidegate import log
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
+from tidegate.tornado_seam import mask
 from tidegate.turn import SHARE_FRAMES, WriteBatch
-from tidegate.websocket.reader import FrameError, Reader, check_text, mask, parse_close
+from tidegate.websocket.reader import FrameError, Reader, check_text, parse_close
 
 _SCRATCH = bytearray(65536)
 _VIEW = memoryview(_SCRATCH)
