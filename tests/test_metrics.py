@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from typing import Literal
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
+from tidegate.app import App
+from tidegate.config.settings import BrokerSettings, Config
 from tidegate.metrics import _FAST, Metrics
 
 
@@ -24,3 +29,16 @@ def test_durations_are_told_as_a_prometheus_histogram(seen: list[tuple[float, in
 def told(text: bytes) -> dict[str, str]:
     lines = [line for line in text.decode().splitlines() if line.startswith("tidegate_call_seconds_")]
     return dict(line.rsplit(" ", 1) for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_what_is_described_is_what_is_told(kind: Literal["memory", "redis"]) -> None:
+    """And a node that is not started has all its metrics, as the table in docs/operations.md takes for granted."""
+    metrics = App(Config(broker=BrokerSettings(kind=kind))).metrics
+    families = {family.name: family for family in metrics.collect()}
+    described = metrics.described()
+    assert {metric.name.removesuffix("_total") for metric in described} == families.keys()
+    for metric in described:
+        family = families[metric.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (metric.kind, metric.text)
+        assert metric.text.endswith(".")

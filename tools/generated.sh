@@ -37,6 +37,7 @@ rendered() {
 }
 
 generated config.yaml -m tidegate.config.load
+generated docs/operations.md tools/metrics_table.py
 rendered
 
 if [ "$stale" = 1 ]; then

@@ -100,6 +100,7 @@ class App:
         )
         self.gateway.capacity = self.files.connections
         self._servers: list[HttpServer] = []
+        self._register_gauges()
 
     # Life
 
@@ -151,7 +152,6 @@ class App:
         self._internal_server = self._serve(
             internal, internal_listener, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
         )
-        self._register_gauges()
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         if isinstance(self.broker, MemoryBroker):
             self.tasks.spawn(self._every(SWEEP_S, self._sweep), "sweep")
@@ -311,7 +311,7 @@ class App:
         metrics, hub = self.metrics, self.hub
         metrics.gauge("tidegate_connections", "Connections on this node.", lambda: metrics.open_connections)
         metrics.gauge("tidegate_open_files", "Open files of the process.", open_files.count)
-        metrics.gauge("tidegate_open_files_limit", "How many it may have.", open_files.limit)
+        metrics.gauge("tidegate_open_files_limit", "Files that the process may have open.", open_files.limit)
         metrics.count("tidegate_log_dropped_lines", "Lines of the log that could not be written.", log.dropped)
         metrics.gauge("tidegate_streams", "Streams followed on this node.", lambda: len(hub.audiences))
         metrics.gauge(
@@ -336,7 +336,7 @@ class App:
             metrics.gauge("tidegate_tail_bytes", "What the newest messages cost in memory.", lambda: streams.tail_bytes)
         metrics.count("tidegate_reading_paused", "Peers with too many commands.", lambda: self.gateway.paused)
         metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
-        metrics.count("tidegate_delivered_bytes", "Their bytes.", lambda: hub.delivered_bytes)
+        metrics.count("tidegate_delivered_bytes", "Bytes queued for a connection.", lambda: hub.delivered_bytes)
 
     # What happens again and again
 

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -24,6 +25,15 @@ _FAST = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 Reading = tuple[str, str, Callable[[], float]]  # name, help, value now
 Tally = Counter[tuple[str, ...]]  # how often, by the values of the labels
+
+
+class Described(NamedTuple):
+    """A metric as a reader of ``/metrics`` finds it; ``kind`` is Prometheus' type."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
 
 
 class Durations:
@@ -134,6 +144,14 @@ class Metrics(Collector):
                 buckets = list(zip(ends, accumulate(found.counts), strict=True))
                 histogram.add_metric(values, buckets, found.total_s)
             yield histogram
+
+    def described(self) -> list[Described]:
+        """All that is registered here, by name."""
+        found = [Described(name, "gauge", (), text) for name, text, _ in self._gauges]
+        found += [Described(f"{name}_total", "counter", (), text) for name, text, _ in self._counts]
+        found += [Described(f"{name}_total", "counter", labels, text) for name, text, labels, _ in self._tallies]
+        found += [Described(name, "histogram", labels, text) for name, text, labels, _ in self._durations]
+        return sorted(found)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         return iter(())  # what is registered later need not be known when this collector registers
