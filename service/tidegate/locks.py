@@ -16,6 +16,9 @@ class Locks:
             lock = self._locks[name] = _Lock(self._locks, name)
         return lock
 
+    def is_held(self, name: str) -> bool:
+        return name in self._locks
+
 
 class _Lock(asyncio.Lock):
     """``users`` hold it or wait for it; the last one takes it from ``locks``."""

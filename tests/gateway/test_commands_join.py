@@ -37,12 +37,13 @@ async def test_many_joins_with_a_position_are_read_only_as_fast_as_the_peer_take
         async with Peer(app.public_port, client="alice", groups="long", rcvbuf=8192) as alice:
             epoch = (await alice.event())["streams"]["all"]["epoch"]
             (session,) = app.hub.of_client("alice")
+            paging = app.gateway._recovery._paging
             alice.reading.clear()
             for n in range(40):  # 9.6 MB, more than all buffers between us
                 alice.send(type="join", id=n, group="long", epoch=epoch, offset=0)
-            await eventually(lambda: session.wire.size > 64 * 1024 and session.paging.locked())
+            await eventually(lambda: session.wire.size > 64 * 1024 and paging.is_held(session.connection))
             assert session.wire.size < 1.5 * 8 * len(page), "more than a page waits"
-            assert session.inbox, "and the other commands behind it"
+            assert app.gateway.waiting(session), "and the other commands behind it"
             alice.reading.set()
             for n in range(20):
                 while (event := await alice.event()).get("id") != n:

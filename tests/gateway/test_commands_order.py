@@ -51,11 +51,12 @@ async def test_ten_texts_that_are_no_commands_end_the_connection_when_the_last_i
             alice.send_text(text)
         alice.send(type="ping", id=2)
         (session,) = app.hub.of_client("alice")
-        await eventually(lambda: session.inbox and len(session.inbox) == 11)
+        await eventually(lambda: app.gateway.waiting(session) == 11)
         subscribe.open.set()
         assert [(await alice.event())["id"] for _ in range(11)] == [1, *IDS, *IDS]
         assert await alice.ended() == 4500
         assert alice.pending() == 1, "the ping was not carried out any more"
+        assert app.gateway.waiting(session) is None, "nothing is kept of it"
 
 
 async def test_texts_that_are_no_commands_count_among_those_in_flight() -> None:
@@ -65,10 +66,10 @@ async def test_texts_that_are_no_commands_count_among_those_in_flight() -> None:
         subscribe = Held(app, "subscribe")
         alice.send(type="join", id=1, group="news")
         (session,) = app.hub.of_client("alice")
-        await eventually(lambda: session.working)
+        await eventually(lambda: app.gateway.waiting(session) is not None)
         for n in range(20):
             alice.send(type="dance", id=n)
         await eventually(lambda: app.gateway.paused)
-        assert len(session.inbox or ()) == 4
+        assert app.gateway.waiting(session) == 4
         subscribe.open.set()
         assert [(await alice.event())["id"] for _ in range(21)] == [1, *range(20)]

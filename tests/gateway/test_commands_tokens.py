@@ -199,7 +199,7 @@ async def test_a_refresh_that_waits_for_its_turn_is_noticed_all_the_same() -> No
         alice.send(type="refresh", id=2, token=token(lasts_s=2, groups=["*"]))
         until = time.monotonic() + 1.5 * app.heartbeat.tick_s
         await eventually(lambda: time.monotonic() > until)
-        assert session.inbox
+        assert app.gateway.waiting(session)
         subscribe.open.set()
         assert [event["type"] for event in await alice.events(3)] == ["reply", "reply", "expiring"]
         assert await alice.ended() == 4009

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -179,7 +179,7 @@ def encode_message(message: Message) -> bytes:
     )
 
 
-def gap_fields(gap: Gap) -> dict[str, Any]:
+def gap_fields(gap: Gap) -> dict[str, object]:
     return {"stream": gap.stream, "epoch": gap.epoch, "from": gap.first, "to": gap.last, "reason": gap.reason}
 
 
@@ -193,7 +193,7 @@ def encode_welcome(
     node: str,
     ping_interval: float,
     ping_timeout: float,
-    streams: Mapping[str, Mapping[str, Any]],
+    streams: Mapping[str, Mapping[str, object]],
 ) -> bytes:
     return _encode(
         {
@@ -213,7 +213,7 @@ def _plain(number: float) -> float | int:
     return int(number) if number == int(number) else number
 
 
-def encode_joined(stream: str, fields: Mapping[str, Any]) -> bytes:
+def encode_joined(stream: str, fields: Mapping[str, object]) -> bytes:
     return _encode({"type": "joined", "stream": stream, **fields})
 
 
@@ -226,7 +226,7 @@ def encode_expiring(seconds: int) -> bytes:
     return _encode({"type": "expiring", "seconds": seconds})
 
 
-def encode_reply(id: str | int, fields: Mapping[str, Any]) -> bytes:
+def encode_reply(id: str | int, fields: Mapping[str, object]) -> bytes:
     return _encode({"type": "reply", "id": id, **fields})
 
 
@@ -245,12 +245,12 @@ def encode_pong(id: str | int, cursor: str | None) -> bytes:
     return b'{"type":"pong","id":%b,"cursor":"%b"}' % (_encode(id), cursor.encode())
 
 
-def history_fields(history: History, size: int) -> tuple[dict[str, Any], int]:
+def history_fields(history: History, size: int) -> tuple[dict[str, object], int]:
     """A journal's page as an answer, cut so that its messages stay within ``size`` bytes; and how many it holds.
     ``more`` says that the stream goes on after the last one."""
     messages: list[msgspec.Raw] = []
     for message in history.messages:
-        fields: dict[str, Any] = {"offset": message.offset, "time": message.time_ms}
+        fields: dict[str, object] = {"offset": message.offset, "time": message.time_ms}
         if message.client is not None:
             fields["client"] = message.client
         fields["data"] = msgspec.Raw(message.data)
@@ -259,7 +259,7 @@ def history_fields(history: History, size: int) -> tuple[dict[str, Any], int]:
         if size < 0 and messages:
             break
         messages.append(msgspec.Raw(raw))
-    answer: dict[str, Any] = {
+    answer: dict[str, object] = {
         "epoch": history.start.epoch,
         "offset": history.start.offset,
         "top": history.top,

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from tidegate.core import frames, protocol
 from tidegate.core.model import ALL, Cursor, Gap, History, Message, Position, client_stream, encode_cursor, group_of
@@ -158,21 +158,17 @@ class Confirmations:
 
 
 class Session:
-    """One connection of one client."""
+    """One connection of one client, as far as its streams go. What else is due for it belongs to who does it."""
 
     __slots__ = (
         "_composed",
-        "calls",
         "client",
         "confirmations",
         "connection",
         "device",
         "dropped",
         "ended",
-        "inbox",
         "lasting",
-        "not_understood",
-        "paging",
         "refused",
         "rights",
         "since_ms",
@@ -180,7 +176,6 @@ class Session:
         "tracks",
         "welcomed",
         "wire",
-        "working",
     )
 
     def __init__(self, client: str, connection: str, rights: Rights, wire: Transport, since_ms: int) -> None:
@@ -198,11 +193,6 @@ class Session:
         self.refused: tuple[str, ...] = ()  # streams of its cursor that it may no longer follow
         self.ended = False  # follows nothing any more
         self.dropped = False  # its connection is gone
-        self.inbox: deque[Any] | None = None  # commands and orders that wait for their turn
-        self.working = False  # someone takes from the inbox
-        self.calls = 0  # in flight
-        self.not_understood: deque[float] | None = None  # when, within the last minute
-        self.paging: Any = None  # the gateway's lock: one page at a time
         self._composed: tuple[list[Position], str | None] | None = None  # the last cursor, and what it was made of
 
     # Streams
@@ -345,33 +335,29 @@ class Session:
 
     # Answers
 
-    def answer(self, stream: str) -> dict[str, Any]:
+    def answer(self, stream: str) -> dict[str, object]:
         """What welcome, ``joined`` or a reply says of a stream, and where its delivery starts. Call it once, in the
         same turn in which the answer is queued; then ``begin``."""
         track, heard = self.tracks[stream], self.streams[stream].position
         track.answered = True
         page, known = track.page, heard
+        fields: dict[str, object]
         if page is None:
-            fields: dict[str, Any] = {"epoch": heard.epoch, "offset": heard.offset, "top": heard.offset}
+            start, fields = heard, {"top": heard.offset}
             if track.reset:
-                fields.update(recovered=False, missed=0)
+                fields |= {"recovered": False, "missed": 0}
         else:
             gap = page.gap
             offset = page.start.offset if gap is None or gap.first is None else gap.first - 1
-            fields = {
-                "epoch": page.start.epoch,
-                "offset": offset,
-                "top": page.top,
-                "recovered": gap is None,
-                "missed": page.top - page.start.offset,
-            }
+            start = Position(page.start.epoch, offset)
+            fields = {"top": page.top, "recovered": gap is None, "missed": page.top - page.start.offset}
             known = _known_to_have(track.since, page)
-        track.epoch, track.offset = fields["epoch"], fields["offset"]
+        track.epoch, track.offset = start.epoch, start.offset
         if self.confirmations is not None:
             self.confirmations.start(stream, known)
-        return fields
+        return {"epoch": start.epoch, "offset": start.offset, **fields}
 
-    def standing(self, stream: str) -> dict[str, Any]:
+    def standing(self, stream: str) -> dict[str, object]:
         """What a reply says of a stream that was answered before, and goes on."""
         position, heard = self.position(stream), self.streams[stream].position
         top = max(position.offset, heard.offset) if position.epoch == heard.epoch else position.offset

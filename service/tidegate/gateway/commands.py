@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import assert_never, get_args
 
@@ -45,6 +46,7 @@ class Commands:
         self._metrics = metrics
         self._call = call
         self._verify = verify
+        self._calls: Counter[Session] = Counter()  # in flight; of those who have any
         self._labels = {kind: (str(kind.__struct_config__.tag),) for kind in get_args(protocol.Command)}
         for label in self._labels.values():
             metrics.commands[label] = 0
@@ -175,13 +177,14 @@ class Commands:
 
     def call(self, session: Session, command: protocol.Call) -> None:
         try:
-            if session.calls >= self._config.limits.calls_in_flight:
-                raise TooManyCalls(f"{session.calls} calls are in flight")
+            in_flight = self._calls[session]
+            if in_flight >= self._config.limits.calls_in_flight:
+                raise TooManyCalls(f"{in_flight} calls are in flight")
             data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
         except Refused as exc:
             self.refuse(session, command.id, exc)
             return
-        session.calls += 1
+        self._calls[session] += 1
         self._tasks.spawn(self._carry_out(session, command, data), "call")
 
     async def _carry_out(self, session: Session, command: protocol.Call, data: bytes) -> None:
@@ -192,7 +195,9 @@ class Commands:
         else:
             session.send(protocol.encode_call_reply(command.id, status, answer))
         finally:
-            session.calls -= 1
+            self._calls[session] -= 1
+            if not self._calls[session]:
+                del self._calls[session]
 
     # Orders
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import msgspec
 
@@ -50,6 +51,8 @@ from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import Floods, Shares
 
+Work: TypeAlias = Command | NotUnderstood | MembershipOrder
+
 
 class HandshakeRequest(msgspec.Struct):
     """What a handshake asked for, decoded but not yet allowed. ``last``: continue from the record of ``device``."""
@@ -85,6 +88,9 @@ class Gateway:
         self._metrics = metrics
         self._shares = shares
         self._floods = Floods()
+        self._inboxes: dict[
+            Session, deque[Work]
+        ] = {}  # what waits for its turn; of those who have any, or did until now
         self._wall = wall
         self.node = node
         self.draining = False
@@ -229,7 +235,8 @@ class Gateway:
         for stream in streams:
             self._recovery.begin(session, stream)
         self._save(session)
-        self._work(session)
+        if session in self._inboxes:
+            self._work(session)
 
     def submit(self, session: Session, work: Command | MembershipOrder) -> None:
         """Commands and orders of one connection take their turns; calls run beside them."""
@@ -237,7 +244,7 @@ class Gateway:
             return
         if not isinstance(work, MembershipOrder):
             self._commands.count(work)
-        if isinstance(work, protocol.Ping) and not session.working and not session.inbox:
+        if isinstance(work, protocol.Ping) and session not in self._inboxes:
             self._commands.ping(session, work)
             return
         if isinstance(work, protocol.Call):
@@ -250,33 +257,38 @@ class Gateway:
         if not session.ended:
             self._queue(session, text)
 
-    def _queue(self, session: Session, work: Command | NotUnderstood | MembershipOrder) -> None:
-        if session.inbox is None:
-            session.inbox = deque()
-        session.inbox.append(work)
-        if len(session.inbox) >= self._config.limits.commands_in_flight:
+    def waiting(self, session: Session) -> int | None:
+        """How much waits for its turn behind what is being carried out; None where nothing is."""
+        inbox = self._inboxes.get(session)
+        return None if inbox is None else len(inbox)
+
+    def _queue(self, session: Session, work: Work) -> None:
+        inbox = self._inboxes.get(session)
+        if inbox is None:
+            inbox = self._inboxes[session] = deque()
+            if session.welcomed:  # else ``welcome`` begins
+                self._work(session)
+        inbox.append(work)
+        if len(inbox) >= self._config.limits.commands_in_flight:
             self.paused += 1
             self._note_flood(session, "commands")
             session.wire.pause_reading()
-        self._work(session)
 
     def _work(self, session: Session) -> None:
-        if session.inbox and session.welcomed and not session.working:
-            session.working = True
-            self._tasks.spawn(self._run_inbox(session), "commands")
+        self._tasks.spawn(self._run_inbox(session, self._inboxes[session]), "commands")
 
-    async def _run_inbox(self, session: Session) -> None:
+    async def _run_inbox(self, session: Session, inbox: deque[Work]) -> None:
         """One after the other, as far as there is room for the answer and the share of a turn goes. With a broker that
         answers at once nothing else would ever interrupt this."""
         limits, wire = self._config.limits, session.wire
         until_s = self._shares.first()
         try:
-            while session.inbox and not session.ended:
+            while inbox and not session.ended:
                 if wire.size + limits.answer_bytes > wire.limit and not wire.has_room:
                     await self._recovery.room(session)
                     until_s = await self._shares.next()
                     continue
-                work = session.inbox.popleft()
+                work = inbox.popleft()
                 if isinstance(work, MembershipOrder):
                     changed = await self._commands.apply_order(session, work)
                 elif isinstance(work, NotUnderstood):
@@ -289,9 +301,9 @@ class Gateway:
                 if changed and not session.ended:
                     await self._presence_join(session)
                 self._save(session)
-                if len(session.inbox) == limits.commands_in_flight // 2:
+                if len(inbox) == limits.commands_in_flight // 2:
                     wire.resume_reading()
-                if session.inbox and self._shares.clock() >= until_s:
+                if inbox and self._shares.clock() >= until_s:
                     self.share_used(session, "commands")
                     until_s = await self._shares.next()
         except BrokerDown:
@@ -300,8 +312,7 @@ class Gateway:
             self.close(session, CloseCode.INTERNAL_ERROR)
             raise  # for the log
         finally:
-            session.working = False
-            session.inbox = None
+            self._inboxes.pop(session, None)
 
     def share_used(self, session: Session, what: str) -> None:
         """A connection has more ``what`` (frames, commands) than its share of a turn."""
@@ -347,6 +358,7 @@ class Gateway:
         confirmations, session.confirmations = session.confirmations, None  # leaving streams must not forget positions
         self._recovery.detach_all(session)
         session.confirmations = confirmations
+        self._inboxes.pop(session, None)
         self._hub.remove(session)
         session.wire.tell_room()
 

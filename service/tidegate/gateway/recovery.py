@@ -29,6 +29,7 @@ class Recovery:
         self._tasks = tasks
         self._metrics = metrics
         self._locks = Locks()
+        self._paging = Locks()  # by connection: one page at a time
         hub.on_stalled = self._read_on
 
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
@@ -51,7 +52,7 @@ class Recovery:
     async def join(self, session: Session, stream: str, since: Position) -> None:
         """``attach``, once the peer has taken what waits for it; where the session has the stream, it starts anew.
         A peer that joins faster than it reads would else be sent a page for each command."""
-        async with _paging(session):
+        async with self._paging.of(session.connection):
             await self.room(session)
             if session.ended:
                 return
@@ -103,7 +104,7 @@ class Recovery:
         track = session.tracks.get(stream)
         while track is not None and track.state is WAITING:
             try:
-                async with _paging(session):
+                async with self._paging.of(session.connection):
                     await self.room(session)
                     if session.ended or session.tracks.get(stream) is not track:
                         return
@@ -164,11 +165,3 @@ class Recovery:
             self._hub.close(stream)
             with contextlib.suppress(BrokerDown):  # it lost the subscription with the connection
                 await self._broker.unsubscribe(stream)
-
-
-def _paging(session: Session) -> asyncio.Lock:
-    """One page of a connection at a time."""
-    paging: asyncio.Lock | None = session.paging
-    if paging is None:
-        paging = session.paging = asyncio.Lock()
-    return paging

@@ -48,6 +48,7 @@ class Peer:
         "_context",
         "_end_by_s",
         "_next_ping_s",
+        "_not_understood",
         "_refreshing",
         "_rights",
         "_warn_s",
@@ -64,6 +65,7 @@ class Peer:
         self._rights = session.rights  # as they were looked at last
         self._warn_s = context.expiring_s  # before its token's end that it hears of it
         self._refreshing = False  # a new token may be on its way
+        self._not_understood: deque[float] | None = None  # when, within the last minute
         self._end_by_s = 0.0  # once a close frame of ours is under way: how long its answer has
         now_s = wire.seen
         self._next_ping_s = context.heartbeat.first_ping_s(now_s)
@@ -171,7 +173,7 @@ class Peer:
                 self._warn_s = min(self._context.expiring_s, (rights.expires - time.time()) / 2)
             self._rights = rights
             self._refreshing = False
-        elif not self.session.working:
+        elif self._context.gateway.waiting(self.session) is None:
             self._refreshing = False  # it was refused
 
     def _schedule(self, now_s: float) -> None:
@@ -190,10 +192,10 @@ class Peer:
 
     def _counted(self, text: NotUnderstood) -> NotUnderstood:
         """Ten in a minute end the connection, when the last of them is answered."""
-        session, now_s = self.session, time.monotonic()
-        if session.not_understood is None:
-            session.not_understood = deque(maxlen=self._context.not_understood_per_minute)
-        times = session.not_understood
+        now_s = time.monotonic()
+        if self._not_understood is None:
+            self._not_understood = deque(maxlen=self._context.not_understood_per_minute)
+        times = self._not_understood
         times.append(now_s)
         text.one_too_many = len(times) == times.maxlen and now_s - times[0] < 60
         return text
