@@ -57,8 +57,8 @@ SPARES = 16  # of the internal port: a health check must be answered when there 
 
 class App:
     """One node. ``await start()``, then ``public_port`` and ``internal_port`` are where it listens (a configured 0
-    means any free one); ``await stop(drain_s)`` ends it. Raises Unusable for a configuration that cannot be used and
-    OSError for an address that cannot be bound."""
+    means any free one); ``await drain(seconds)`` sends clients away, ``await stop()`` ends it. Raises Unusable for a
+    configuration that cannot be used and OSError for an address that cannot be bound."""
 
     def __init__(self, config: Config, node: str | None = None) -> None:
         self.config = config

@@ -266,10 +266,6 @@ def test_groups_are_the_streams_but_its_own() -> None:
         session.follow(Heard(0, stream=stream), None)
     assert list(session.groups) == ["news", "chat"]
     assert session.group_count == 2
-    assert session.owns("all")
-    assert session.owns("client:alice")
-    assert not session.owns("client:bob")
-    assert not session.owns(NEWS)
 
 
 def test_nothing_is_queued_after_the_end() -> None:

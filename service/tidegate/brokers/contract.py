@@ -1,6 +1,6 @@
 """The contract of a broker: it orders, keeps and announces; the gateway asks, the hub hears.
 
-``broker_memory.Memory`` and ``broker_redis.Redis`` implement it; ``tests/brokers/contract.py`` checks both.
+``MemoryBroker`` and ``RedisBroker`` implement it; ``tests/brokers/contract.py`` checks both.
 Every coroutine may raise ``BrokerDown``. Nothing here blocks the loop.
 
 What a receiver may rely on, for each stream between ``subscribe`` and ``unsubscribe``:

@@ -2,8 +2,8 @@
 
 A ``Refused`` is an answer: over HTTP it becomes its status with
 ``{"error": {"code", "message"}}``, over a WebSocket an ``error`` event; the
-connection stays open. A ``Disconnect`` ends a connection. ``Unusable`` is for who configures. The class carries code
-and status, the raise site only the facts. Source: docs/protocol.md, Errors and Close codes.
+connection stays open. A ``CloseCode`` says why one ends. ``Unusable`` is for who configures. The
+class carries code and status, the raise site only the facts. Source: docs/protocol.md, Errors and Close codes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 
 class CloseCode(IntEnum):
-    """Close codes. 4000-4499 and the ones in ``RECONNECT``: come back with the cursor."""
+    """Why a connection ends. docs/protocol.md, Close codes, says after which of them a client comes back."""
 
     DONE = 1000
     GOING_AWAY = 1001
@@ -53,15 +53,6 @@ _REASONS = {
     CloseCode.DISCONNECTED: "disconnected by the application",
     CloseCode.TAKEN_OVER: "another connection took over",
 }
-
-
-class Disconnect(Exception):
-    """Ends one connection with ``code``; ``reason`` goes into the close frame."""
-
-    def __init__(self, code: CloseCode, reason: str = "") -> None:
-        self.code = code
-        self.reason = reason or code.reason
-        super().__init__(f"{int(code)} {self.reason}")
 
 
 class Unusable(ValueError):

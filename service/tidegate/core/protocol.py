@@ -245,8 +245,8 @@ def encode_pong(id: str | int, cursor: str | None) -> bytes:
     return b'{"type":"pong","id":%b,"cursor":"%b"}' % (_encode(id), cursor.encode())
 
 
-def history_fields(history: History, size: int) -> tuple[dict[str, object], int]:
-    """A journal's page as an answer, cut so that its messages stay within ``size`` bytes; and how many it holds.
+def history_fields(history: History, size: int) -> dict[str, object]:
+    """A journal's page as an answer, cut so that its messages stay within ``size`` bytes.
     ``more`` says that the stream goes on after the last one."""
     messages: list[msgspec.Raw] = []
     for message in history.messages:
@@ -268,7 +268,7 @@ def history_fields(history: History, size: int) -> tuple[dict[str, object], int]
     }
     if history.gap is not None:
         answer["gap"] = gap_fields(history.gap)
-    return answer, len(messages)
+    return answer
 
 
 def cut(names: Sequence[str], size: int) -> Sequence[str]:

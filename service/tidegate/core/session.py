@@ -30,7 +30,7 @@ from enum import Enum
 from typing import Protocol
 
 from tidegate.core import frames, protocol
-from tidegate.core.model import ALL, Cursor, Gap, History, Message, Position, client_stream, encode_cursor, group_of
+from tidegate.core.model import Cursor, Gap, History, Message, Position, encode_cursor, group_of
 
 PAGE_BYTES = 256 * 1024  # of data in one page of replay, and the most that a track holds
 PAGE_MESSAGES = 500
@@ -67,7 +67,7 @@ class Transport(Protocol):
 
 
 class Rights(Protocol):
-    """What the client's token allows (auth.Grant)."""
+    """What the client's token allows (auth/tokens.py)."""
 
     @property
     def expires(self) -> float | None: ...
@@ -204,10 +204,6 @@ class Session:
     @property
     def group_count(self) -> int:
         return sum(1 for _ in self.groups)
-
-    def owns(self, stream: str) -> bool:
-        """Whether a session of this client has this stream by itself."""
-        return stream in (ALL, client_stream(self.client))
 
     def follow(self, heard: StreamView, since: Position | None) -> Track:
         """A stream was asked for; ``since`` None: from now on."""

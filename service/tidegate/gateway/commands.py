@@ -145,7 +145,7 @@ class Commands:
         since = position_of(command.epoch, command.offset)
         size = self._config.limits.answer_bytes
         history = await self._broker.history(group_stream(group), since, messages=command.limit, size=size)
-        fields, _ = protocol.history_fields(history, size - 1024)
+        fields = protocol.history_fields(history, size - 1024)
         session.send(protocol.encode_reply(command.id, {"stream": group_stream(group), **fields}))
 
     async def _presence(self, session: Session, command: protocol.ReadPresence) -> None:

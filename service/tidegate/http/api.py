@@ -198,7 +198,7 @@ async def _history(handler: ApiHandler, stream: str) -> Response:
     if not 1 <= most <= 1000:
         raise BadRequest("limit: from 1 to 1000")
     history = await handler.api.gateway.history(stream, since, most)
-    fields, _ = history_fields(history, handler.api.config.limits.answer_bytes - _ENVELOPE_BYTES)
+    fields = history_fields(history, handler.api.config.limits.answer_bytes - _ENVELOPE_BYTES)
     return _answer({"stream": stream, **fields})
 
 

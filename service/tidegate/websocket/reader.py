@@ -55,7 +55,6 @@ class Reader:
     __slots__ = (
         "_binary",
         "_buffer",
-        "_control",
         "_decoder",
         "_final",
         "_left",
@@ -77,7 +76,6 @@ class Reader:
         self._final = False
         self._left = 0
         self._mask = b""
-        self._control = b""
         self._message = bytearray()  # the fragments so far, unmasked
         self._message_opcode = -1  # -1: no message has begun
         self._decoder: codecs.IncrementalDecoder | None = None
