@@ -85,7 +85,7 @@ class Echo:
 
 async def _serve(listener: socket.socket, limits: LimitsSettings) -> None:
     loop = asyncio.get_running_loop()
-    turn, handshakes = WriteBatch(loop), Tasks()
+    turn, handshakes = WriteBatch(loop.call_soon), Tasks()
     while True:
         sock, _ = await loop.sock_accept(listener)
         handshakes.spawn(_shake_hands(sock, turn, limits), "handshake")

@@ -244,7 +244,7 @@ async def _run() -> None:
         count = await operation(world, counter, repeats)
         counter.dump(f"{name}={count}")
     sys.stdout.flush()
-    world.app.gateway.draining = True
+    world.app.gateway.drain()
     for sock in (*world.clients, world.api):
         sock.close()
     await world.app.stop()

@@ -104,7 +104,7 @@ FLOODS = {
 
 async def shared_out(kind: str) -> None:
     """A flooder's 64 KiB are there; a neighbour's texts come one by one."""
-    turn = WriteBatch(asyncio.get_running_loop())
+    turn = WriteBatch(asyncio.get_running_loop().call_soon)
     async with line(turn) as flooder, line(turn) as neighbour:
         await flooder.send(FLOODS[kind] * (60 * KIB // len(FLOODS[kind])))
         await eventually(lambda: flooder.wire.paused & KEPT)

@@ -122,7 +122,7 @@ class Line:
         early: bytes = b"",
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.turn = turn or WriteBatch(self.loop)
+        self.turn = turn or WriteBatch(self.loop.call_soon)
         self.heard = Heard()
         self.ours: CountingSocket
         self.ours, self.theirs = connected(buffers=buffers)

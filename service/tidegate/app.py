@@ -11,7 +11,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
 from tornado.web import Application
 
@@ -31,6 +31,7 @@ from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.recovery import Recovery
+from tidegate.gateway.replay import Replay
 from tidegate.http import operations
 from tidegate.http.handler import ApiContext, InternalApplication
 from tidegate.metrics import Metrics, Tally
@@ -65,7 +66,6 @@ class App:
         self.node = node or node_id(config.server.node)
         self.metrics = Metrics()
         self.tasks = Tasks()
-        self.hub = Hub()
         limits = config.limits
         self.files = open_files.share(
             open_files.limit(), connections=limits.connections, calls=config.calls.connections
@@ -75,8 +75,12 @@ class App:
         self.broker = make_broker(config, self.node, self.metrics.pushed)
         self._caller = Caller(config.calls, observe=self._observe_call)
         self._requests = itertools.count(1)
-        self._shares = Shares(lambda go_on: asyncio.get_running_loop().call_soon(go_on))
-        recovery = Recovery(self.hub, self.broker, self.tasks, self.metrics)
+        self._shares = Shares(_call_soon)
+        self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
+        self.write_batch = WriteBatch(_call_soon, self._shares, written=self._observe_writes)
+        self.replay = Replay(self.broker, self.tasks, self.metrics)
+        self.hub = Hub(self.replay, self.write_batch.before_writing, fan_out)
+        recovery = Recovery(self.hub, self.replay, self.broker, self.tasks, self.metrics)
         commands = Commands(
             config,
             self.broker,
@@ -91,14 +95,16 @@ class App:
             self.broker,
             commands,
             recovery,
+            self.replay,
             self.hub,
             self.tasks,
             self.metrics,
             self._shares,
             node=self.node,
             wall=time.time,
+            capacity=self.files.connections,
+            on_delivered=self._note_age,
         )
-        self.gateway.capacity = self.files.connections
         self._servers: list[HttpServer] = []
         self._register_gauges()
 
@@ -108,11 +114,6 @@ class App:
         config, loop = self.config, asyncio.get_running_loop()
         if self._verifier is not None:
             self._verifier.tell_left_out()
-        self.write_batch = WriteBatch(loop, self._shares, deliver=self.hub.deliver, written=self._observe_writes)
-        self.hub.on_pending = self.write_batch.schedule
-        self.hub.write = cast(Any, fan_out)  # every session's wire is one of wire.py
-        self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
-        self.gateway.on_delivered = self._note_age
         await self._caller.start()
         try:
             await self.broker.start(self.gateway, self.info())
@@ -244,7 +245,7 @@ class App:
     async def drain(self, seconds: float) -> None:
         """No new connections; the present ones are closed with 1012, spread over ``seconds`` so that they
         do not all come back at once. Returns when all are gone."""
-        self.gateway.draining = True
+        self.gateway.drain()
         sessions = list(self.hub.sessions())
         log.info("drain.started", connections=len(sessions), duration_s=seconds)
         begun_s = time.monotonic()
@@ -261,7 +262,7 @@ class App:
 
     async def stop(self) -> None:
         """Ends at once what is left."""
-        self.gateway.draining = True
+        self.gateway.drain()
         for server in self._servers:
             server.stop()
         for session in list(self.hub.sessions()):
@@ -362,6 +363,11 @@ class App:
             draining=self.gateway.draining,
             lag_ms=self.gateway.lag_ms,
         )
+
+
+def _call_soon(work: Callable[[], None]) -> None:
+    """The loop's, which is not there yet when a node is built."""
+    asyncio.get_running_loop().call_soon(work)
 
 
 def make_verifier(config: Config) -> Verifier | None:

@@ -61,6 +61,8 @@ class Metrics(Collector):
         self._durations: list[tuple[str, str, tuple[str, ...], dict[tuple[str, ...], Durations]]] = []
         self.open_connections = 0
         self.gaps = 0
+        self.broker_gaps = 0
+        self.holes = 0
         self.missed = 0
         self.handshakes = self.tally("tidegate_handshakes", "Handshakes by result.", "result")
         self.closes = self.tally("tidegate_closes", "Closed connections by close code.", "code")
@@ -76,7 +78,17 @@ class Metrics(Collector):
             "tidegate_push_to_write_seconds", "From journalling to the write on this node."
         )[()]
         self.ping_seconds = self.durations("tidegate_heartbeat_seconds", "From a control ping to its pong.")[()]
-        self.count("tidegate_gaps", "Gaps announced to a connection while it caught up.", lambda: self.gaps)
+        self.count("tidegate_gaps", "Gaps told to one connection while it caught up.", lambda: self.gaps)
+        self.count(
+            "tidegate_broker_gaps",
+            "Gaps that the broker announced in a stream, told to all of the node who are live in it.",
+            lambda: self.broker_gaps,
+        )
+        self.count(
+            "tidegate_holes",
+            "Holes that the broker left without a word: a fault, and an ERROR in the log.",
+            lambda: self.holes,
+        )
         self.count("tidegate_missed_messages", "Messages that followed a given position.", lambda: self.missed)
         self.registry.register(self)
 

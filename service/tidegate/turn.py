@@ -114,23 +114,22 @@ class Flushable(Protocol):
 
 
 class WriteBatch:
-    """The end of the loop's turn, in which everything is written: ``deliver`` queues what was heard, then each wire
-    that was woken writes, once, then ``written`` is called."""
+    """The end of the loop's turn, in which everything is written: what was given to ``before_writing`` queues more,
+    then each wire that was woken writes, once, then ``written`` is called. ``call_soon`` is the loop's."""
 
-    __slots__ = ("_begun", "_deliver", "_loop", "_written", "blocked", "shares", "woken")
+    __slots__ = ("_before", "_begun", "_call_soon", "_written", "blocked", "shares", "woken")
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        call_soon: Callable[[Callable[[], None]], object],
         shares: Shares | None = None,
         *,
-        deliver: Callable[[], None] = lambda: None,
-        written: Callable[[], None] = lambda: None,
+        written: Callable[[], None] | None = None,
     ) -> None:
-        self._loop = loop
-        self.shares = shares or Shares(loop.call_soon)
+        self._call_soon = call_soon
+        self.shares = shares or Shares(call_soon)
         self._begun = False
-        self._deliver = deliver
+        self._before: list[Callable[[], None]] = []
         self._written = written
         self.woken: list[Flushable] = []
         self.blocked: set[Flushable] = set()  # sockets that take nothing at the moment
@@ -139,13 +138,21 @@ class WriteBatch:
         """There is something to write when this turn ends."""
         if not self._begun:
             self._begun = True
-            self._loop.call_soon(self._end)
+            self._call_soon(self._end)
+
+    def before_writing(self, work: Callable[[], None]) -> None:
+        """``work`` is called when this turn ends, before anything is written."""
+        self._before.append(work)
+        if not self._begun:
+            self.schedule()
 
     def _end(self) -> None:
-        try:
-            self._deliver()
-        except Exception as exc:  # a fault of ours; what was not delivered is announced as a gap
-            log.error("delivery.failed", error=exc)
+        before, self._before = self._before, []
+        for work in before:
+            try:
+                work()
+            except Exception as exc:  # a fault of ours; what was not delivered is announced as a gap
+                log.error("delivery.failed", error=exc)
         self._begun = False
         woken, self.woken = self.woken, []
         for wire in woken:
@@ -154,4 +161,5 @@ class WriteBatch:
             except Exception as exc:  # a fault of ours; those behind it would wait for ever
                 log.error("connection.failed", error=exc)
                 wire.abort(CloseCode.INTERNAL_ERROR)
-        self._written()
+        if self._written is not None:
+            self._written()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.transcript import NEWS, line, message, new_session, told
+from tests.core.transcript import NEWS, Reports, line, message, new_hub, new_session, told
 from tidegate.core import protocol
 from tidegate.core.hub import Audience, Hub
 from tidegate.core.model import Gap, History, Message, Position
@@ -23,7 +23,7 @@ def live(hub: Hub, audience: Audience, session: Session) -> Session:
     audience.joining.add(session)
     session.answer(audience.stream)
     session.begin(audience.stream)
-    assert hub.settle(session, audience)
+    assert audience.settle(session)
     return session
 
 
@@ -31,7 +31,7 @@ def live(hub: Hub, audience: Audience, session: Session) -> Session:
 
 
 def test_it_knows_every_connection_of_a_client() -> None:
-    hub = Hub()
+    hub = new_hub()
     first, second, other = new_session(number=1), new_session(number=2), new_session("bob", 3)
     for session in (first, second, other):
         hub.add(session)
@@ -48,7 +48,7 @@ def test_it_knows_every_connection_of_a_client() -> None:
 
 
 def test_removing_who_was_never_there_is_nothing() -> None:
-    hub = Hub()
+    hub = new_hub()
     hub.add(new_session(number=1))
     hub.remove(new_session(number=2))
     hub.remove(new_session("bob", 1))
@@ -59,7 +59,7 @@ def test_removing_who_was_never_there_is_nothing() -> None:
 
 
 def test_a_message_is_one_frame_for_everybody_who_follows_its_stream() -> None:
-    hub = Hub()
+    hub = new_hub()
     news, chat = hub.open(NEWS, Position("e1", 4)), hub.open("group:chat", Position("e1", 0))
     alice, bob, carol = new_session(), live(hub, news, new_session("bob")), live(hub, chat, new_session("carol"))
     live(hub, news, alice)
@@ -73,14 +73,14 @@ def test_a_message_is_one_frame_for_everybody_who_follows_its_stream() -> None:
 
 
 def test_nobody_hears_a_stream_that_nobody_follows() -> None:
-    hub = Hub()
+    hub = new_hub()
     hear(hub, message(1))
     hub.on_gap(Gap(NEWS, "e1", 1, 2, "expired"), Position("e1", 2))
     assert hub.audiences == {}
 
 
 def test_a_repeat_is_dropped() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 4))
     alice = live(hub, audience, new_session())
     hear(hub, *map(message, (5, 5, 4, 6, 1)))
@@ -88,22 +88,26 @@ def test_a_repeat_is_dropped() -> None:
 
 
 def test_a_hole_is_announced_even_where_the_broker_did_not() -> None:
-    hub = Hub()
+    reports = Reports()
+    hub = new_hub(reports)
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
     hear(hub, message(8), message(9))
     assert told(alice) == [(5, 7, "expired"), 8, 9]
+    assert reports.holes == [Gap(NEWS, "e1", 5, 7, "expired")]
 
 
 def test_another_epoch_is_announced_even_where_the_broker_did_not() -> None:
-    hub = Hub()
+    reports = Reports()
+    hub = new_hub(reports)
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
     hear(hub, message(2, epoch="e2"))
     assert told(alice) == [(None, 1, "reset"), 2]
+    assert reports.holes == [Gap(NEWS, "e2", None, 1, "reset")]
     assert alice.position(NEWS) == Position("e2", 2)
 
 
 def test_a_gap_moves_everybody_who_is_live() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 4))
     alice = live(hub, audience, new_session())
     hub.on_gap(Gap(NEWS, "e1", 5, 7, "expired"), Position("e1", 7))
@@ -116,25 +120,24 @@ def test_a_gap_moves_everybody_who_is_live() -> None:
 
 
 def test_what_the_broker_says_is_delivered_when_the_turn_ends() -> None:
-    hub = Hub()
-    ends: list[None] = []
-    hub.on_pending = lambda: ends.append(None)
+    reports = Reports()
+    hub = new_hub(reports)
     audience = hub.open(NEWS, Position("e1", 4))
     alice = live(hub, audience, new_session())
     hub.on_message(message(5))
     hub.on_message(message(6))
-    assert len(ends) == 1
+    assert reports.turns == 1
     assert told(alice) == []
     assert alice.positions() == {NEWS: Position("e1", 4)}, "as if it were still under way"
     hub.deliver()
     assert told(alice) == [5, 6]
     assert alice.positions() == {NEWS: Position("e1", 6)}
     hub.on_message(message(7))
-    assert len(ends) == 2
+    assert reports.turns == 2
 
 
 def test_a_gap_comes_after_what_was_said_before_it() -> None:
-    hub = Hub()
+    hub = new_hub()
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
     hub.on_message(message(5))
     hub.on_gap(Gap(NEWS, "e2", None, 0, "reset"), Position("e2", 0))
@@ -144,7 +147,7 @@ def test_a_gap_comes_after_what_was_said_before_it() -> None:
 
 
 def test_what_was_said_in_an_earlier_subscription_is_not_heard_in_a_later_one() -> None:
-    hub = Hub()
+    hub = new_hub()
     hub.open(NEWS, Position("e1", 4))
     hub.on_message(message(5))
     hub.close(NEWS)
@@ -154,7 +157,7 @@ def test_what_was_said_in_an_earlier_subscription_is_not_heard_in_a_later_one() 
 
 
 def test_what_was_not_delivered_by_a_fault_is_no_silent_hole(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = Hub()
+    hub = new_hub()
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
     with monkeypatch.context() as broken:
         broken.setattr(protocol, "encode_message", lambda message: b"{}" if message.offset < 6 else 1 / 0)
@@ -165,9 +168,8 @@ def test_what_was_not_delivered_by_a_fault_is_no_silent_hole(monkeypatch: pytest
 
 
 def test_messages_that_came_together_are_written_together() -> None:
-    hub = Hub()
     written: list[tuple[list[Transport], int]] = []
-    hub.write = lambda wires, waiting: written.append((list(wires), len(waiting)))
+    hub = new_hub(write=lambda wires, waiting: written.append((list(wires), len(waiting))))
     alice = live(hub, hub.open(NEWS, Position("e1", 4)), new_session())
     hear(hub, message(5), message(6), message(7))
     assert written == [([alice.wire], 3)]
@@ -175,8 +177,7 @@ def test_messages_that_came_together_are_written_together() -> None:
 
 
 def test_who_follows_several_streams_of_a_turn_is_written_to_once() -> None:
-    hub = Hub()
-    hub.write = lambda wires, waiting: pytest.fail("now, and again for the next stream")
+    hub = new_hub(write=lambda wires, waiting: pytest.fail("now, and again for the next stream"))
     news, chat = hub.open(NEWS, Position("e1", 4)), hub.open("group:chat", Position("e1", 0))
     alice = live(hub, chat, live(hub, news, new_session()))
     hear(hub, message(5), Message("group:chat", "e1", 1, 0, b"null"), message(6))
@@ -184,9 +185,8 @@ def test_who_follows_several_streams_of_a_turn_is_written_to_once() -> None:
 
 
 def test_clients_own_streams_are_written_at_once_since_nobody_follows_two() -> None:
-    hub = Hub()
     written: list[list[Transport]] = []
-    hub.write = lambda wires, waiting: written.append(list(wires))
+    hub = new_hub(write=lambda wires, waiting: written.append(list(wires)))
     streams = [f"client:{name}" for name in ("alice", "bob")]
     alice, bob = (live(hub, hub.open(stream, Position("e1", 0)), new_session()) for stream in streams)
     hear(hub, *(Message(stream, "e1", offset, 0, b"null") for offset in (1, 2) for stream in streams))
@@ -197,7 +197,7 @@ def test_clients_own_streams_are_written_at_once_since_nobody_follows_two() -> N
 
 
 def test_who_joins_holds_messages_and_goes_live_between_two_of_them() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 4))
     alice = new_session()
     track = alice.follow(audience, Position("e1", 4))
@@ -209,32 +209,32 @@ def test_who_joins_holds_messages_and_goes_live_between_two_of_them() -> None:
     alice.begin(NEWS)
     assert not audience.live
     assert not audience.empty
-    assert hub.settle(alice, audience)
+    assert audience.settle(alice)
     assert (audience.live, audience.joining) == ({alice: alice.wire}, set())
     hear(hub, message(6))
     assert told(alice) == [5, 6]
 
 
 def test_who_read_ahead_goes_live_when_the_hub_catches_up() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 4))
     alice = new_session()
     track = alice.follow(audience, Position("e1", 6))
     audience.joining.add(alice)
     track.answered = True
-    assert not hub.settle(alice, audience)
+    assert not audience.settle(alice)
     hear(hub, *map(message, (5, 6, 7)))
     assert told(alice) == [7]
     assert audience.live == {alice: alice.wire}
 
 
 def test_who_goes_live_amid_a_turn_hears_what_follows() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 4))
     bob, alice = live(hub, audience, new_session("bob")), new_session()
     alice.follow(audience, Position("e1", 5)).answered = True
     audience.joining.add(alice)
-    assert not hub.settle(alice, audience)
+    assert not audience.settle(alice)
     hear(hub, message(5), message(6), message(7))
     assert told(alice) == [6, 7]
     assert told(bob) == [5, 6, 7]
@@ -242,31 +242,29 @@ def test_who_goes_live_amid_a_turn_hears_what_follows() -> None:
 
 
 def test_a_gap_stalls_who_read_ahead_and_somebody_is_told_to_read_on() -> None:
-    hub = Hub()
-    stalled: list[tuple[Session, str]] = []
-    hub.on_stalled = lambda session, stream: stalled.append((session, stream))
+    reports = Reports()
+    hub = new_hub(reports)
     audience = hub.open(NEWS, Position("e1", 4))
     ahead, reading = new_session(), new_session("bob")
     ahead.follow(audience, Position("e1", 6))
     reading.follow(audience, Position("e1", 2))
     audience.joining |= {ahead, reading}
-    assert not hub.settle(ahead, audience)
+    assert not audience.settle(ahead)
     hub.on_gap(Gap(NEWS, "e2", None, 0, "reset"), Position("e2", 0))
-    assert stalled == [(ahead, NEWS)]
+    assert reports.stalled == [(ahead, NEWS)]
     assert told(ahead) == told(reading) == [], "they find the gap in the journal"
 
 
 def test_who_is_in_an_epoch_that_the_hub_has_left_is_told_to_read_on_by_the_next_message() -> None:
-    hub = Hub()
-    stalled: list[tuple[Session, str]] = []
-    hub.on_stalled = lambda session, stream: stalled.append((session, stream))
+    reports = Reports()
+    hub = new_hub(reports)
     audience = hub.open(NEWS, Position("e2", 4))
     alice = new_session()
     alice.follow(audience, Position("e1", 6))
     audience.joining.add(alice)
-    assert not hub.settle(alice, audience)
+    assert not audience.settle(alice)
     hear(hub, message(5, "e2"))
-    assert stalled == [(alice, NEWS)]
+    assert reports.stalled == [(alice, NEWS)]
     assert alice.tracks[NEWS].state is TrackState.WAITING
 
 
@@ -274,7 +272,7 @@ def test_who_is_in_an_epoch_that_the_hub_has_left_is_told_to_read_on_by_the_next
 
 
 def test_who_was_told_an_earlier_beginning_hears_of_the_new_one_before_the_first_message() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 0))
     alice, gone = live(hub, audience, new_session()), live(hub, audience, new_session("gone", 2))
     hub.on_moved(NEWS, Position("e2", 0))
@@ -291,7 +289,7 @@ def test_who_was_told_an_earlier_beginning_hears_of_the_new_one_before_the_first
 
 
 def test_a_gap_after_the_beginning_has_moved_names_both() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 0))
     alice = live(hub, audience, new_session())
     hub.on_moved(NEWS, Position("e2", 0))
@@ -304,9 +302,7 @@ def test_a_gap_after_the_beginning_has_moved_names_both() -> None:
 
 
 def test_who_reads_while_the_beginning_moves_reads_again_and_is_told() -> None:
-    hub = Hub()
-    stalled: list[str] = []
-    hub.on_stalled = lambda session, stream: stalled.append(stream)
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e1", 0))
     alice = new_session()
     alice.follow(audience, Position("e1", 0)).page = History(Position("e1", 0), 0, [])
@@ -314,16 +310,16 @@ def test_who_reads_while_the_beginning_moves_reads_again_and_is_told() -> None:
     alice.answer(NEWS)
     hub.on_moved(NEWS, Position("e2", 0))
     alice.begin(NEWS)
-    assert not hub.settle(alice, audience)
+    assert not audience.settle(alice)
     alice.start_reading(NEWS)
     alice.queue_page(NEWS, History(Position("e2", 0), 0, []))
-    assert hub.settle(alice, audience)
+    assert audience.settle(alice)
     hear(hub, message(1, "e2"))
     assert told(alice) == [(None, 0, "reset"), 1]
 
 
 def test_who_comes_back_with_an_earlier_beginning_is_answered_with_the_new_one() -> None:
-    hub = Hub()
+    hub = new_hub()
     audience = hub.open(NEWS, Position("e2", 0))
     alice = new_session()
     alice.follow(audience, Position("e1", 0)).page = History(Position("e2", 0), 0, [])
@@ -331,6 +327,6 @@ def test_who_comes_back_with_an_earlier_beginning_is_answered_with_the_new_one()
     answer = alice.answer(NEWS)
     assert answer == {"epoch": "e2", "offset": 0, "top": 0, "recovered": True, "missed": 0}
     alice.begin(NEWS)
-    assert hub.settle(alice, audience)
+    assert audience.settle(alice)
     hear(hub, message(1, "e2"))
     assert told(alice) == [1]

@@ -13,9 +13,10 @@ from tests.core.world import Client, World, same
 from tidegate.core import hub as hub_module
 from tidegate.core import journal as journal_module
 from tidegate.core import protocol
+from tidegate.core.hub import Audience
 from tidegate.core.model import History, Message, Position
 from tidegate.core.session import Session
-from tidegate.gateway import recovery as recovery_module
+from tidegate.gateway import replay as replay_module
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.recovery import Recovery
 
@@ -220,7 +221,7 @@ class Promises(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def tries_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery_module, "RETRY_S", 0)
+    monkeypatch.setattr(replay_module, "RETRY_S", 0)
 
 
 def test_no_order_of_events_makes_a_silent_hole_a_repeat_or_a_stream_that_never_goes_live() -> None:
@@ -271,9 +272,11 @@ async def joined_already(self: Commands, session: Session, command: protocol.Joi
     return False
 
 
-def stays_live(self: Recovery, session: Session, stream: str) -> None:
+def stays_live(self: Recovery, session: Session, stream: str) -> Audience:
     """What the hub hears is still queued while the page is read."""
-    self._hub.audiences[stream].joining.add(session)
+    audience = self._hub.audiences[stream]
+    audience.joining.add(session)
+    return audience
 
 
 since = journal_module.Journal.since

@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,10 +25,11 @@ from tidegate.core.errors import BrokerDown, CloseCode, Refused
 from tidegate.core.hub import Hub
 from tidegate.core.model import Gap, History, Message, NodeInfo, Position, Publication, decode_cursor, encode_cursor
 from tidegate.core.outbox import Outbox
-from tidegate.core.session import Session
+from tidegate.core.session import Sender, Session
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway, HandshakeRequest
 from tidegate.gateway.recovery import Recovery
+from tidegate.gateway.replay import Replay
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import SHARE_S, Shares
@@ -131,6 +132,13 @@ class Line(Outbox):
 
     def wake(self) -> None:
         pass
+
+    @property
+    def sock(self) -> Sender:
+        raise AssertionError("it has none")
+
+    def put_rest(self, waiting: Sequence[bytes], sent: int) -> None:
+        raise AssertionError("nothing of it has gone")
 
     def close(self, code: int, reason: str = "") -> None:
         self.closed = code
@@ -392,9 +400,10 @@ class World:
             wall=lambda: self.now_s,
             clock=lambda: self.now_s,
         )
-        self.tasks, metrics, self.hub = Tasks(), Metrics(), Hub()
-        self.hub.on_pending = self._when_the_turn_ends
-        recovery = Recovery(self.hub, self.broker, self.tasks, metrics)
+        self.tasks, metrics = Tasks(), Metrics()
+        replay = Replay(self.broker, self.tasks, metrics)
+        self.hub = Hub(replay, self.loop.call_soon)
+        recovery = Recovery(self.hub, replay, self.broker, self.tasks, metrics)
 
         async def no_calls(*args: Any) -> tuple[int, bytes]:
             raise AssertionError
@@ -405,19 +414,18 @@ class World:
             self.broker,
             commands,
             recovery,
+            replay,
             self.hub,
             self.tasks,
             metrics,
             Shares(self.loop.call_soon, partial(next, itertools.count(step=SHARE_S / 3))),
             node="n",
             wall=lambda: self.now_s,
+            capacity=100,
         )
         node = NodeInfo("n", "0", 0, 0, False, None)
         self.loop.run_until_complete(self.broker.start(self.gateway, node))
         self.clients = {name: Client(self, name, last=name == "carol") for name in ("alice", "bob", "carol")}
-
-    def _when_the_turn_ends(self) -> None:
-        self.loop.call_soon(self.hub.deliver)
 
     def push(self, stream: str, data: Any) -> None:
         raw = json.dumps(data).encode()

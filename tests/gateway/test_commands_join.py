@@ -8,7 +8,7 @@ from tests.gateway.test_commands import OPEN, push
 from tests.peer import Peer
 from tests.service_fixture import Down, running
 from tests.support import eventually
-from tidegate.gateway import recovery
+from tidegate.gateway import replay
 
 
 async def test_joining_a_joined_group_with_a_position_changes_neither_presence_nor_the_count_of_groups() -> None:
@@ -37,7 +37,7 @@ async def test_many_joins_with_a_position_are_read_only_as_fast_as_the_peer_take
         async with Peer(app.public_port, client="alice", groups="long", rcvbuf=8192) as alice:
             epoch = (await alice.event())["streams"]["all"]["epoch"]
             (session,) = app.hub.of_client("alice")
-            paging = app.gateway._recovery._paging
+            paging = app.replay.paging
             alice.reading.clear()
             for n in range(40):  # 9.6 MB, more than all buffers between us
                 alice.send(type="join", id=n, group="long", epoch=epoch, offset=0)
@@ -56,7 +56,7 @@ async def test_many_joins_with_a_position_are_read_only_as_fast_as_the_peer_take
 async def test_a_join_that_the_broker_fails_leaves_a_joined_group_where_it_was(
     missed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "RETRY_S", 0.01)
+    monkeypatch.setattr(replay, "RETRY_S", 0.01)
     async with running() as app, Peer(app.public_port, client="alice", groups="news") as alice:
         epoch = (await alice.event())["streams"]["group:news"]["epoch"]
         await push(app, "group:news", b"1", b"2")

@@ -83,7 +83,7 @@ async def test_the_kernel_holds_little_that_it_cannot_send_and_pings_wait_behind
             alice.reading.clear()
             wire = cast(Wire, session(app, "alice").wire)
             await eventually(lambda: wire.stalled_since)
-            assert unsent(wire._sock) <= 128 * KIB + PAGE_BYTES
+            assert unsent(wire.sock) <= 128 * KIB + PAGE_BYTES
 
 
 def unsent(sock: socket.socket) -> int:

@@ -95,7 +95,7 @@ class HandWire:
         self.ours, self._theirs = connected()
         loop = cast(Any, self.loop)
         self.wire = Wire(
-            self.ours, loop, WriteBatch(loop), message_bytes=message_bytes, outbox_bytes=2**20, binary=binary
+            self.ours, loop, WriteBatch(loop.call_soon), message_bytes=message_bytes, outbox_bytes=2**20, binary=binary
         )
         self.wire.start(self.heard)
 
@@ -202,7 +202,7 @@ class HandNode:
     def __init__(self, *, interval_s: float = 30, timeout_s: float = 60, write_timeout_s: float = 15) -> None:
         self.loop = HandLoop()
         loop = cast(Any, self.loop)
-        self.turn = WriteBatch(loop)
+        self.turn = WriteBatch(loop.call_soon)
         self.stalled: list[object] = []
         self.heartbeat = Heartbeat(
             loop,

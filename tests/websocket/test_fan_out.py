@@ -82,8 +82,9 @@ async def test_very_much_is_not_joined(lines: Callable[..., Line]) -> None:
 
 
 async def test_what_was_heard_in_a_turn_leaves_with_what_was_put_in_it(lines: Callable[..., Line]) -> None:
-    turn = WriteBatch(asyncio.get_running_loop(), deliver=lambda: fan_out([line.wire], [frames.text(b"heard")]))
+    turn = WriteBatch(asyncio.get_running_loop().call_soon)
     line = lines(turn)
+    turn.before_writing(lambda: fan_out([line.wire], [frames.text(b"heard")]))
     line.put(b"put")
     assert await line.frames(2) == [("text", b"put"), ("text", b"heard")]
     assert line.ours.sent == [5 + 7]
@@ -95,8 +96,10 @@ def fail() -> None:
 
 async def test_a_delivery_that_fails_does_not_keep_what_waits(lines: Callable[..., Line], expected_logs: Logs) -> None:
     expected_logs.expect("delivery.failed")
-    line = lines(WriteBatch(asyncio.get_running_loop(), deliver=fail))
+    turn = WriteBatch(asyncio.get_running_loop().call_soon)
+    line = lines(turn)
     for payload in (b"one", b"two"):
+        turn.before_writing(fail)
         line.put(payload)
         await asyncio.sleep(0.01)
     assert await line.frames(2) == [("text", b"one"), ("text", b"two")]

@@ -41,7 +41,8 @@ async def test_each_wire_of_a_turn_is_written_once(lines: Callable[..., Line]) -
     done: list[int] = []
     all_lines: list[Line] = []
     turn = WriteBatch(
-        asyncio.get_running_loop(), written=lambda: done.append(sum(len(line.ours.sent) for line in all_lines))
+        asyncio.get_running_loop().call_soon,
+        written=lambda: done.append(sum(len(line.ours.sent) for line in all_lines)),
     )
     all_lines += [lines(turn) for _ in range(5)]
     for _ in range(3):
@@ -422,7 +423,7 @@ async def test_a_fault_of_ours_while_writing_costs_the_others_nothing(
     lines: Callable[..., Line], expected_logs: Logs
 ) -> None:
     expected_logs.expect("connection.failed")
-    turn = WriteBatch(asyncio.get_running_loop())
+    turn = WriteBatch(asyncio.get_running_loop().call_soon)
     failing, others = lines(turn, outbox_bytes=0, buffers=SMALL), [lines(turn), lines(turn)]
     failing.heard.on_slow_do = fail
     others[0].put(b"before")

@@ -14,7 +14,7 @@ two messages, never in the middle of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from tidegate.core import frames, protocol
 from tidegate.core.model import Gap, Message, Position
@@ -47,16 +47,37 @@ class Audience:
     def empty(self) -> bool:
         return not self.live and not self.joining
 
+    def settle(self, session: Session) -> bool:
+        """After a page or a held message: True if the session has caught up and is live now."""
+        if not session.catch_up(self.stream, self.position):
+            return False
+        self.joining.discard(session)
+        self.live[session] = session.wire
+        return True
+
+
+class HubListener(Protocol):
+    """What the hub reports. All are plain calls in the turn of the loop in which it happens."""
+
+    def on_stalled(self, session: Session, audience: Audience) -> None:
+        """A track may need a page that nobody is about to read."""
+
+    def on_hole(self, gap: Gap) -> None:
+        """The broker broke its promise: it left out what ``gap`` says, without a word. Clients have been told."""
+
 
 class Hub:
-    """All audiences and all sessions of this node."""
+    """All audiences and all sessions of this node. ``at_turn_end`` takes what is to be called when this turn of the
+    loop ends; ``write`` is how frames get to those for whom nothing waits."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, listener: HubListener, at_turn_end: Callable[[Callable[[], None]], object], write: Write = put_all
+    ) -> None:
+        self._listener = listener
+        self._at_turn_end = at_turn_end
+        self._write = write
         self.audiences: dict[str, Audience] = {}
         self.clients: dict[str, dict[str, Session]] = {}  # client -> connection -> session
-        self.on_stalled: Callable[[Session, str], None] = lambda session, stream: None  # a track may need a page
-        self.on_pending: Callable[[], None] = lambda: None  # call ``deliver`` when this turn of the loop ends
-        self.write: Write = put_all  # now, where nothing waits
         self._heard: list[Message] = []
         self.connections = 0
         self.deliveries = 0
@@ -100,7 +121,7 @@ class Hub:
     def on_message(self, message: Message) -> None:
         """It goes to everybody who follows its stream when the turn ends, or what must come after it does."""
         if not self._heard:
-            self.on_pending()
+            self._at_turn_end(self.deliver)
         self._heard.append(message)
 
     def on_gap(self, gap: Gap, position: Position) -> None:
@@ -130,7 +151,7 @@ class Hub:
         for stream, messages in streams.items():
             audience = self.audiences.get(stream)
             if audience is not None:  # else the last one left while the messages were under way
-                self._deliver(audience, messages, self.write if apart and not audience.joining else put_all)
+                self._deliver(audience, messages, self._write if apart and not audience.joining else put_all)
 
     def _deliver(self, audience: Audience, messages: list[Message], write: Write) -> None:
         waiting: list[bytes] = []
@@ -146,14 +167,15 @@ class Hub:
                 waiting = []
                 gap = _gap_before(message, heard)
                 self._tell(audience, gap, Position(gap.epoch, gap.last))
+                self._listener.on_hole(gap)
             waiting.append(frames.text(protocol.encode_message(message)))
             heard = Position(message.epoch, offset)
             if audience.joining:
                 self._queue(audience, waiting, heard, write)
                 waiting = []
                 for session in list(audience.joining):
-                    if session.hold(message) and not self.settle(session, audience):
-                        self.on_stalled(session, audience.stream)
+                    if session.hold(message) and not audience.settle(session):
+                        self._listener.on_stalled(session, audience)
         self._queue(audience, waiting, heard, write)
 
     def _queue(self, audience: Audience, waiting: list[bytes], heard: Position, write: Write) -> None:
@@ -177,20 +199,12 @@ class Hub:
     def _interrupt(self, audience: Audience) -> None:
         for session in list(audience.joining):
             if session.interrupt(audience.stream):
-                self.on_stalled(session, audience.stream)
+                self._listener.on_stalled(session, audience)
 
     def _make_aware(self, audience: Audience) -> None:
         gap = Gap(audience.stream, audience.position.epoch, None, audience.position.offset, "reset")
         put_all((session.wire for session in audience.unaware), [frames.text(protocol.encode_gap(gap))])
         audience.unaware.clear()
-
-    def settle(self, session: Session, audience: Audience) -> bool:
-        """After a page or a held message: True if the session has caught up and is live now."""
-        if not session.catch_up(audience.stream, audience.position):
-            return False
-        audience.joining.discard(session)
-        audience.live[session] = session.wire
-        return True
 
 
 def _gap_before(message: Message, heard: Position) -> Gap:

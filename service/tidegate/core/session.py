@@ -25,7 +25,7 @@ Nothing here knows a clock, a socket or a broker; the gateway moves it, the hub 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -43,11 +43,21 @@ class StreamView(Protocol):
     position: Position
 
 
+class Sender(Protocol):
+    """A socket, as far as a delivery needs it."""
+
+    def send(self, data: bytes, /) -> int:
+        """How many bytes it took. Raises OSError if it takes none now, or never again."""
+
+
 class Transport(Protocol):
     """The socket's side, as the core sees it: an outbox (outbox.py) and what is done to its connection."""
 
     limit: int
     size: int
+
+    @property
+    def sock(self) -> Sender: ...
 
     @property
     def has_room(self) -> bool: ...
@@ -57,6 +67,9 @@ class Transport(Protocol):
     def tell_room(self) -> None: ...
 
     def put(self, frame: bytes) -> None: ...
+
+    def put_rest(self, waiting: Sequence[bytes], sent: int) -> None:
+        """Queues these frames, of which the first ``sent`` bytes have gone."""
 
     def close(self, code: int, reason: str = "") -> None:
         """Sends what waits and a close frame; nothing may be queued afterwards."""

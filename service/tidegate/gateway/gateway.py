@@ -47,6 +47,7 @@ from tidegate.core.protocol import Command, NotUnderstood
 from tidegate.core.session import Confirmations, Rights, Session, Transport
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.recovery import Recovery
+from tidegate.gateway.replay import Replay
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import Floods, Shares
@@ -65,12 +66,15 @@ class HandshakeRequest(msgspec.Struct):
 
 
 class Gateway:
+    """``capacity``: how many connections this node may have. ``on_delivered`` is told of each message that is heard."""
+
     def __init__(
         self,
         config: Config,
         broker: Broker,
         commands: Commands,
         recovery: Recovery,
+        replay: Replay,
         hub: Hub,
         tasks: Tasks,
         metrics: Metrics,
@@ -78,11 +82,14 @@ class Gateway:
         *,
         node: str,
         wall: Callable[[], float],
+        capacity: int,
+        on_delivered: Callable[[Message], None] | None = None,
     ) -> None:
         self._config = config
         self._broker = broker
         self._commands = commands
         self._recovery = recovery
+        self._replay = replay
         self._hub = hub
         self._tasks = tasks
         self._metrics = metrics
@@ -94,22 +101,23 @@ class Gateway:
         self._wall = wall
         self.node = node
         self.draining = False
-        self.capacity = config.limits.connections  # connections of this node
+        self._capacity = capacity
         self.ready = False
         self.lost = False  # the newest canary did not pass
         self.lag_ms: float | None = None
         self.trouble = "not tried yet"  # why it is not ready
         self.paused = 0  # how often a connection had so many commands in flight that reading stopped
-        self.on_delivered: Callable[[Message], None] = lambda message: None
+        self._on_delivered = on_delivered
 
     # The broker says
 
     def on_message(self, message: Message) -> None:
         self._hub.on_message(message)
-        self.on_delivered(message)
+        if self._on_delivered is not None:
+            self._on_delivered(message)
 
     def on_gap(self, gap: Gap, position: Position) -> None:
-        self._metrics.gaps += 1
+        self._metrics.broker_gaps += 1
         self._hub.on_gap(gap, position)
 
     def on_moved(self, stream: str, position: Position) -> None:
@@ -127,6 +135,10 @@ class Gateway:
                     self.submit(session, order)
 
     # A connection's life
+
+    def drain(self) -> None:
+        """This node is stopping: from now on it refuses handshakes."""
+        self.draining = True
 
     async def admit(self, request: HandshakeRequest, rights: Rights, connection: str, wire: Transport) -> Session:
         """A session with all its streams attached, to be welcomed or dropped; one that was ended meanwhile has its
@@ -148,14 +160,14 @@ class Gateway:
     @property
     def takes_handshakes(self) -> bool:
         """False where this node refuses any client's, for a while: it is stopping, or full."""
-        return not self.draining and self._hub.connections < self.capacity
+        return not self.draining and self._hub.connections < self._capacity
 
     def _make_room(self, request: HandshakeRequest) -> None:
         limits = self._config.limits
         if self.draining:
             raise Draining("this node is stopping")
-        if self._hub.connections >= self.capacity:
-            raise Full(f"this node has {self.capacity} connections")
+        if self._hub.connections >= self._capacity:
+            raise Full(f"this node has {self._capacity} connections")
         if self.lost:
             raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
         if len(self._hub.clients.get(request.client, ())) >= limits.connections_per_client:
@@ -285,7 +297,7 @@ class Gateway:
         try:
             while inbox and not session.ended:
                 if wire.size + limits.answer_bytes > wire.limit and not wire.has_room:
-                    await self._recovery.room(session)
+                    await self._replay.room(session)
                     until_s = await self._shares.next()
                     continue
                 work = inbox.popleft()

@@ -1,4 +1,4 @@
-"""Attaches a session to a stream, brings it from a position to live, detaches it. See docs/design.md, How a session
+"""Attaches a session to a stream, with a position or without one, and detaches it. See docs/design.md, How a session
 catches up.
 
 After every ``await`` the session may have ended or left the stream: each step looks again. One lock per stream is held
@@ -7,30 +7,27 @@ around subscribe and unsubscribe, else the second of two joiners would be answer
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from tidegate.brokers.contract import Broker
 from tidegate.core.errors import BrokerDown, Refused
 from tidegate.core.hub import Audience, Hub
-from tidegate.core.model import History, Position
-from tidegate.core.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session
+from tidegate.core.model import Position
+from tidegate.core.session import WAITING, Session
+from tidegate.gateway.replay import Replay
 from tidegate.locks import Locks
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 
-RETRY_S = 1.0
-
 
 class Recovery:
-    def __init__(self, hub: Hub, broker: Broker, tasks: Tasks, metrics: Metrics) -> None:
+    def __init__(self, hub: Hub, replay: Replay, broker: Broker, tasks: Tasks, metrics: Metrics) -> None:
         self._hub = hub
+        self._replay = replay
         self._broker = broker
         self._tasks = tasks
         self._metrics = metrics
         self._locks = Locks()
-        self._paging = Locks()  # by connection: one page at a time
-        hub.on_stalled = self._read_on
 
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
         """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
@@ -44,7 +41,7 @@ class Recovery:
         if since is None:
             return
         try:
-            track.page = await self._page(stream, since)
+            track.page = await self._replay.page(stream, since)
         except Refused:
             self.detach(session, stream)
             raise
@@ -52,8 +49,8 @@ class Recovery:
     async def join(self, session: Session, stream: str, since: Position) -> None:
         """``attach``, once the peer has taken what waits for it; where the session has the stream, it starts anew.
         A peer that joins faster than it reads would else be sent a page for each command."""
-        async with self._paging.of(session.connection):
-            await self.room(session)
+        async with self._replay.paging.of(session.connection):
+            await self._replay.room(session)
             if session.ended:
                 return
             if stream in session.streams:
@@ -63,18 +60,15 @@ class Recovery:
 
     async def _start_anew(self, session: Session, stream: str, since: Position) -> None:
         """As ``attach``. If the page can't be read the stream goes on where it was, from the journal."""
-        self._catch_up(session, stream)
+        audience = self._catch_up(session, stream)
         track = session.start_anew(stream, since)
         try:
-            track.page = await self._page(stream, since)
+            track.page = await self._replay.page(stream, since)
         except Refused:
             if not session.ended:
                 track.state = WAITING
-                self._read_on(session, stream)
+                self._replay.read_on(session, audience)
             raise
-
-    async def _page(self, stream: str, since: Position) -> History:
-        return await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
 
     async def _open(self, stream: str) -> Audience:
         """The stream's audience, once the broker has confirmed that it is heard here. An open audience needs no lock:
@@ -92,52 +86,22 @@ class Recovery:
         elif track.reset:
             self._metrics.reset()
         session.begin(stream)
-        if not self._hub.settle(session, self._hub.audiences[stream]):
-            self._read_on(session, stream)
-
-    def _read_on(self, session: Session, stream: str) -> None:
-        if session.tracks[stream].state is WAITING:
-            self._tasks.spawn(self._replay(session, stream), "replay")
-
-    async def _replay(self, session: Session, stream: str) -> None:
-        """Page after page, as the peer takes them, until the stream is live."""
-        track = session.tracks.get(stream)
-        while track is not None and track.state is WAITING:
-            try:
-                async with self._paging.of(session.connection):
-                    await self.room(session)
-                    if session.ended or session.tracks.get(stream) is not track:
-                        return
-                    page = await self._page(stream, session.start_reading(stream))
-                    if session.ended or session.tracks.get(stream) is not track:
-                        return
-                    if page.gap is not None:
-                        self._metrics.gaps += 1
-                    session.queue_page(stream, page)
-                    self._hub.settle(session, self._hub.audiences[stream])
-            except Refused:
-                track.state = WAITING
-                await asyncio.sleep(RETRY_S)  # others may read meanwhile, a command for instance
-
-    async def room(self, session: Session) -> None:
-        """Returns when the outbox is nearly empty, or the session has ended."""
-        wire = session.wire
-        while not (session.ended or wire.has_room):  # another may have taken it
-            room = asyncio.Event()
-            wire.when_room(room.set)
-            await room.wait()
+        audience = self._hub.audiences[stream]
+        if not audience.settle(session):
+            self._replay.read_on(session, audience)
 
     def fall_back(self, session: Session, stream: str) -> None:
         """From live back to reading the journal, as fast as the peer takes it."""
-        self._catch_up(session, stream)
+        audience = self._catch_up(session, stream)
         session.fall_back(stream)
-        self._read_on(session, stream)
+        self._replay.read_on(session, audience)
 
-    def _catch_up(self, session: Session, stream: str) -> None:
+    def _catch_up(self, session: Session, stream: str) -> Audience:
         """It hears the stream through a track from here on."""
         audience = self._hub.audiences[stream]
         audience.live.pop(session, None)
         audience.joining.add(session)
+        return audience
 
     def detach(self, session: Session, stream: str) -> None:
         """Nothing more of this stream, from now on."""

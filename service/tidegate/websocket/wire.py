@@ -36,6 +36,7 @@ from tidegate import log
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
+from tidegate.core.session import Transport
 from tidegate.tornado_seam import mask
 from tidegate.turn import SHARE_FRAMES, WriteBatch
 from tidegate.websocket.reader import FrameError, Reader, check_text, parse_close
@@ -88,7 +89,7 @@ class WireState(IntEnum):
 OPEN, CLOSING, ANSWERING, DEAF, CLOSED = WireState  # an attribute of an enum costs five times a name (Python 3.11)
 
 
-def fan_out(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
+def fan_out(wires: Iterable[Transport], waiting: Sequence[bytes]) -> None:
     """Writes these frames to each, at once where nothing waits. Calls no peer: who is lost or slow hears of it when the
     turn ends.
 
@@ -104,7 +105,7 @@ def fan_out(wires: Iterable[Wire], waiting: Sequence[bytes]) -> None:
         sent = 0
         if not wire.size:
             try:
-                sent = wire._sock.send(data)
+                sent = wire.sock.send(data)
             except OSError:  # blocked or lost, as the next write will find
                 sent = 0
         if sent < size:
@@ -126,10 +127,10 @@ class Wire(Outbox):
         "_limit",
         "_loop",
         "_reader",
-        "_sock",
         "paused",
         "peer",
         "seen",
+        "sock",
         "stalled_since",
         "state",
     )
@@ -145,7 +146,7 @@ class Wire(Outbox):
         binary: bool = False,
     ) -> None:
         super().__init__(outbox_bytes)
-        self._sock = sock
+        self.sock = sock
         self._fd = sock.fileno()
         self._loop = loop
         self._batch = batch
@@ -165,7 +166,7 @@ class Wire(Outbox):
         """Begins to read; ``early`` are bytes that arrived together with the handshake."""
         self.peer = peer
         with contextlib.suppress(OSError):  # a Unix socket never waits to send
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(self._fd, self._on_readable)
         if self.frames:
             self.wake()
@@ -178,7 +179,7 @@ class Wire(Outbox):
         if self.stalled_since and self._is_full():
             return
         try:
-            count = self._sock.recv_into(_SCRATCH)
+            count = self.sock.recv_into(_SCRATCH)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -387,7 +388,7 @@ class Wire(Outbox):
             else:
                 data = b"".join(_first(waiting, WRITE_BYTES))
             try:
-                sent = self._sock.send(data)
+                sent = self.sock.send(data)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError:
@@ -466,7 +467,7 @@ class Wire(Outbox):
             self._lost()
         elif self.state is DEAF:
             with contextlib.suppress(OSError):  # the peer has gone, or this was done before
-                self._sock.shutdown(socket.SHUT_WR)
+                self.sock.shutdown(socket.SHUT_WR)
 
     def abort(self, code: int | None = None) -> None:
         """Ends it without a word; ``code`` goes to the log and the metrics."""
@@ -482,7 +483,7 @@ class Wire(Outbox):
         self._loop.remove_reader(self._fd)
         self._reader = None
         self.clear()
-        self._sock.close()
+        self.sock.close()
         peer, self.peer = self.peer, None
         if peer is not None:
             peer.on_closed(self._code, answered)

@@ -1,0 +1,79 @@
+"""Reads a session's streams on, page after page as its peer takes them, until it is live.
+
+The hub tells this module which track needs a page. After every ``await`` the session may have ended or left the stream:
+each step looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tidegate import log
+from tidegate.brokers.contract import Broker
+from tidegate.core.errors import Refused
+from tidegate.core.hub import Audience
+from tidegate.core.model import Gap, History, Position
+from tidegate.core.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session
+from tidegate.locks import Locks
+from tidegate.metrics import Metrics
+from tidegate.tasks import Tasks
+
+RETRY_S = 1.0
+
+
+class Replay:
+    """The hub's listener."""
+
+    def __init__(self, broker: Broker, tasks: Tasks, metrics: Metrics) -> None:
+        self._broker = broker
+        self._tasks = tasks
+        self._metrics = metrics
+        self.paging = Locks()  # by connection: one page at a time
+
+    # The hub says
+
+    def on_stalled(self, session: Session, audience: Audience) -> None:
+        self.read_on(session, audience)
+
+    def on_hole(self, gap: Gap) -> None:
+        self._metrics.holes += 1
+        log.error("stream.hole_found", stream=gap.stream, epoch=gap.epoch, first=gap.first, last=gap.last)
+
+    # Reading
+
+    async def page(self, stream: str, since: Position) -> History:
+        """Raises BrokerDown or InternalError."""
+        return await self._broker.history(stream, since, messages=PAGE_MESSAGES, size=PAGE_BYTES)
+
+    def read_on(self, session: Session, audience: Audience) -> None:
+        """Begins to read if the track waits for a page."""
+        if session.tracks[audience.stream].state is WAITING:
+            self._tasks.spawn(self._read_pages(session, audience), "replay")
+
+    async def _read_pages(self, session: Session, audience: Audience) -> None:
+        stream = audience.stream
+        track = session.tracks.get(stream)
+        while track is not None and track.state is WAITING:
+            try:
+                async with self.paging.of(session.connection):
+                    await self.room(session)
+                    if session.ended or session.tracks.get(stream) is not track:
+                        return
+                    page = await self.page(stream, session.start_reading(stream))
+                    if session.ended or session.tracks.get(stream) is not track:
+                        return
+                    if page.gap is not None:
+                        self._metrics.gaps += 1
+                    session.queue_page(stream, page)
+                    audience.settle(session)
+            except Refused:
+                track.state = WAITING
+                await asyncio.sleep(RETRY_S)  # others may read meanwhile, a command for instance
+
+    async def room(self, session: Session) -> None:
+        """Returns when the outbox is nearly empty, or the session has ended."""
+        wire = session.wire
+        while not (session.ended or wire.has_room):  # another may have taken it
+            room = asyncio.Event()
+            wire.when_room(room.set)
+            await room.wait()
