@@ -11,6 +11,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from tornado.web import Application
@@ -24,7 +25,7 @@ from tidegate.brokers.redis.broker import RedisBroker
 from tidegate.calls import Caller
 from tidegate.config import load as configuration
 from tidegate.config.settings import HEADER_BUFFERS, Config
-from tidegate.core.errors import CloseCode, Unauthorized
+from tidegate.core.errors import CloseCode, Refused, Unauthorized
 from tidegate.core.hub import Hub
 from tidegate.core.model import Message, NodeInfo, is_id
 from tidegate.core.session import Rights, Session
@@ -183,6 +184,7 @@ class App:
         server = HttpServer(
             application,
             listener=listener,
+            on_refusal=partial(_count_refusal, refusals),
             chunk_size=chunk,  # Tornado clears a buffer of this size for each read
             idle_connection_timeout=idle_s,
             body_timeout=body_s,
@@ -190,7 +192,6 @@ class App:
             max_header_size=HEADER_BUFFERS * self.config.edge.header_bytes + OUR_HEADER_BYTES,
             max_body_size=PUBLIC_BODY_BYTES,  # the API sets its own, request by request
         )
-        server.refusals = lambda error: refusals.update({(error.code,): 1})
         self._servers.append(server)
         server.add_sockets(sockets)
         return server
@@ -368,6 +369,10 @@ class App:
 def _call_soon(work: Callable[[], None]) -> None:
     """The loop's, which is not there yet when a node is built."""
     asyncio.get_running_loop().call_soon(work)
+
+
+def _count_refusal(tally: Tally, error: Refused) -> None:
+    tally[error.code,] += 1
 
 
 def make_verifier(config: Config) -> Verifier | None:

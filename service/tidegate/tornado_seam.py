@@ -161,12 +161,11 @@ class Lingering:
 
 class HttpServer(HTTPServer):
     """Serves as Tornado's does. ``idle_connection_timeout``: seconds until a request's headers must be there;
-    ``listener``: who accepts. ``refusals`` is told of each request that is refused before it is understood."""
-
-    refusals: Callable[[Refused], None]
+    ``listener``: who accepts. ``on_refusal`` is told of each request that is refused before it is understood."""
 
     def initialize(self, *args: Any, **options: Any) -> None:
         self._listener: Listener = options.pop("listener")
+        self._on_refusal: Callable[[Refused], None] = options.pop("on_refusal")
         super().initialize(*args, **options)
         assert self.conn_params.header_timeout is not None
         self._idle_s: float = self.conn_params.header_timeout
@@ -183,7 +182,7 @@ class HttpServer(HTTPServer):
         self.handle_stream(stream, address)
 
     def refused(self, error: Refused) -> None:
-        self.refusals(error)
+        self._on_refusal(error)
         log.info("request.refused", code=error.code, error=error.message)
 
     async def close_all_connections(self) -> None:

@@ -15,7 +15,7 @@ from tests.brokers.contract import WIDE, Contract, Heard, connection, info
 from tidegate.brokers.contract import Broker
 from tidegate.brokers.memory.broker import SWEEP_EACH, MemoryBroker
 from tidegate.core.errors import KeyReused, Refused
-from tidegate.core.model import Gap, Position, Publication, Retention
+from tidegate.core.model import Gap, NodeInfo, Position, Publication, Retention
 
 
 class Clock:
@@ -232,7 +232,7 @@ async def test_a_sweep_does_a_bounded_part_and_comes_to_everything():
         await broker.subscribe(f"group:followed.{i}")
     clock.now_s += 200_000
     streams, heard = broker._streams, Heard()
-    streams.on_moved = heard.on_moved
+    await broker.start(heard, NodeInfo("n", "", 0, 0, False, None))
     for swept in range(1, 5):
         broker.sweep()
         assert len(streams._journals) == count - swept * SWEEP_EACH

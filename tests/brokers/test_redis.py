@@ -201,7 +201,7 @@ async def test_a_connection_that_has_gone_silent_is_made_anew():
             await one.up()
             await one.broker.subscribe("group:a")
             made = one.broker.wakeups.made
-            one.broker.wakeups._connection.on_reply = lambda reply: None  # type: ignore[union-attr]
+            one.broker.wakeups._connection._on_reply = lambda reply: None  # type: ignore[union-attr]
             await push(two.broker, "group:a", b"1")
             await eventually(lambda: one.heard.offsets("group:a") == [1])
             assert one.broker.wakeups.made > made

@@ -40,10 +40,10 @@ async def line_to(say: Say, *, asked: bool = True) -> AsyncIterator[tuple[RedisC
     rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        line = RedisConnection(await Address(f"redis://127.0.0.1:{port}/0").connect(2.0))
         replies: list[Any] = []
         ends: list[str] = []
-        line.on_reply, line.on_end = replies.append, ends.append
+        connection = await Address(f"redis://127.0.0.1:{port}/0").connect(2.0)
+        line = RedisConnection(connection, on_reply=replies.append, on_end=ends.append)
         line.send("PING")
         yield line, replies, ends
         line.end("the test's")
@@ -96,7 +96,7 @@ async def test_after_its_end_nothing_is_passed_on_or_sent():
             line.end("enough")
             line.send("PING")
 
-        line.on_reply = end
+        line._on_reply = end
         await eventually(lambda: ends)
         await asyncio.sleep(0.05)
         assert (replies, ends) == ([1], ["enough"])

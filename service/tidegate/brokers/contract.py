@@ -53,8 +53,8 @@ class Claim(msgspec.Struct, frozen=True):
     previous: str | None
 
 
-class Receiver(Protocol):
-    """Who hears the broker: the gateway, which passes messages and gaps to the hub."""
+class StreamReceiver(Protocol):
+    """Who hears a stream."""
 
     def on_message(self, message: Message) -> None: ...
 
@@ -63,6 +63,10 @@ class Receiver(Protocol):
 
     def on_moved(self, stream: str, position: Position) -> None:
         """Nothing was said of the stream yet and nothing was lost; its offset 0 is ``position`` from now on."""
+
+
+class Receiver(StreamReceiver, Protocol):
+    """Who hears the broker: the gateway, which passes messages and gaps to the hub."""
 
     def on_order(self, order: Order) -> None: ...
 

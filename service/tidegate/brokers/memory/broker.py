@@ -51,9 +51,16 @@ class MemoryBroker:
     ) -> None:
         self._most_bytes = journal_bytes
         self._common = CommonEpoch(epoch, meta_age_s, clock())
-        self._streams = MemoryStreams(self._common, retention=retention, meta_age_s=meta_age_s, wall=wall, clock=clock)
+        self._streams = MemoryStreams(
+            self._common,
+            retention=retention,
+            meta_age_s=meta_age_s,
+            wall=wall,
+            clock=clock,
+            on_moved=self._moved,
+        )
         self._keys = IdempotencyKeys(clock)
-        self._records = MemoryRecords(meta_age_s, clock, lambda client, owner: owner in self._present.get(client, ()))
+        self._records = MemoryRecords(meta_age_s, clock, self._lives)
         self._present: dict[str, dict[str, ConnectionInfo]] = {}  # client -> connection -> info
         self._groups: dict[str, dict[str, str]] = {}  # group -> connection -> client
         self._receiver: Receiver | None = None
@@ -63,12 +70,17 @@ class MemoryBroker:
 
     async def start(self, receiver: Receiver, node: NodeInfo) -> None:
         self._receiver = receiver
-        self._streams.on_moved = receiver.on_moved
         self._node = node
 
     async def stop(self) -> None:
         self._receiver = None
-        self._streams.on_moved = lambda stream, position: None
+
+    def _moved(self, stream: str, position: Position) -> None:
+        if self._receiver is not None:
+            self._receiver.on_moved(stream, position)
+
+    def _lives(self, client: str, connection: str) -> bool:
+        return connection in self._present.get(client, ())
 
     async def canary(self) -> float:
         return 0.0

@@ -47,8 +47,8 @@ class MemoryStreams:
         meta_age_s: float,
         wall: Callable[[], float],
         clock: Callable[[], float],
+        on_moved: Callable[[str, Position], None],
     ) -> None:
-        self.on_moved: Callable[[str, Position], None] = lambda stream, position: None
         self.followed: set[str] = set()
         self.journal_bytes = 0
         self.top_bytes = 0
@@ -58,6 +58,7 @@ class MemoryStreams:
         self._meta_age_s = meta_age_s
         self._wall = wall
         self._clock = clock
+        self._on_moved = on_moved
         self._journals: OrderedDict[str, Journal] = OrderedDict()  # least recently used first
         self._round: OrderedDict[str, None] = OrderedDict()  # the same streams, in the order in which they are swept
         self._tops: OrderedDict[str, Top] = OrderedDict()  # least recently used first
@@ -132,7 +133,7 @@ class MemoryStreams:
                 break
             self._beginning[stream] = self._common.current
             self._beginning.move_to_end(stream)
-            self.on_moved(stream, Position(self._common.current, 0))
+            self._on_moved(stream, Position(self._common.current, 0))
 
     def forget_journal(self) -> bool:
         """The messages of the least recently used stream, to make room. False: there is none."""

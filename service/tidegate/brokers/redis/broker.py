@@ -24,6 +24,7 @@ from tidegate.core.errors import BrokerDown, CloseCode, InternalError, Refused
 from tidegate.core.model import (
     ConnectionInfo,
     Cursor,
+    Gap,
     History,
     Message,
     NodeInfo,
@@ -35,6 +36,22 @@ from tidegate.core.model import (
 from tidegate.tasks import Tasks
 
 COMMON_S = 60.0  # a common epoch lasts so long at least, to be changed by beats in good time
+
+
+class CanaryReceiver:
+    """Hears the canary's stream. ``heard``: what came since the newest canary was published."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Message] = asyncio.Queue()
+
+    def on_message(self, message: Message) -> None:
+        self.heard.put_nowait(message)
+
+    def on_gap(self, gap: Gap, position: Position) -> None:
+        """It is not missed: the next one is on its way."""
+
+    def on_moved(self, stream: str, position: Position) -> None:
+        """It says nothing of the canary."""
 
 
 class RedisBroker:
@@ -69,8 +86,9 @@ class RedisBroker:
             self._tasks,
             events=events,
             common_s=max(meta_age_s, COMMON_S),
+            on_up=self._up,
         )
-        self.wakeups = PubSub(address, self.membership, self._tasks)
+        self.wakeups = PubSub(address, self.membership, self._tasks, on_wakeup=self._woken, on_hearing=self._look_again)
         self.streams = RedisStreams(
             self.membership,
             self.wakeups,
@@ -79,13 +97,19 @@ class RedisBroker:
             meta_age_s=meta_age_s,
             tail_bytes=tail_bytes,
         )
-        self.orders = Orders(self.membership)
+        self.orders = Orders(self.membership, on_order=self._ordered, on_lost=self._orders_lost)
         self.presence = RedisPresence(self.membership, events)
         self.records = RedisRecords(self.membership, meta_age_s)
-        self.ingress = Ingress(self.membership, self.streams, address, data_bytes=data_bytes, json_depth=json_depth)
-        self.ingress.observe = observe
+        self.ingress = Ingress(
+            self.membership,
+            self.streams,
+            address,
+            data_bytes=data_bytes,
+            json_depth=json_depth,
+            observe=observe,
+        )
         self._receiver: Receiver | None = None
-        self._canary_heard: Callable[[Message], None] = lambda message: None
+        self._canary = CanaryReceiver()
         self._canary_subscribed = False
 
     # Life
@@ -93,11 +117,6 @@ class RedisBroker:
     async def start(self, receiver: Receiver, node: NodeInfo) -> None:
         self._receiver = receiver
         self.membership.info = node
-        self.membership.on_up = self._up
-        self.wakeups.on_wakeup = self._woken
-        self.wakeups.on_hearing = self._hearing
-        self.orders.on_order = receiver.on_order
-        self.orders.on_lost = self._orders_lost
         try:
             await self.membership.start()
             await self.orders.start()
@@ -119,10 +138,10 @@ class RedisBroker:
     def _up(self, changed: bool) -> None:
         if changed:
             self.presence.write_again()
-        self.streams.look_at_all()
-        self.orders.wake()
+        self._look_again()
 
-    def _hearing(self) -> None:
+    def _look_again(self) -> None:
+        """What was said meanwhile was said to nobody."""
         self.streams.look_at_all()
         self.orders.wake()
 
@@ -133,6 +152,10 @@ class RedisBroker:
             self.orders.wake()
         else:
             self.streams.heard(channel, payload)
+
+    def _ordered(self, order: Order) -> None:
+        assert self._receiver is not None
+        self._receiver.on_order(order)
 
     def _orders_lost(self) -> None:
         """They may have been to disconnect or to join anyone: those who come back are looked at anew."""
@@ -156,15 +179,9 @@ class RedisBroker:
         if not self._canary_subscribed:
             # Kept for too short a time to take the common epoch over: the first push makes one of its own.
             await self.streams.publish([Publication(self._stream, b"0")])
-            await self.streams.subscribe(
-                self._stream,
-                lambda message: self._canary_heard(message),
-                lambda gap, position: None,
-                lambda stream, position: None,
-            )
+            await self.streams.subscribe(self._stream, self._canary)
             self._canary_subscribed = True
-        heard: asyncio.Queue[Message] = asyncio.Queue()
-        self._canary_heard = heard.put_nowait
+        heard = self._canary.heard = asyncio.Queue()
         (answer,) = await self.streams.publish([Publication(self._stream, b"0")])
         if isinstance(answer, Refused):
             raise BrokerDown(answer.message)
@@ -188,8 +205,7 @@ class RedisBroker:
 
     async def subscribe(self, stream: str) -> Position:
         assert self._receiver is not None
-        receiver = self._receiver
-        return await self.streams.subscribe(stream, receiver.on_message, receiver.on_gap, receiver.on_moved)
+        return await self.streams.subscribe(stream, self._receiver)
 
     async def unsubscribe(self, stream: str) -> None:
         self.streams.unsubscribe(stream)

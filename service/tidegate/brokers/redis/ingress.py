@@ -53,8 +53,9 @@ class Ingress:
         *,
         data_bytes: int,
         json_depth: int,
+        observe: Callable[[str, str], None],
     ) -> None:
-        self.observe: Callable[[str, str], None] = lambda stream, outcome: None
+        self._observe = observe
         self._membership = membership
         self._streams = streams
         self._address = address
@@ -96,9 +97,9 @@ class Ingress:
             if not self._token:
                 return
             for entry in done:
-                self.observe(entry.publication.stream, "accepted")
+                self._observe(entry.publication.stream, "accepted")
             for entry in rejected:
-                self.observe(entry.publication.stream or "unknown", "rejected")
+                self._observe(entry.publication.stream or "unknown", "rejected")
                 log.info("ingress.rejected", id=entry.id, stream=entry.address, reason=entry.reason)
             done, failed = [], []
             waiting = [entry for entry in self._entries.values() if not entry.reason]

@@ -79,6 +79,7 @@ class ClusterMembership:
         *,
         events: int,
         common_s: float,
+        on_up: Callable[[bool], None],
     ) -> None:
         self.keys = keys
         self.node = node
@@ -87,7 +88,7 @@ class ClusterMembership:
         self.incarnation = ""
         self.members: dict[str, int] = {}  # node -> its last beat, Redis' ms
         self.info = NodeInfo(node, "", 0, 0, False, None)
-        self.on_up: Callable[[bool], None] = lambda changed: None
+        self._on_up = on_up
         self.up = asyncio.Event()
         self.up_since_s = 0.0
         self._address = address
@@ -219,8 +220,8 @@ class ClusterMembership:
 
     async def _session(self, first: asyncio.Future[None]) -> None:
         """From connect until the link ends, which raises BrokerDown."""
-        pipeline = Pipeline(await self._address.connect(self.timing.operation_s), self.timing.operation_s)
-        pipeline.on_end = self._beat_due.set
+        connection = await self._address.connect(self.timing.operation_s)
+        pipeline = Pipeline(connection, self.timing.operation_s, on_end=self._beat_due.set)
         try:
             server = await self.inspect(pipeline)
             self._check(server, strict=not first.done())
@@ -233,7 +234,7 @@ class ClusterMembership:
                 self.up.set()
                 if not first.done():
                     first.set_result(None)
-                self.on_up(changed)
+                self._on_up(changed)
                 await self._beat_on(pipeline, server)
                 self.up.clear()
                 server = await self.inspect(pipeline)

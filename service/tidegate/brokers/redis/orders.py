@@ -23,9 +23,11 @@ _decoder = msgspec.json.Decoder(Order)
 class Orders:
     """``on_order`` for each, in their order; ``on_lost`` where some were trimmed before this node came back."""
 
-    def __init__(self, membership: ClusterMembership) -> None:
-        self.on_order: Callable[[Order], None] = lambda order: None
-        self.on_lost: Callable[[], None] = lambda: None
+    def __init__(
+        self, membership: ClusterMembership, *, on_order: Callable[[Order], None], on_lost: Callable[[], None]
+    ) -> None:
+        self._on_order = on_order
+        self._on_lost = on_lost
         self.channel = membership.keys.nodes_channel.encode()
         self._membership = membership
         self._last = b""  # id of the last one carried out
@@ -76,7 +78,7 @@ class Orders:
             for id, (_, number, _, order) in found:
                 if int(number) > self._number + 1:
                     log.warning("orders.lost", message="this node was away for longer than orders are kept")
-                    self.on_lost()
+                    self._on_lost()
                 self._last, self._number = id, max(self._number, int(number))
                 self._carry_out(order)
             if len(found) < ORDERS_AT_ONCE:
@@ -88,7 +90,7 @@ class Orders:
         except msgspec.MsgspecError as exc:
             log.warning("order.not_understood", error=str(exc))  # of another version of this program
             return
-        self.on_order(order)
+        self._on_order(order)
 
 
 def _place(id: bytes) -> tuple[int, int]:

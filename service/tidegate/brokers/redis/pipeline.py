@@ -90,7 +90,7 @@ class Address:
             if self._sentinels is not None and sentinel is not None:
                 self._sentinels.was_wrong(sentinel)
             if connection is not None:
-                close(connection)
+                close_transport(connection)
                 if _refused(exc):
                     raise ConnectionLost("Redis does not listen") from exc
             if isinstance(exc, TROUBLE):
@@ -159,7 +159,7 @@ def _refused(exc: BaseException) -> bool:
     return isinstance(cause, ConnectionRefusedError) or numbers == {str(errno.ECONNREFUSED)}
 
 
-def close(connection: AbstractConnection) -> None:
+def close_transport(connection: AbstractConnection) -> None:
     """At once; ``disconnect`` needs a task, and this may be the end of all tasks."""
     connection._close()  # type: ignore[no-untyped-call]
 
@@ -168,7 +168,13 @@ class RedisConnection(asyncio.Protocol):
     """A connection that is written to in whole turns of the loop. ``on_reply`` is told what comes, errors that Redis
     answers included (ResponseError). ``error`` is None while it lives; ``on_end`` is called once."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        *,
+        on_reply: Callable[[Any], None],
+        on_end: Callable[[str], None] | None = None,
+    ) -> None:
         assert connection._writer is not None
         self._connection = connection
         self._transport = connection._writer.transport
@@ -177,8 +183,8 @@ class RedisConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._reader = Reader(replyError=ResponseError, notEnoughData=_NOTHING)
         self.error: str | None = None
-        self.on_reply: Callable[[Any], None] = lambda reply: None
-        self.on_end: Callable[[str], None] = lambda error: None
+        self._on_reply = on_reply
+        self._on_end = on_end
 
     def send(self, *args: Argument) -> None:
         """After the end it does nothing."""
@@ -195,7 +201,7 @@ class RedisConnection(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while self.error is None and (reply := self._reader.gets()) is not _NOTHING:
-                self.on_reply(reply)
+                self._on_reply(reply)
         except ProtocolError as exc:
             self.end(f"this is no Redis: {exc}")
 
@@ -206,8 +212,9 @@ class RedisConnection(asyncio.Protocol):
         """Closes; idempotent."""
         if self.error is None:
             self.error = error
-            close(self._connection)
-            self.on_end(error)
+            close_transport(self._connection)
+            if self._on_end is not None:
+                self._on_end(error)
 
 
 _NOTHING = object()
@@ -217,15 +224,15 @@ class Pipeline:
     """Commands and their answers, in order. What waits longer than ``timeout_s`` ends the link: the answers behind it
     would be late too."""
 
-    def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
+    def __init__(
+        self, connection: AbstractConnection, timeout_s: float, *, on_end: Callable[[], None] | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
-        self.on_end: Callable[[], None] = lambda: None
-        self._connection = RedisConnection(connection)
-        self._connection.on_reply = self._answered
-        self._connection.on_end = self._ended
+        self._on_end = on_end
         self._timer: asyncio.TimerHandle | None = None  # while something waits, or did lately
+        self._connection = RedisConnection(connection, on_reply=self._answered, on_end=self._ended)
 
     @property
     def error(self) -> str | None:
@@ -285,4 +292,5 @@ class Pipeline:
             if not answer.done():
                 answer.set_exception(BrokerDown(error))
                 answer.exception()  # seen: the caller may have given up
-        self.on_end()
+        if self._on_end is not None:
+            self._on_end()

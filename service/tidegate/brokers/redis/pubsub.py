@@ -24,14 +24,23 @@ LOOK_S = 0.2
 
 
 class PubSub:
-    """``on_wakeup(channel, payload)`` for every channel added; channels are bytes."""
+    """``on_wakeup(channel, payload)`` is called for every channel added; channels are bytes. ``on_hearing()`` is called
+    each time that all of them are heard again."""
 
-    def __init__(self, address: Address, membership: ClusterMembership, tasks: Tasks) -> None:
-        self.on_wakeup: Callable[[bytes, bytes], None] = lambda channel, payload: None
-        self.on_hearing: Callable[[], None] = lambda: None
+    def __init__(
+        self,
+        address: Address,
+        membership: ClusterMembership,
+        tasks: Tasks,
+        *,
+        on_wakeup: Callable[[bytes, bytes], None],
+        on_hearing: Callable[[], None],
+    ) -> None:
         self.hearing = False
         self.made = 0  # connections so far
         self.heard = 0  # wake-ups so far; pulses are none
+        self._on_wakeup = on_wakeup
+        self._on_hearing = on_hearing
         self._address = address
         self._membership = membership
         self._tasks = tasks
@@ -84,11 +93,10 @@ class PubSub:
         """From connect until there is doubt, which raises BrokerDown."""
         timing = self._membership.timing
         incarnation = self._membership.incarnation
-        connection = RedisConnection(await self._address.connect(timing.operation_s))
+        connection = RedisConnection(await self._address.connect(timing.operation_s), on_reply=self._replied)
         self._connection = connection
         self._unconfirmed = set(self._channels)
         self.made += 1
-        connection.on_reply = self._replied
         channels = list(self._channels)
         for start in range(0, len(channels), CHANNELS_AT_ONCE):
             some = [channel for channel in channels[start : start + CHANNELS_AT_ONCE] if channel in self._channels]
@@ -104,7 +112,7 @@ class PubSub:
             await asyncio.sleep(0.01)
         self._pulse_s = asyncio.get_running_loop().time()
         self.hearing = True
-        self.on_hearing()
+        self._on_hearing()
         while True:
             await asyncio.sleep(LOOK_S)
             if connection.error is not None:
@@ -127,7 +135,7 @@ class PubSub:
                 self._pulse_s = asyncio.get_running_loop().time()
             else:
                 self.heard += 1
-                self.on_wakeup(channel, payload)
+                self._on_wakeup(channel, payload)
         elif kind == b"subscribe":
             self._unconfirmed.discard(channel)
             waiting = self._waiting.get(channel)

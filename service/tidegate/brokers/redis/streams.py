@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from tidegate import log
+from tidegate.brokers.contract import StreamReceiver
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import Argument
@@ -42,30 +43,18 @@ class Followed:
         "epoch",
         "held",
         "offset",
-        "on_gap",
-        "on_message",
-        "on_moved",
         "overrun",
+        "receiver",
         "repairing",
         "stream",
         "tail",
     )
 
-    def __init__(
-        self,
-        stream: str,
-        channel: bytes,
-        tail: Tail,
-        on_message: Callable[[Message], None],
-        on_gap: Callable[[Gap, Position], None],
-        on_moved: Callable[[str, Position], None],
-    ) -> None:
+    def __init__(self, stream: str, channel: bytes, tail: Tail, receiver: StreamReceiver) -> None:
         self.stream = stream
         self.channel = channel
         self.tail = tail
-        self.on_message = on_message
-        self.on_gap = on_gap
-        self.on_moved = on_moved
+        self.receiver = receiver
         self.epoch = ""
         self.offset = 0
         self.held: list[Message] | None = []  # until the first position is known
@@ -79,7 +68,7 @@ class Followed:
     def move(self, epoch: str) -> None:
         """It had no message, and its beginning is in another common epoch now."""
         self.epoch = epoch
-        self.on_moved(self.stream, self.position)
+        self.receiver.on_moved(self.stream, self.position)
 
 
 class RedisStreams:
@@ -255,16 +244,10 @@ class RedisStreams:
 
     # Following
 
-    async def subscribe(
-        self,
-        stream: str,
-        on_message: Callable[[Message], None],
-        on_gap: Callable[[Gap, Position], None],
-        on_moved: Callable[[str, Position], None],
-    ) -> Position:
+    async def subscribe(self, stream: str, receiver: StreamReceiver) -> Position:
         retention = self.retention(stream)
         channel = self._membership.keys.channel(stream).encode()
-        followed = Followed(stream, channel, Tail(retention.messages, retention.age_s), on_message, on_gap, on_moved)
+        followed = Followed(stream, channel, Tail(retention.messages, retention.age_s), receiver)
         self._followed[stream] = self._by_channel[channel] = followed
         try:
             await self._wakeups.add(channel)
@@ -314,7 +297,7 @@ class RedisStreams:
         if message.offset == followed.offset + 1:
             followed.offset = message.offset
             self._tails.add(followed.tail, message)
-            followed.on_message(message)
+            followed.receiver.on_message(message)
         return True
 
     def _pass_held(self, followed: Followed) -> None:
@@ -349,7 +332,7 @@ class RedisStreams:
                     if page.gap is not None:
                         self._tails.forget(followed.tail)
                         followed.epoch, followed.offset = page.start.epoch, page.start.offset
-                        followed.on_gap(page.gap, page.start)
+                        followed.receiver.on_gap(page.gap, page.start)
                     for message in page.messages:
                         self._pass(followed, message)
                     self.repaired += len(page.messages)
