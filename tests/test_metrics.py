@@ -26,6 +26,13 @@ def test_durations_are_told_as_a_prometheus_histogram(seen: list[tuple[float, in
     assert mine == theirs
 
 
+def test_a_push_is_counted_by_the_kind_of_its_address_where_it_had_one() -> None:
+    metrics = Metrics()
+    for stream in ("client:a", "group:a", "all", ""):
+        metrics.pushed(stream, "rejected")
+    assert {kind for kind, _ in metrics.pushes} == {"client", "group", "all", "unknown"}
+
+
 def told(text: bytes) -> dict[str, str]:
     lines = [line for line in text.decode().splitlines() if line.startswith("tidegate_call_seconds_")]
     return dict(line.rsplit(" ", 1) for line in lines)

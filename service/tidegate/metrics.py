@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tidegate.core.errors import CloseCode
-from tidegate.core.model import History
+from tidegate.core.model import History, kind_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series per counter that nobody asks for
 
@@ -125,8 +125,9 @@ class Metrics(Collector):
         self.gaps += 1
 
     def pushed(self, stream: str, result: str) -> None:
-        """One push: ``result`` is accepted, published (by a client), or the code with which it was refused."""
-        self.pushes[stream.partition(":")[0], result] += 1
+        """One push: ``result`` is accepted, published (by a client), or the code with which it was refused. ``stream``
+        is empty where it named none."""
+        self.pushes[kind_of(stream) if stream else "unknown", result] += 1
 
     def opened(self) -> None:
         self.open_connections += 1

@@ -21,6 +21,8 @@ from tidegate.core.model import (
     group_stream,
     is_id,
     is_stream,
+    kind_of,
+    node_stream,
 )
 
 ids = st.text("ABCxyz019_.@-", min_size=1, max_size=128).filter(lambda text: text.strip("."))
@@ -77,6 +79,12 @@ def test_a_group_has_a_stream_and_a_stream_may_have_a_group() -> None:
     assert group_of(group_stream("news")) == "news"
     assert group_of("all") is None
     assert group_of(client_stream("group")) is None
+
+
+def test_each_stream_is_of_one_kind() -> None:
+    names = ("all", client_stream("group"), group_stream("all"), node_stream("client"))
+    assert [kind_of(name) for name in names] == ["all", "client", "group", "node"]
+    assert not is_stream(node_stream("n1")), "nobody joins it"
 
 
 # Cursors

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.core.world import Client, World, same
+from tests.support import Logs
 from tidegate.core import hub as hub_module
 from tidegate.core import journal as journal_module
 from tidegate.core import protocol
@@ -297,7 +298,10 @@ join = Commands._join
         ("a stream that starts anew and stays live", [(Recovery, "_catch_up", stays_live)]),
     ],
 )
-def test_the_machine_finds_a_planted_fault(fault: str, plant: list[tuple[object, str, object]]) -> None:
+def test_the_machine_finds_a_planted_fault(
+    fault: str, plant: list[tuple[object, str, object]], expected_logs: Logs
+) -> None:
+    expected_logs.allow("stream.hole_found")  # the hub may find it too
     with pytest.MonkeyPatch.context() as patch:
         for owner, name, planted in plant:
             patch.setattr(owner, name, planted)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 from tidegate.core import frames, protocol
-from tidegate.core.model import Gap, Message, Position
+from tidegate.core.model import Gap, Message, Position, kind_of
 from tidegate.core.session import Session, Transport
 
 Write: TypeAlias = Callable[[Iterable[Transport], Sequence[bytes]], None]  # these frames to each of these
@@ -147,7 +147,7 @@ class Hub:
         for message in heard:
             streams.setdefault(message.stream, []).append(message)
         # Nobody is written to several times: neither who follows several streams nor who joins amid these messages.
-        apart = len(streams) == 1 or all(stream.startswith("client:") for stream in streams)
+        apart = len(streams) == 1 or all(kind_of(stream) == "client" for stream in streams)
         for stream, messages in streams.items():
             audience = self.audiences.get(stream)
             if audience is not None:  # else the last one left while the messages were under way

@@ -1,7 +1,7 @@
 """Streams, positions, cursors, messages, history: the values everything else speaks in.
 
-A stream is named ``client:<id>``, ``group:<name>`` or ``all``. A position is an epoch and
-an offset; offsets are dense and start at 1, offset 0 is before the first message.
+A stream is named ``client:<id>``, ``group:<name>`` or ``all``; a node's own, for canaries, ``node:<node>``. A position
+is an epoch and an offset; offsets are dense and start at 1, offset 0 is before the first message.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -22,6 +22,7 @@ _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
 _EPOCH = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
 
 GapReason: TypeAlias = Literal["expired", "reset"]
+StreamKind: TypeAlias = Literal["client", "group", "all", "node"]
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -135,6 +136,19 @@ def client_stream(client: str) -> str:
 
 def group_stream(group: str) -> str:
     return f"group:{group}"
+
+
+def node_stream(node: str) -> str:
+    """Where a node's canaries go."""
+    return f"node:{node}"
+
+
+_KINDS: dict[str, StreamKind] = {kind[0]: kind for kind in get_args(StreamKind)}
+
+
+def kind_of(stream: str) -> StreamKind:
+    """``stream`` is well-formed (``is_stream``), or a node's."""
+    return _KINDS[stream[0]]  # looked at for each push: no part of the name is copied
 
 
 def group_of(stream: str) -> str | None:

@@ -42,6 +42,7 @@ from tidegate.core.model import (
     client_stream,
     group_of,
     group_stream,
+    kind_of,
 )
 from tidegate.core.protocol import Command, NotUnderstood
 from tidegate.core.session import Confirmations, Rights, Session, Transport
@@ -178,7 +179,7 @@ class Gateway:
         groups = {group_stream(group) for group in request.groups}
         positions = dict(request.cursor or {})
         for stream in positions:
-            if stream.startswith("client:") and stream not in own:
+            if kind_of(stream) == "client" and stream not in own:
                 raise NotAllowed("the cursor names another client's stream")
         session.lasting = await self._broker.memberships(session.client)
         for stream in groups:

@@ -32,6 +32,7 @@ from tidegate.core.model import (
     Publication,
     RetentionOf,
     group_stream,
+    node_stream,
 )
 from tidegate.tasks import Tasks
 
@@ -75,7 +76,7 @@ class RedisBroker:
     ) -> None:
         self._timing = timing or Timing()
         self._tasks = Tasks()
-        self._stream = f"node:{node}"  # of the canary
+        self._stream = node_stream(node)  # of the canary
         keys = KeyNames(prefix, node)
         address = Address(url)
         self.membership = ClusterMembership(

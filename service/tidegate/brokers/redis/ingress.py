@@ -43,7 +43,7 @@ class Entry(msgspec.Struct):
 
 
 class Ingress:
-    """``observe(stream, outcome)`` is told of every entry that was settled."""
+    """``observe(stream, outcome)`` is told of every entry that was settled; ``stream`` is empty where it names none."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Ingress:
             for entry in done:
                 self._observe(entry.publication.stream, "accepted")
             for entry in rejected:
-                self._observe(entry.publication.stream or "unknown", "rejected")
+                self._observe(entry.publication.stream, "rejected")
                 log.info("ingress.rejected", id=entry.id, stream=entry.address, reason=entry.reason)
             done, failed = [], []
             waiting = [entry for entry in self._entries.values() if not entry.reason]

@@ -21,7 +21,17 @@ from tidegate.brokers.redis.pipeline import Argument
 from tidegate.brokers.redis.pubsub import PubSub
 from tidegate.brokers.redis.tail import Tail, Tails
 from tidegate.core.errors import BrokerDown, InternalError, KeyReused, NotTried, Refused
-from tidegate.core.model import Gap, GapReason, History, Message, Position, Publication, Retention, RetentionOf
+from tidegate.core.model import (
+    Gap,
+    GapReason,
+    History,
+    Message,
+    Position,
+    Publication,
+    Retention,
+    RetentionOf,
+    kind_of,
+)
 from tidegate.tasks import Tasks
 
 KEY_MS = 300_000
@@ -101,10 +111,10 @@ class RedisStreams:
         return self._tails.size
 
     def retention(self, stream: str) -> Retention:
-        return Retention(10, 60) if stream.startswith("node:") else self._retention(stream)
+        return Retention(10, 60) if kind_of(stream) == "node" else self._retention(stream)
 
     def _meta_ms(self, stream: str) -> int:
-        if stream.startswith("node:"):
+        if kind_of(stream) == "node":
             return NODE_META_MS
         return int((self._meta_age_s + self._retention(stream).age_s) * 1000)
 
