@@ -47,7 +47,7 @@ class Shares:
     def wait(self, go_on: Callable[[], None]) -> None:
         """``go_on`` is called for the next share. It must not raise; it may wait again."""
         self._waiting.append(go_on)
-        self._begin()
+        self._schedule()
 
     def first(self) -> float:
         """Until when a task that begins now has its share."""
@@ -57,11 +57,11 @@ class Shares:
         """Returns in the task's next share: until when it has it (monotonic seconds)."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks.append(turn)
-        self._begin()
+        self._schedule()
         await turn
         return self.first()
 
-    def _begin(self) -> None:
+    def _schedule(self) -> None:
         if not self._begun:
             self._begun = True
             self._call_soon(self._slice)
@@ -79,7 +79,7 @@ class Shares:
                 turn.set_result(None)
                 break
         if self._waiting or self._tasks:
-            self._begin()
+            self._schedule()
 
 
 class Floods:

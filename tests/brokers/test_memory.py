@@ -54,7 +54,7 @@ class TestContract(Contract):
 
     async def expire(self, broker: Broker, stream: str) -> None:
         assert isinstance(broker, MemoryBroker)
-        broker._streams._end(broker._streams._journals[stream])
+        broker._streams._drop_messages(broker._streams._journals[stream])
         self.clock.now_s += self.meta_age_s
         broker.sweep()
 

@@ -33,8 +33,8 @@ def joining(since: int | None, heard: Heard, first: History | None = None, epoch
 
 def answered(session: Session) -> dict[str, Any]:
     """The answer, after which the first page is queued."""
-    fields = session.answer(NEWS)
-    session.begin(NEWS)
+    fields = session.join_fields(NEWS)
+    session.queue_first_page(NEWS)
     return fields
 
 
@@ -212,9 +212,9 @@ def test_a_live_stream_starts_anew_where_a_join_says() -> None:
     heard.position = Position("e1", 7)
     assert session.positions() == {NEWS: Position("e1", 6)}, "until it is answered"
     track.page = page(3, 4, 5, 6, top=6)
-    assert session.answer(NEWS) == {"epoch": "e1", "offset": 3, "top": 6, "recovered": True, "missed": 3}
+    assert session.join_fields(NEWS) == {"epoch": "e1", "offset": 3, "top": 6, "recovered": True, "missed": 3}
     assert session.position(NEWS) == Position("e1", 3), "with the answer, before the page"
-    session.begin(NEWS)
+    session.queue_first_page(NEWS)
     assert session.catch_up(NEWS, heard.position)
     assert told(session) == [4, 5, 6, 7]
 

@@ -111,7 +111,7 @@ class LateBroker(MemoryBroker):
         streams = self._streams
         journal = streams._journals.get(stream)
         if journal is not None:
-            streams._end(journal)
+            streams._drop_messages(journal)
         if streams._tops.pop(stream, None) is None:
             return
         self._common.forgotten(self._common.current, self._clock())

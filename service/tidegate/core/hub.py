@@ -107,13 +107,13 @@ class Hub:
 
     # Streams
 
-    def open(self, stream: str, position: Position) -> Audience:
+    def open_audience(self, stream: str, position: Position) -> Audience:
         """The broker has confirmed a subscription: the stream is heard from ``position`` on."""
         self.deliver()  # what was heard before is of an earlier subscription
         audience = self.audiences[stream] = Audience(stream, position)
         return audience
 
-    def close(self, stream: str) -> None:
+    def close_audience(self, stream: str) -> None:
         del self.audiences[stream]
 
     # What the broker says

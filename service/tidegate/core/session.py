@@ -337,16 +337,16 @@ class Session:
 
     def start_anew(self, stream: str, since: Position) -> Track:
         """A join gave a position of a stream that was answered: hold from now on, read the page after ``since``. Then
-        ``answer`` and ``begin``; or WAITING, if it can't be read, and the stream goes on where it was."""
+        ``join_fields`` and ``queue_first_page``; or WAITING, if it can't be read: the stream goes on where it was."""
         track = self.tracks[stream] = Track(self.position(stream))
         track.since, track.answered = since, True
         return track
 
     # Answers
 
-    def answer(self, stream: str) -> dict[str, object]:
+    def join_fields(self, stream: str) -> dict[str, object]:
         """What welcome, ``joined`` or a reply says of a stream, and where its delivery starts. Call it once, in the
-        same turn in which the answer is queued; then ``begin``."""
+        same turn in which the answer is queued; then ``queue_first_page``."""
         track, heard = self.tracks[stream], self.streams[stream].position
         track.answered = True
         page, known = track.page, heard
@@ -372,7 +372,7 @@ class Session:
         top = max(position.offset, heard.offset) if position.epoch == heard.epoch else position.offset
         return {"epoch": position.epoch, "offset": position.offset, "top": top}
 
-    def begin(self, stream: str) -> None:
+    def queue_first_page(self, stream: str) -> None:
         """After the answer is queued: its gap and first page. ``catch_up`` comes next. A page for which there is no
         room, because other streams had theirs, is read again when there is."""
         track = self.tracks[stream]

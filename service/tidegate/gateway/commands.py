@@ -1,6 +1,6 @@
 """What each command does, and what an order from another node does to a connection. Answers are queued, never returned.
 
-``answer`` and ``apply_order`` say whether the connection's groups changed, so that presence and record can follow.
+``carry_out`` and ``apply_order`` say whether the connection's groups changed, so that presence and record can follow.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Commands:
     def count(self, command: protocol.Command) -> None:
         self._metrics.commands[self._labels[type(command)]] += 1
 
-    async def answer(self, session: Session, command: protocol.Command) -> bool:
+    async def carry_out(self, session: Session, command: protocol.Command) -> bool:
         """Carries out one command and queues its answer."""
         try:
             match command:
@@ -112,8 +112,8 @@ class Commands:
             return False
         if session.ended:
             return False
-        session.send(protocol.encode_reply(command.id, {"stream": stream, **session.answer(stream)}))
-        self._recovery.begin(session, stream)
+        session.send(protocol.encode_reply(command.id, {"stream": stream, **session.join_fields(stream)}))
+        self._recovery.start_delivery(session, stream)
         return new
 
     def _leave(self, session: Session, command: protocol.Leave) -> bool:
@@ -185,9 +185,9 @@ class Commands:
             self.refuse(session, command.id, exc)
             return
         self._calls[session] += 1
-        self._tasks.spawn(self._carry_out(session, command, data), "call")
+        self._tasks.spawn(self._make_call(session, command, data), "call")
 
-    async def _carry_out(self, session: Session, command: protocol.Call, data: bytes) -> None:
+    async def _make_call(self, session: Session, command: protocol.Call, data: bytes) -> None:
         try:
             status, answer = await self._call(session, command.method, data)
         except Refused as exc:
@@ -217,8 +217,8 @@ class Commands:
         await self._recovery.attach(session, stream, None)
         if session.ended:
             return False
-        session.send(protocol.encode_joined(stream, session.answer(stream)))
-        self._recovery.begin(session, stream)
+        session.send(protocol.encode_joined(stream, session.join_fields(stream)))
+        self._recovery.start_delivery(session, stream)
         return True
 
 

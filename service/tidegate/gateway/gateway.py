@@ -240,13 +240,13 @@ class Gateway:
                 self.node,
                 heartbeat.websocket_ping_interval,
                 heartbeat.websocket_ping_timeout,
-                {stream: session.answer(stream) for stream in streams},
+                {stream: session.join_fields(stream) for stream in streams},
             )
         )
         for stream in session.refused:
             session.send(protocol.encode_left(stream, "not_allowed"))
         for stream in streams:
-            self._recovery.begin(session, stream)
+            self._recovery.start_delivery(session, stream)
         self._save(session)
         if session in self._inboxes:
             self._work(session)
@@ -310,7 +310,7 @@ class Gateway:
                     if work.one_too_many:
                         self.close(session, CloseCode.NOT_UNDERSTOOD)
                 else:
-                    changed = await self._commands.answer(session, work)
+                    changed = await self._commands.carry_out(session, work)
                 if changed and not session.ended:
                     await self._presence_join(session)
                 self._save(session)

@@ -30,11 +30,11 @@ class Recovery:
         self._locks = Locks()
 
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
-        """The session follows the stream, and the first page after ``since`` is at hand; ``answer`` and ``begin`` come
-        next. Raises BrokerDown or Internal, with the session as it was."""
-        audience = self._hub.audiences.get(stream) or await self._open(stream)
+        """The session follows the stream, and the first page after ``since`` is at hand. Its answer and
+        ``start_delivery`` come next. Raises BrokerDown or Internal, with the session as it was."""
+        audience = self._hub.audiences.get(stream) or await self._subscribe(stream)
         if session.ended:
-            self._close_if_empty(audience)
+            self._unsubscribe_if_empty(audience)
             return
         track = session.follow(audience, since)
         audience.joining.add(session)
@@ -70,14 +70,14 @@ class Recovery:
                 self._replay.read_on(session, audience)
             raise
 
-    async def _open(self, stream: str) -> Audience:
+    async def _subscribe(self, stream: str) -> Audience:
         """The stream's audience, once the broker has confirmed that it is heard here. An open audience needs no lock:
         it is closed only when it is found empty, before anything is awaited."""
         async with self._locks.of(stream):
             audience = self._hub.audiences.get(stream)
-            return audience or self._hub.open(stream, await self._broker.subscribe(stream))
+            return audience or self._hub.open_audience(stream, await self._broker.subscribe(stream))
 
-    def begin(self, session: Session, stream: str) -> None:
+    def start_delivery(self, session: Session, stream: str) -> None:
         """The answer that names the stream has been queued: its first page follows, then what was held, then it is
         live."""
         track = session.tracks[stream]
@@ -85,7 +85,7 @@ class Recovery:
             self._metrics.recovered(track.page)
         elif track.reset:
             self._metrics.reset()
-        session.begin(stream)
+        session.queue_first_page(stream)
         audience = self._hub.audiences[stream]
         if not audience.settle(session):
             self._replay.read_on(session, audience)
@@ -111,21 +111,21 @@ class Recovery:
             audience.live.pop(session, None)
             audience.joining.discard(session)
             audience.unaware.discard(session)
-            self._close_if_empty(audience)
+            self._unsubscribe_if_empty(audience)
 
     def detach_all(self, session: Session) -> None:
         for stream in list(session.streams):
             self.detach(session, stream)
 
-    def _close_if_empty(self, audience: Audience) -> None:
+    def _unsubscribe_if_empty(self, audience: Audience) -> None:
         if audience.empty:
-            self._tasks.spawn(self._close(audience.stream), "unsubscribe")
+            self._tasks.spawn(self._unsubscribe(audience.stream), "unsubscribe")
 
-    async def _close(self, stream: str) -> None:
+    async def _unsubscribe(self, stream: str) -> None:
         async with self._locks.of(stream):
             audience = self._hub.audiences.get(stream)
             if audience is None or not audience.empty:
                 return
-            self._hub.close(stream)
+            self._hub.close_audience(stream)
             with contextlib.suppress(BrokerDown):  # it lost the subscription with the connection
                 await self._broker.unsubscribe(stream)

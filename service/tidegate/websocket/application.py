@@ -155,7 +155,9 @@ class HandshakeHandler(WebSocketHandler):
         wire = protocol.wire
         # Queued first: whatever ends the session while it is admitted has its close frame behind it.
         wire.put(
-            handshake.answer(headers["Sec-WebSocket-Key"], protocol.selected_subprotocol, grant.client, connection)
+            handshake.switching_protocols(
+                headers["Sec-WebSocket-Key"], protocol.selected_subprotocol, grant.client, connection
+            )
         )
         protocol.session = await context.gateway.admit(asked, grant, connection, wire)
         try:

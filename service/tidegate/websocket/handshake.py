@@ -104,7 +104,7 @@ def asked(client: str, query: dict[str, str]) -> HandshakeRequest:
         raise BadRequest(str(exc)) from None
 
 
-def answer(key: str, chosen: str | None, client: str, connection: str) -> bytes:
+def switching_protocols(key: str, chosen: str | None, client: str, connection: str) -> bytes:
     """The 101 to a handshake with ``key``; ``chosen`` is the subprotocol (RFC 6455, 4.2.2)."""
     accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
     protocol = f"Sec-WebSocket-Protocol: {chosen}\r\n" if chosen else ""

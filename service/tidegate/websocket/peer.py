@@ -105,7 +105,7 @@ class Peer:
 
     def on_slow(self) -> None:
         if not self._context.gateway.slow(self.session):
-            self._end(CloseCode.SLOW_CONSUMER)
+            self._close(CloseCode.SLOW_CONSUMER)
 
     def on_closing(self) -> None:
         self._context.gateway.unsubscribe_all(self.session)  # nothing of any stream may follow a close frame
@@ -139,7 +139,7 @@ class Peer:
                 heartbeat.schedule(self, self._end_by_s)
             return
         if now_s >= self._silent_at_s(wire) and not wire.paused:
-            self._end(CloseCode.NO_SIGN_OF_LIFE)
+            self._close(CloseCode.NO_SIGN_OF_LIFE)
             return
         if now_s >= self._next_ping_s:
             # One, however late; by whole intervals, or all would be in step after the process was held up.
@@ -153,7 +153,7 @@ class Peer:
         if rights.expires is not None:
             left_s = rights.expires - time.time()
             if left_s + self._context.leeway_s <= 0:
-                self._end(CloseCode.TOKEN_EXPIRED)
+                self._close(CloseCode.TOKEN_EXPIRED)
                 return
             if left_s <= self._warn_s:
                 self._warn_s = _WARNED
@@ -187,7 +187,7 @@ class Peer:
             due_s = min(due_s, now_s + left_s + (self._context.leeway_s if self._warn_s == _WARNED else -self._warn_s))
         self._context.heartbeat.schedule(self, due_s)
 
-    def _end(self, code: CloseCode) -> None:
+    def _close(self, code: CloseCode) -> None:
         self._context.gateway.close(self.session, code)
 
     def _counted(self, text: NotUnderstood) -> NotUnderstood:

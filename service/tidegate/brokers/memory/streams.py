@@ -69,7 +69,7 @@ class MemoryStreams:
 
     def append(self, publication: Publication) -> Message:
         stream = publication.stream
-        journal = self._journals.get(stream) or self._begin(stream)
+        journal = self._journals.get(stream) or self._open_journal(stream)
         before = journal.size
         message = journal.append(publication.data, self._now_ms(), publication.client)
         retention = self._retention(stream)
@@ -141,7 +141,7 @@ class MemoryStreams:
         if journal is None:
             return False
         self.forgotten += len(journal.messages)
-        self._end(journal)
+        self._drop_messages(journal)
         return True
 
     @property
@@ -161,7 +161,7 @@ class MemoryStreams:
         self._common.forgotten(top.epoch, self._clock())
         return True
 
-    def _begin(self, stream: str) -> Journal:
+    def _open_journal(self, stream: str) -> Journal:
         """The stream's journal, which it lacks."""
         top = self._tops.pop(stream, None)
         if top is not None:
@@ -181,9 +181,9 @@ class MemoryStreams:
         journal.trim(retention.messages, now_ms - retention.age_s * 1000)
         self.journal_bytes -= before - journal.size
         if not journal.messages:
-            self._end(journal)
+            self._drop_messages(journal)
 
-    def _end(self, journal: Journal) -> None:
+    def _drop_messages(self, journal: Journal) -> None:
         """Its messages go, its top stays."""
         stream = journal.stream
         del self._journals[stream], self._round[stream]

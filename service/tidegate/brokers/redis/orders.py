@@ -80,11 +80,11 @@ class Orders:
                     log.warning("orders.lost", message="this node was away for longer than orders are kept")
                     self._on_lost()
                 self._last, self._number = id, max(self._number, int(number))
-                self._carry_out(order)
+                self._pass_on(order)
             if len(found) < ORDERS_AT_ONCE:
                 return
 
-    def _carry_out(self, raw: bytes) -> None:
+    def _pass_on(self, raw: bytes) -> None:
         try:
             order = _decoder.decode(raw)
         except msgspec.MsgspecError as exc:
