@@ -107,3 +107,28 @@ def jwk(algorithm: str, name: str = "", *, private: bool = False, **members: Any
         key = kind.to_jwk(own if private else own.public_key(), as_dict=True)
     members = key | {"key_ops": None} | members
     return {name: value for name, value in members.items() if value is not None}
+
+
+# What is no Host header, and makes no Origin.
+MALFORMED_HOSTS = [
+    "",
+    " ",
+    ":8000",
+    "localhost:x",
+    "localhost:80:80",
+    "localhost:99999",
+    "user@localhost",
+    "localhost/",
+    "localhost, localhost",
+    "local host",
+    "localhost\n",
+    "::1",
+    "[::1",
+    "[::1]x",
+    "[1]",
+    "[::1%eth0]",
+    "[]",
+    "..",
+    "höst",
+    "\u212aocalhost",
+]

@@ -18,7 +18,10 @@ from tornado.web import Application
 
 import tidegate
 from tidegate import log
-from tidegate.auth.tokens import ApiKeys, Hosts, Origins, Verifier
+from tidegate.auth.api_keys import ApiKeys
+from tidegate.auth.hosts import Hosts
+from tidegate.auth.origins import Origins
+from tidegate.auth.tokens import Verifier
 from tidegate.brokers.contract import Broker
 from tidegate.brokers.memory.broker import MemoryBroker
 from tidegate.brokers.redis.broker import RedisBroker

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tidegate import app
-from tidegate.auth.tokens import Hosts, Origins
+from tidegate.auth.hosts import Hosts
+from tidegate.auth.origins import Origins
 from tidegate.calls import Caller
 from tidegate.config import load as config
 from tidegate.config.endpoints import is_ipv4, is_ipv6

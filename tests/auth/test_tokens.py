@@ -1,4 +1,4 @@
-"""What a token allows, and why one is refused. See test_auth_keys.py and test_auth_doors.py for the rest of auth."""
+"""What a token allows, and why one is refused. Keys are in test_keys.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tokens import ALGORITHMS, NOW, b64, hs256, make_token, public_pem, refusal, verifier
-from tidegate.auth import tokens as auth
+from tidegate.auth import tokens
 from tidegate.auth.tokens import Grant, unrestricted
 from tidegate.core.errors import Unauthorized
 
@@ -203,25 +203,25 @@ def test_a_remembered_token_still_expires_and_still_begins():
 
 
 def test_no_more_tokens_are_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(auth, "_REMEMBERED_BYTES", 1300)
+    monkeypatch.setattr(tokens, "_REMEMBERED_BYTES", 1300)
     check = verifier()
-    tokens = [make_token(sub=f"client-{n}", exp=NOW + 60 + n) for n in (1, 2, 0)]
-    first, second, _ = [check.verify(token, NOW) for token in tokens]
+    shown = [make_token(sub=f"client-{n}", exp=NOW + 60 + n) for n in (1, 2, 0)]
+    first, second, _ = [check.verify(token, NOW) for token in shown]
     assert len(check._remembered) == 2
-    assert check.verify(tokens[0], NOW) is first
-    assert check.verify(tokens[1], NOW) is second
-    assert check.verify(tokens[2], NOW) is not check.verify(tokens[2], NOW), "ends first, and was forgotten first"
+    assert check.verify(shown[0], NOW) is first
+    assert check.verify(shown[1], NOW) is second
+    assert check.verify(shown[2], NOW) is not check.verify(shown[2], NOW), "ends first, and was forgotten first"
 
 
 def test_tokens_with_many_patterns_take_no_more_memory_than_may_be(monkeypatch: pytest.MonkeyPatch):
     most = 1024 * 1024
-    monkeypatch.setattr(auth, "_REMEMBERED_BYTES", most)
+    monkeypatch.setattr(tokens, "_REMEMBERED_BYTES", most)
     check = verifier()
     # One takes about 40 KiB.
-    tokens = [make_token(sub=f"c{n}", groups=[f"{n}.{m}" for m in range(600)]) for n in range(60)]
+    shown = [make_token(sub=f"c{n}", groups=[f"{n}.{m}" for m in range(600)]) for n in range(60)]
     tracemalloc.start()
     try:
-        for token in tokens:
+        for token in shown:
             check.verify(token, NOW)
         check._shared.clear()  # is bounded by itself
         gc.collect()

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, API keys, hosts, origins. Decisions only: nothing is sent, and the time is an argument.
+"""Tokens: what one allows, and how one is signed. Decisions only: nothing is sent, and the time is an argument.
 
 A token is a JWT (RFC 7519). Its algorithm and its key are chosen by the configuration, never by the token (RFC 8725,
 3.1), and what it allows becomes a ``Grant``. Every refusal says what is wrong and holds no part of the token.
@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import hmac
-import ipaddress
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jwt
@@ -23,7 +20,7 @@ from tidegate import log
 from tidegate.auth import keys as auth_keys
 from tidegate.auth.keys import Key
 from tidegate.config.settings import AuthSettings
-from tidegate.core.errors import BadRequest, HostNotAllowed, OriginNotAllowed, Unauthorized
+from tidegate.core.errors import Unauthorized
 from tidegate.core.model import is_id
 from tidegate.core.patterns import is_pattern, matches
 
@@ -63,9 +60,6 @@ def _covers(patterns: _Patterns | None, group: str) -> bool:
 def unrestricted(client: str) -> Grant:
     """For ``auth.mode: none``: every group, for ever. The caller has checked the id."""
     return Grant(client, None, None, None)
-
-
-# Tokens
 
 
 class _Claims(msgspec.Struct, frozen=True):
@@ -274,117 +268,3 @@ def sign(auth: AuthSettings, claims: Mapping[str, Any], *, key_file: str | None 
         return jwt.encode(given | dict(claims), key, algorithm=auth.algorithm, headers={"kid": kid} if kid else None)
     except (TypeError, jwt.PyJWTError) as exc:
         raise ValueError(f"claims: {exc}") from exc
-
-
-# API keys
-
-
-class ApiKeys:
-    """The keys of applications, any of which opens the API; without a key it is open."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-
-    def check(self, authorization: str | None) -> None:
-        """Raises Unauthorized unless the header is ``Bearer`` and a key. Takes the same time for every wrong one."""
-        if not self._digests:
-            return
-        scheme, _, key = (authorization or "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
-        found = [hmac.compare_digest(digest, known) for known in self._digests]  # all of them, not up to the first
-        if scheme.lower() != "bearer" or not any(found):
-            raise Unauthorized("an API key is needed: Authorization: Bearer <key>")
-
-
-# Hosts and origins
-
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)(?::([0-9]{0,5}))?\Z", re.ASCII)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z", re.ASCII)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def _split_host(text: str) -> tuple[str, int | None]:
-    """Host, in lower case and IPv6 in its shortest form, and port. Raises ValueError."""
-    found = _HOST.match(text)
-    if found is None or int(found[2] or 0) > 65535:
-        raise ValueError("malformed host")
-    host, port = found[1].lower(), int(found[2]) if found[2] else None
-    if host.startswith("["):
-        host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
-    return host, port
-
-
-class Hosts:
-    """The host names that requests may name (against DNS rebinding). ``key`` is where they are configured."""
-
-    def __init__(self, hosts: Iterable[str], key: str = "the configuration") -> None:
-        """Raises ValueError for what is no host name."""
-        self._key = key
-        self._allowed = {_split_host(name)[0] for name in hosts}
-
-    def check(self, host: str | None) -> None:
-        """``host``: the Host header. Its port does not matter, an edge may have another. Raises HostNotAllowed, and
-        BadRequest where there is no host to speak of (RFC 9112, 3.2)."""
-        try:
-            name, _ = _split_host(host or "")
-        except ValueError:
-            raise BadRequest("the request names no host, or a malformed one") from None
-        if name not in self._allowed:
-            raise HostNotAllowed(f"the request names a host that is not allowed here: {self._key} lists those that are")
-
-    @staticmethod
-    def is_address(host: str) -> bool:
-        """Whether this Host header names an IP address. A page whose own name is made to point here cannot send it."""
-        try:
-            ipaddress.ip_address(_split_host(host)[0].strip("[]"))
-        except ValueError:
-            return False
-        return True
-
-
-_Origin: TypeAlias = tuple[str, str, int | None]  # scheme, host, port
-
-
-def _split_origin(text: str) -> _Origin:
-    """The origin with its scheme's default port filled in. Raises ValueError."""
-    scheme, _, rest = text.partition("://")
-    if not _SCHEME.match(scheme):
-        raise ValueError("malformed origin")
-    host, port = _split_host(rest)
-    scheme = scheme.lower()
-    return scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port
-
-
-class Origins:
-    """Whose pages may connect: those of the host that the request itself names, and listed ones. Never those of opaque
-    origin (``null``: sandboxed pages, local files), which anybody can have."""
-
-    def __init__(self, allowed: Iterable[str], extra: Iterable[str] = ()) -> None:
-        """Raises ValueError for what is no origin."""
-        self._allowed = {_split_origin(name) for name in (*allowed, *extra)}
-
-    def check(self, origin: str | None, host: str | None, site: str | None = None) -> None:
-        """Origin, Host and Sec-Fetch-Site are headers. No Origin is no browser, and fine, unless one says that the page
-        is another's and leaves out whose. Raises OriginNotAllowed."""
-        if origin is None:
-            if site is not None and re.search(r"(cross|same)-site", site, re.IGNORECASE):
-                raise OriginNotAllowed("the page's origin is not said, and it is another one")
-            return
-        try:
-            given = _split_origin(origin)
-        except ValueError:
-            raise OriginNotAllowed("the page's origin is opaque or malformed") from None
-        if not (given in self._allowed or self._is_same_host(given, host)):
-            raise OriginNotAllowed("pages of this origin may not connect")
-
-    def _is_same_host(self, origin: _Origin, host: str | None) -> bool:
-        """Whether the page came from ``host``. Behind an edge that ends TLS the scheme is not known here: it is the
-        page's, and gives the port that a browser leaves out of both."""
-        scheme, name, port = origin
-        if scheme not in _DEFAULT_PORTS:
-            return False
-        try:
-            own, own_port = _split_host(host or "")
-        except ValueError:
-            return False
-        return (own, _DEFAULT_PORTS[scheme] if own_port is None else own_port) == (name, port)

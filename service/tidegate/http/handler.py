@@ -30,7 +30,9 @@ from tornado.httputil import (
 from tornado.web import Application, HTTPError, stream_request_body
 
 from tidegate import log
-from tidegate.auth.tokens import ApiKeys, Hosts, Origins
+from tidegate.auth.api_keys import ApiKeys
+from tidegate.auth.hosts import Hosts
+from tidegate.auth.origins import Origins
 from tidegate.config.settings import Config
 from tidegate.core.errors import (
     BadRequest,

@@ -26,7 +26,9 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from tidegate import log
-from tidegate.auth.tokens import Grant, Hosts, Origins, Verifier, unrestricted
+from tidegate.auth.hosts import Hosts
+from tidegate.auth.origins import Origins
+from tidegate.auth.tokens import Grant, Verifier, unrestricted
 from tidegate.config.settings import NEXT_HEADER, PROBE_PATH
 from tidegate.core.errors import (
     BadRequest,
