@@ -51,7 +51,7 @@ mask = _websocket_mask
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE = r"(?:[!-~]++(?:[ \t]++[!-~]++)*+)?+"
 _request = re.compile(rf"([^\r\n]++)\r\n((?:{_NAME}:[ \t]*+{_VALUE}[ \t]*+\r\n)*+)\r\n")
-_absolute = re.compile(r"(?i:https?)://([^/?#]*)([^#]*)")
+_absolute = re.compile(r"(?i:https?)://([^/?#]*+)([^#]*+)")
 _field = re.compile(rf"({_NAME}):[ \t]*+({_VALUE})[ \t]*+\r\n")
 
 

@@ -10,6 +10,7 @@ from tidegate.auth.hosts import split_host
 from tidegate.core.errors import OriginNotAllowed
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z", re.ASCII)
+_ELSEWHERE = re.compile(r"(cross|same)-site", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _Origin: TypeAlias = tuple[str, str, int | None]  # scheme, host, port
@@ -37,7 +38,7 @@ class Origins:
         """Origin, Host and Sec-Fetch-Site are headers. No Origin is no browser, and fine, unless one says that the page
         is another's and leaves out whose. Raises OriginNotAllowed."""
         if origin is None:
-            if site is not None and re.search(r"(cross|same)-site", site, re.IGNORECASE):
+            if site is not None and _ELSEWHERE.search(site):
                 raise OriginNotAllowed("the page's origin is not said, and it is another one")
             return
         try:
