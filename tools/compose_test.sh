@@ -6,12 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export COMPOSE_PROJECT_NAME=tidegate-test COMPOSE_PROGRESS=quiet
 
-variants=$*
-if [ -z "$variants" ]; then
-    for variant in plain njs openresty; do
-        [ ! -e "nginx/conf.d/$variant.conf" ] || variants="$variants $variant"
-    done
-fi
+variants=${*:-plain njs openresty}
 
 end() {
     status=$?
