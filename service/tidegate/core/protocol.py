@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, get_args
 
 import msgspec
 
@@ -65,6 +65,7 @@ class Ping(_Command, tag="ping"):
 
 
 Command = Join | Leave | Publish | ReadHistory | ReadPresence | Call | Refresh | Ping
+TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(Command))
 
 _decode = msgspec.json.Decoder(Command).decode
 _encode = msgspec.json.Encoder().encode
@@ -102,7 +103,7 @@ def decode_command(payload: bytes, *, depth: int) -> Command:
 def _explain(exc: msgspec.ValidationError) -> Refused:
     text = str(exc)
     if text.endswith(" - at `$.type`") or text == "Object missing required field `type`":
-        return UnknownCommand("type must be one of join, leave, publish, history, presence, call, refresh, ping")
+        return UnknownCommand(f"type must be one of {', '.join(TYPES)}")
     return BadRequest(text)
 
 

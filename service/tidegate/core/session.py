@@ -30,6 +30,7 @@ from enum import Enum
 from typing import Protocol
 
 from tidegate.core import frames, protocol
+from tidegate.core.journal import cost
 from tidegate.core.model import Cursor, Gap, History, Message, Position, encode_cursor, group_of
 
 PAGE_BYTES = 256 * 1024  # of data in one page of replay, and the most that a track holds
@@ -265,7 +266,7 @@ class Session:
             return True
         if track.state is READING and not track.interrupted:
             track.held.append(message)
-            track.held_bytes += len(message.data) + 200
+            track.held_bytes += cost(message)
             if track.held_bytes > PAGE_BYTES:
                 self.interrupt(message.stream)  # the next page will have them
         return False
