@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tidegate.locks import Locks
 from tidegate.tasks import Tasks
 
@@ -37,11 +39,9 @@ async def test_names_do_not_wait_for_each_other() -> None:
 
 async def test_a_failure_inside_lets_the_next_one_in() -> None:
     locks = Locks()
-    try:
+    with pytest.raises(ValueError, match="inside"):
         async with locks.of("a"):
-            raise ValueError
-    except ValueError:
-        pass
+            raise ValueError("inside")
     async with asyncio.timeout(1), locks.of("a"):
         pass
     assert not locks._locks

@@ -143,6 +143,7 @@ LINES = [number for number, line in enumerate(GOOD.splitlines()) if line.endswit
 @pytest.mark.parametrize("arguments", ["", " x", " -1 $", " 99999999999999999999y {1}"])
 def test_what_nginx_would_not_start_with_is_never_a_traceback(tmp_path: Path, arguments: str) -> None:
     lines = GOOD.splitlines()
+    assert len(LINES) > 20
     for number in LINES:
         name = lines[number].split()[0].rstrip(";")
         wrong = [*lines[:number], f"{name}{arguments};", *lines[number + 1 :]]
