@@ -12,6 +12,13 @@ COPY nginx nginx
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-compile --prefix=/install .
 
 FROM ${PYTHON_IMAGE}
+# Where this was built from, as a URL: --build-arg SOURCE=...
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="Tidegate" \
+    org.opencontainers.image.description="A WebSocket push gateway with ordered, recoverable streams" \
+    org.opencontainers.image.version="0.2.0" \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.source="${SOURCE}"
 COPY --from=packages /install /usr/local
 WORKDIR /tidegate
 COPY examples/rest_app examples/rest_app

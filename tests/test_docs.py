@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import tidegate
 from tests.support import ROOT
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -49,3 +51,37 @@ def test_links_and_named_tests_are_there(document: Path) -> None:
 @pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
 def test_the_readme_is_a_page_not_a_manual(name: str) -> None:
     assert len((ROOT / name).read_text().split()) <= 1000
+
+
+# A release
+
+
+def test_the_newest_release_of_the_changelog_is_the_version() -> None:
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    released = [heading for heading in headings if heading != "Unreleased"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d{2}-\d{2}", heading) for heading in released), released
+    assert released[0].partition(" ")[0] == tidegate.__version__
+    dates = [heading.rpartition(" ")[2] for heading in released]
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_the_groups_of_the_changelog_are_the_four_in_their_order() -> None:
+    groups = ["Breaking", "Added", "Changed", "Fixed"]
+    for release in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        named = re.findall(r"^### (.*)$", release, re.MULTILINE)
+        assert named == [group for group in groups if group in named], release.partition("\n")[0]
+        entries = re.findall(r"^- .*(?:\n  .*)*", release, re.MULTILINE)
+        assert entries
+        assert len(set(entries)) == len(entries)
+
+
+def test_the_image_says_what_the_package_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', (ROOT / "Dockerfile").read_text()))
+    assert labels == {
+        "title": project["name"].capitalize(),
+        "description": project["description"],
+        "version": tidegate.__version__,
+        "licenses": project["license"],
+        "source": "${SOURCE}",
+    }

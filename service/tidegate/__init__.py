@@ -1,3 +1,3 @@
 """Tidegate: a WebSocket push gateway with ordered, recoverable streams."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
