@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import subprocess
 import tomllib
@@ -85,3 +86,30 @@ def test_the_image_says_what_the_package_says() -> None:
         "licenses": project["license"],
         "source": "${SOURCE}",
     }
+
+
+# Packages
+
+
+def _listed() -> dict[str, set[str]]:
+    """The modules that docs/design.md lists for each package; those above the packages stand in some row of theirs."""
+    table = (ROOT / "docs/design.md").read_text().split("| package |")[1].split("\n\n")[0]
+    listed: dict[str, set[str]] = {}
+    package = ""
+    for row in table.splitlines()[2:]:
+        name, modules, _ = (cell.strip() for cell in row.strip("|").split("|"))
+        package = name.strip("`") or package
+        listed.setdefault(package, set()).update(re.findall(r"`([\w*]+)`", modules))
+    return listed
+
+
+def test_the_table_of_packages_names_the_modules_that_there_are() -> None:
+    source = ROOT / "service/tidegate"
+    above = {path.stem.strip("_") for path in source.glob("*.py")} - {"init"}
+    listed = _listed()
+    assert above - {"main"} <= set().union(*listed.values())
+    for package, names in listed.items():
+        modules = {path.stem for path in (source / package.replace(".", "/")).glob("*.py")} - {"__init__"}
+        assert modules, f"there is no package {package}"
+        for name in names - above:
+            assert any(fnmatch.fnmatch(module, name) for module in modules), f"{package} has no module {name}"

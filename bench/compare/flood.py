@@ -194,7 +194,7 @@ def _flooding(port: int, kind: str, count: int) -> Iterator[list[int]]:
 
 
 def _flood(pipe: Connection, port: int, kind: str, count: int) -> None:
-    """Sends on all its connections until it is told to end. Whoever is closed comes back."""
+    """Sends on all its connections until it is told to end. A client that is closed comes back."""
     unit = KINDS[kind]
     data = unit * (64 * 1024 // len(unit) + 1)
     socks: dict[int, socket.socket] = {}

@@ -21,7 +21,7 @@ from bench.report.comparison import DIRECT
 
 NGINX, SERVICE, APP = "nginx", "service", "app"
 
-# Who makes a call's request; direct has no edge that could.
+# The program that makes a call's request; direct has no edge that could.
 VIA = {DIRECT: "service", "plain": "service", "njs": "njs", "openresty": "openresty"}
 
 SHUTDOWN_S = 2  # old workers keep their WebSockets so long after a reload; the 30 s as shipped would only be waited for

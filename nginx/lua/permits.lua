@@ -2,7 +2,7 @@
 --
 -- A method or a client whose calls hang must not take them all. So a call gets its permit only while its method and its
 -- client, counted together, hold no more than there are left: one method can have half of them, the next one half of
--- what is left then, and so on. The last of them are for clients that hold none. Who gets none yet waits in turn.
+-- what is left then, and so on. The last of them are for clients that hold none. A call without one waits in turn.
 
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
@@ -43,7 +43,7 @@ local function take(self)
 end
 
 
--- Who has given up at the head of a queue; all of a queue have the same time, so the oldest give up first.
+-- Forgets the calls that have given up at the head of a queue. All of a queue have the same time: the oldest go first.
 local function tidy(queue)
     while queue[1] and queue[1].is_over do
         remove(queue, 1)

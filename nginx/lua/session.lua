@@ -53,7 +53,8 @@ local _M = {}
 local mt = { __index = _M }
 
 
--- Who a call is from, as the service says; nil where it is no service of ours, and then calls are not taken.
+-- The client and the connection that a call is from, as the service says. Nil where it is no service of ours: then
+-- calls are not taken.
 local function who(headers)
     local client, connection = headers["tidegate-client"], headers["tidegate-connection"]
     return client and connection and { client = client, connection = connection }

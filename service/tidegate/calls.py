@@ -43,9 +43,9 @@ class CallResult(NamedTuple):
 
 
 class Slots:
-    """Who may use one of the ``limit`` connections now, so that calls which hang do not take them all: a client may
+    """Gives out the ``limit`` connections, so that calls which hang do not take them all: a client may
     have as many as are free, half of all where nobody else calls; a method, where there are several, three times as
-    many as are free. Somebody else finds one free then. Who waits gets one in turn, method by method, client by
+    many as are free. Somebody else finds one free then. Calls that wait get one in turn, method by method, client by
     client."""
 
     def __init__(self, limit: int, *, methods: int) -> None:

@@ -83,7 +83,7 @@ class Shares:
 
 
 class Floods:
-    """Who uses up its share again and again."""
+    """The connections that use up their share again and again."""
 
     def __init__(self) -> None:
         self._until_s = 0.0

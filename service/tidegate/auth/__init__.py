@@ -1,1 +1,1 @@
-"""Who somebody is and what he may do: tokens, API keys, hosts, origins."""
+"""What a client, an application and a page may do: tokens, API keys, hosts, origins."""

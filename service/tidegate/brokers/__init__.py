@@ -1,1 +1,1 @@
-"""Who orders, keeps and announces messages: one contract, embedded or on Redis."""
+"""Brokers order, keep and announce messages: one contract, embedded or on Redis."""

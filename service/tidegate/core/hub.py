@@ -1,4 +1,4 @@
-"""Who on this node follows which stream, how far each stream was heard here, and the fan-out.
+"""Which session on this node follows which stream, how far each stream was heard here, and the fan-out.
 
 Theory of operation. What the broker says is kept until the loop's turn ends; until then it is as if it were still under
 way. Then it is delivered, stream by stream (``deliver``): messages that came together go out together, joined once

@@ -154,7 +154,7 @@ def location_ws(edge: EdgeSettings) -> str:
     """For the ``location`` that clients reach."""
     hide = "\nproxy_hide_header X-Tidegate-Upstream;\nproxy_hide_header X-Tidegate-Upstream-Status;\n"
     return f"""{relay(edge)}
-# Who asks. Nobody outside may say who a call is from.
+# The client that asks. Nobody outside may say from whom a call is.
 proxy_set_header X-Forwarded-For $remote_addr;
 proxy_set_header X-Forwarded-Proto $scheme;
 proxy_set_header X-Request-Id $request_id;

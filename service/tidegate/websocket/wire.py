@@ -333,8 +333,8 @@ class Wire(Outbox):
             self._loop.add_reader(self._fd, self._on_readable)
 
     def _is_full(self) -> bool:
-        """Who sends without reading is answered until half its outbox is full; then it is not read until that is nearly
-        gone."""
+        """A peer that sends without reading is answered until half its outbox is full. Then it is not read until
+        that is nearly gone."""
         if not self.stalled_since or self.size <= self.limit >> 1 or self.state is not OPEN:
             return False
         self._pause(FULL)
@@ -462,7 +462,7 @@ class Wire(Outbox):
             self.peer.on_closing()
 
     def _said_all(self) -> None:
-        """Our close frame is out. Who is deaf lets the peer go first, but doesn't keep it waiting for our end."""
+        """Our close frame is out. A deaf wire lets the peer go first, but doesn't keep it waiting for our end."""
         if self.state is ANSWERING:
             self._lost()
         elif self.state is DEAF:

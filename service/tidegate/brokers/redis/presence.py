@@ -1,5 +1,5 @@
-"""Who is here, on all nodes. An entry names its node and counts while that node beats, so that a lease for each
-connection is not needed; keys of nodes long dead expire.
+"""The clients that are here, on all nodes. An entry names its node and counts while that node beats, so that a
+lease for each connection is not needed; keys of nodes long dead expire.
 
 What was written is kept here too: a ``presence_join`` or ``presence_leave`` that failed is made good, and all of it
 is written again where Redis may have lost it, and now and then so that it does not expire.
