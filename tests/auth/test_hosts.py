@@ -42,3 +42,13 @@ def test_what_is_no_host_name_cannot_be_allowed():
     for name in ("http://localhost", "", "a b", "*", "*.example"):
         with pytest.raises(ValueError, match="malformed host"):
             Hosts([name])
+
+
+@pytest.mark.parametrize("header", ["127.0.0.1", "10.1.2.3:8001", "[::1]", "[fe80::1]:8001"])
+def test_an_address_is_told_from_a_name(header: str):
+    assert Hosts.is_address(header)
+
+
+@pytest.mark.parametrize("header", ["localhost", "10.example", "1.2.3", "1.2.3.4.5", *MALFORMED_HOSTS])
+def test_what_is_no_address_is_none(header: str):
+    assert not Hosts.is_address(header)

@@ -256,6 +256,14 @@ async def test_a_key_that_is_left_out_is_told_of_once_at_the_start(key_set: KeyS
     assert told == ["key 2 ('b') is malformed", "key 3 ('a') has the kid of another before it"]
 
 
+def test_a_clock_that_steps_back_does_not_stop_the_rotation(key_set: KeySet):
+    key_set.write(jwk("RS256", "a", kid="a"))
+    check = verifier("RS256", jwks_file=str(key_set.path))
+    assert check.verify(make_token("RS256", "a", kid="a"), NOW)
+    key_set.write(jwk("RS256", "b", kid="b"))
+    assert check.verify(make_token("RS256", "b", kid="b"), NOW - 1000)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_keys_are_rotated_without_a_restart(algorithm: str, key_set: KeySet):
     old, new = make_token(algorithm, "a", kid="a"), make_token(algorithm, "b", kid="b")

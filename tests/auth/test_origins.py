@@ -88,3 +88,14 @@ def test_what_is_no_origin_cannot_be_allowed():
     for name in ("push.example", "https://push.example/", "", "*", "null", "https://*.example"):
         with pytest.raises(ValueError, match="malformed"):
             Origins([name])
+
+
+@pytest.mark.parametrize("site", [None, "same-origin", "none", ""])
+def test_without_an_origin_it_is_no_page_or_one_of_ours(site: str | None):
+    Origins([]).check(None, "push.example", site)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "none, cross-site"])
+def test_a_page_of_another_site_that_hides_its_origin_may_not_connect(site: str):
+    with pytest.raises(OriginNotAllowed, match="not said"):
+        Origins(["https://push.example"]).check(None, "push.example", site)

@@ -40,6 +40,14 @@ def test_equal_patterns_are_kept_once():
     assert alice.groups is bob.groups
 
 
+def test_no_more_lists_of_patterns_are_kept_to_be_shared_than_may_be(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tokens, "_SHARED", 3)
+    check = verifier()
+    for n in range(20):
+        assert check.verify(make_token(groups=[f"news-{n}"]), NOW).groups == (f"news-{n}",)
+        assert len(check._shared) <= 3
+
+
 # Tokens
 
 

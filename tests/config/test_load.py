@@ -16,7 +16,7 @@ import yaml
 
 from tests.support import ROOT
 from tidegate.config.load import ConfigError, default_yaml, effective, is_loopback, load, warnings
-from tidegate.config.settings import Config, GroupPolicy
+from tidegate.config.settings import AuthSettings, Config, GroupPolicy
 
 SECRET = "5up3r-5ecret-5up3r-5ecret-5up3r-5ecret"
 
@@ -360,6 +360,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("broker: {url: 'redis://me:5up3r-5ecret@a/x/y'}", {}),
         ("broker: {url: 'me:5up3r-5ecret@a'}", {}),
         ("broker: {url: 'redis://me:5up3r/5ecret@a'}", {}),
+        ("broker: {url: 'redis://me:x@5up3r-5ecret@a/x/y'}", {}),
         ("broker: {url: 'redis://a/0/?password=5up3r-5ecret'}", {}),
         ("broker: {url: [5up3r-5ecret]}", {}),
         ("calls: {url: 'http://me:5up3r-5ecret@a'}", {}),
@@ -477,3 +478,9 @@ def test_every_line_of_config_yaml_has_its_comment_and_fits_the_page() -> None:
 def test_the_example_of_a_policy_in_config_yaml_works_without_its_signs(write: Write) -> None:
     text = re.sub(r"(?m)^#(?=  )", "", default_yaml()).replace("groups: {}", "groups:")
     assert load(write(text), {}).groups == {"news*": GroupPolicy()}
+
+
+@pytest.mark.parametrize("given", [{"key": "x" * 20}, {"key_file": "/key"}, {"jwks_file": "/jwks.json"}])
+def test_a_key_that_nobody_looks_at_is_warned_of(given: dict[str, str]) -> None:
+    said = warnings(Config(auth=AuthSettings(mode="none", **given)))  # type: ignore[arg-type]
+    assert [text for text in said if "tokens are not looked at" in text]

@@ -255,3 +255,10 @@ def test_as_many_names_are_shown_as_fit(names: list[str], size: int) -> None:
     assert not shown or len(msgspec.json.encode(shown)) <= size + 1
     if len(shown) < len(names):
         assert len(msgspec.json.encode(names[: len(shown) + 1])) > size
+
+
+@pytest.mark.parametrize("pair", [b"{}", b"[]"])
+def test_what_stands_side_by_side_is_not_nested(pair: bytes) -> None:
+    protocol.check_depth(b"[" + b",".join([pair] * 100) + b"]", 2)
+    with pytest.raises(TooDeep):
+        protocol.check_depth(b"[" + b",".join([pair] * 100) + b",[" + pair + b"]]", 2)

@@ -13,6 +13,8 @@ import pytest
 from tests.edges.edge import NGINX, certificates, environ
 from tests.support import ROOT
 from tidegate.config.load import load
+from tidegate.config.settings import Config
+from tidegate.core.errors import Unusable
 from tidegate.nginx import render
 
 
@@ -61,6 +63,7 @@ def test_every_include_that_a_configuration_names_is_rendered() -> None:
         ("EDGE__BODY_BYTES", 99, "http.inc", "client_max_body_size 99;"),
         ("EDGE__HSTS_S", 600, "http.inc", 'on "max-age=600";'),
         ("EDGE__TRUSTED_PROXIES", ["10.0.0.0/8"], "http.inc", "set_real_ip_from 10.0.0.0/8;"),
+        ("EDGE__TRUSTED_PROXIES", ["10.0.0.0/8"], "http.inc", "real_ip_recursive on;"),
         ("EDGE__PORT", 81, "listen.inc", "listen 127.0.0.1:81 default_server backlog=4096 sndbuf=131072;"),
         ("EDGE__ADDRESS", "::1", "listen.inc", "listen [::1]:8080 default_server backlog=4096 sndbuf=131072;"),
         ("EDGE__TLS_DIR", "/tls", "listen.inc", "ssl_certificate_key /tls/privkey.pem;"),
@@ -69,6 +72,7 @@ def test_every_include_that_a_configuration_names_is_rendered() -> None:
         ("EDGE__RUN_DIR", "/run/x", "njs_nodes.inc", "listen unix:/run/x/node-0.sock backlog=4096;"),
         ("EDGE__ACCESS_LOG", "/log", "log.inc", "access_log /log tidegate;"),
         ("SERVER__HEADER_TIMEOUT_S", 2.5, "http.inc", "client_header_timeout 2500ms;"),
+        ("SERVER__HEADER_TIMEOUT_S", 2.5001, "http.inc", "client_header_timeout 2501ms;"),  # never less than was asked
         ("CALLS__TIMEOUT_S", 2.5, "calls.inc", "proxy_read_timeout 2500ms;"),
         ("LIMITS__DATA_BYTES", 1000, "calls.inc", "client_max_body_size 1000;"),
         ("CALLS__URL", "https://app.example/api", "calls.inc", "proxy_pass https://tidegate_calls/api/echo;"),
@@ -85,6 +89,8 @@ def test_upstreams_are_listed_or_looked_up_again() -> None:
     two = ["127.0.0.1:8000", "127.0.0.1:8010"]
     assert re.findall(r"server (\S+) weight", rendered(EDGE__UPSTREAMS=two)["upstream.inc"]) == two
     assert re.findall(r"server (\S+) backup", rendered(EDGE__UPSTREAMS=two)["upstream.inc"]) == two
+    weights = re.findall(r"weight=(\d+)", rendered(EDGE__UPSTREAMS=two)["upstream.inc"])
+    assert len(set(weights)) == 2, "a handshake goes where its probe went"
     assert len(re.findall(r"listen", rendered(EDGE__UPSTREAMS=two)["njs_nodes.inc"])) == 2
     named = {"EDGE__UPSTREAMS": ["service:8000"], "EDGE__RESOLVER": "127.0.0.11:53"}
     assert "resolve" not in rendered(**named)["upstream.inc"]
@@ -99,7 +105,8 @@ def test_upstreams_are_listed_or_looked_up_again() -> None:
 
 def test_modules_are_those_that_an_nginx_does_not_have() -> None:
     assert "ngx_stream_module" in rendered()["modules_njs.inc"]
-    assert "ngx_stream_module" not in rendered(EDGE__NGINX="image")["modules_njs.inc"]
+    image = re.findall(r"load_module modules/(\w+)\.so;", rendered(EDGE__NGINX="image")["modules_njs.inc"])
+    assert image == ["ngx_stream_js_module", "ngx_http_js_module"]
     assert "load_module" not in rendered(EDGE__NGINX="image")["modules_openresty.inc"]
 
 
@@ -112,6 +119,23 @@ def test_code_gets_its_settings_as_json() -> None:
     settings = json.loads(re.search(r"'({.*})'", text)[1])  # type: ignore[index]
     assert settings["calls_allow"] == ["echo", "orders.create"]
     assert settings["frame_bytes"] == 320 * 1024
+
+
+def test_code_gets_no_more_settings_than_nginx_reads_as_one_word() -> None:
+    def word(last: int) -> int:
+        """How long it is with a last name of so many letters."""
+        allowed = [*(f"{number:03}" + "x" * 97 for number in range(35)), "y" * last]
+        return len(re.search(r"'({.*})'", rendered(CALLS__ALLOW=allowed)["njs_settings.inc"])[1])  # type: ignore[index]
+
+    room = 4000 - word(1)
+    assert word(1 + room) == 4000
+    with pytest.raises(Unusable, match="is 1 bytes too long"):
+        word(2 + room)
+
+
+def test_lua_is_found_from_wherever_nginx_was_started(tmp_path: Path) -> None:
+    render.write(Config(), tmp_path)
+    assert f'lua_package_path "{tmp_path}/lua/?.lua;;";' in (tmp_path / "conf.d/openresty.conf").read_text()
 
 
 def test_the_command_writes_a_folder_that_nginx_starts_with(tmp_path: Path) -> None:
@@ -136,3 +160,37 @@ def test_njs_counts_in_a_shared_dictionary_where_the_image_has_it() -> None:
     assert "listen unix:/run/x/counters.sock;" in found["njs_counters_stream.inc"]
     assert "proxy_pass http://unix:/run/x/counters.sock;" in found["njs_counters_http.inc"]
     assert not [name for name in rendered() if name.startswith("njs_counters")], "njs 0.7.9 would not start"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"CALLS__URL": "http://[::1]/api"}, '["host"]="[::1]",["port"]=80,'),
+        ({"CALLS__URL": "https://app.example/api"}, '["host"]="app.example",["port"]=443,'),
+        ({"CALLS__URL": "https://app.example/api"}, "lua_ssl_trusted_certificate"),
+        ({"HEARTBEAT__WEBSOCKET_PING_INTERVAL": 50}, '["node_lives_s"]=55,["node_timeout_s"]=75.0,'),
+        ({"EDGE__SHUTDOWN_TIMEOUT_S": 4}, '["spread_s"]=2.0,'),
+        ({"EDGE__SHUTDOWN_TIMEOUT_S": 60}, '["spread_s"]=10,'),
+    ],
+)
+def test_code_in_lua_gets_its_settings_as_a_table(settings: dict[str, object], said: str) -> None:
+    beside = {"SERVER__DRAIN_S": 1, "HEARTBEAT__WRITE_TIMEOUT_S": 5}
+    assert said in rendered(**beside, **settings)["openresty_settings.inc"]
+
+
+def test_a_probes_connection_is_kept_for_less_time_than_the_service_waits_on_it() -> None:
+    assert "keepalive_timeout 4000ms;" in rendered(SERVER__HEADER_TIMEOUT_S=60)["upstream.inc"]
+    assert "keepalive_timeout 1000ms;" in rendered(SERVER__HEADER_TIMEOUT_S=2)["upstream.inc"]
+
+
+def test_a_probe_that_goes_on_has_the_time_of_the_longer_of_its_two_waits() -> None:
+    for connect_s, probe_s in ((1, 4), (4, 1)):
+        text = rendered(EDGE__CONNECT_TIMEOUT_S=connect_s, EDGE__PROBE_TIMEOUT_S=probe_s)["probe.inc"]
+        assert "proxy_next_upstream_timeout 12s;" in text
+
+
+def test_counters_are_asked_of_as_many_servers_as_there_are() -> None:
+    image = {"EDGE__NGINX": "image", "EDGE__UPSTREAMS": ["service:8000"]}
+    for settings, servers in (({}, 1), ({"EDGE__RESOLVER": "127.0.0.11:53"}, 2)):
+        text = rendered(**image, **settings)["njs_counters_http.inc"]
+        assert f"set $tidegate_http_servers {servers};" in text

@@ -191,6 +191,7 @@ SEQUENCES = {
     "a message within a message": frames((TEXT, b"a", False), (TEXT, b"b")),
     "a ping in two": frames((PING, b"a", False), (CONTINUATION, b"b")),
     "a ping of 126 bytes": frames((PING, b"*" * 126)),
+    "a pong of 126 bytes": frames((PONG, b"*" * 126)),
     "a close of 126 bytes": frames((CLOSE, b"\x03\xe8" + b"*" * 124)),
     "not masked": frame(TEXT, b"hello", mask=None),
     "empty and not masked": frame(PING, b"", mask=None),
@@ -362,3 +363,15 @@ def test_time_grows_with_the_bytes_and_not_with_their_square() -> None:
         short = min(seconds(16 * 1024, opcode) for _ in range(3))
         long = min(seconds(128 * 1024, opcode) for _ in range(3))
         assert long < 8 * short * 4
+
+
+def test_what_has_been_read_is_not_kept() -> None:
+    """A fragment that has no end yet, and pings that come between."""
+    reader = Reader(LIMIT, binary=False)
+    reader.receive(frame(TEXT, b"a", fin=False))
+    assert reader.next() == (CONTINUATION, b"")
+    for _ in range(1000):
+        reader.receive(frame(PING, b"*" * 100))
+        assert reader.next() == (PING, b"*" * 100)
+        assert reader.next() is None
+    assert len(reader._buffer) < 1000

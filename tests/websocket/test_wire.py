@@ -15,7 +15,7 @@ from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.turn import WriteBatch
 from tidegate.websocket.reader import Reader
-from tidegate.websocket.wire import WRITE_BYTES, WireState
+from tidegate.websocket.wire import FULL, WRITE_BYTES, WireState
 
 SMALL = 8192  # of kernel buffers: what passes it waits in the outbox
 
@@ -230,6 +230,21 @@ async def test_silence_counts_from_when_reading_goes_on(lines: Callable[..., Lin
     before = line.wire.seen
     line.wire.resume_reading()
     assert line.wire.seen > before
+
+
+def test_a_peer_that_takes_nothing_is_not_read_from_half_of_its_outbox_on() -> None:
+    hand = HandWire(message_bytes=1024, binary=False)
+    hand.wire.put(frames.text(b"*" * (hand.wire.limit // 2 - 2000)))
+    hand.write(0)
+    hand.feed(frame(PING, b"is answered"))
+    paused = [hand.wire.paused]
+    hand.wire.put(frames.text(b"*" * 4000))
+    waiting = hand.wire.size
+    hand.feed(frame(PING, b"is not read"))
+    paused.append(hand.wire.paused)
+    assert paused == [0, FULL]
+    assert hand.wire.size == waiting
+    assert hand.said() == []
 
 
 async def test_a_close_of_ours_ends_a_pause(lines: Callable[..., Line]) -> None:
