@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serving system system-check system-bench run edge check generated generate format test test-all soak lock bench bench-peers bench-guard dist clean
+.PHONY: help setup serving system system-check system-bench run edge check generated generate format test coverage test-all soak lock bench bench-peers bench-guard dist clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -55,6 +55,11 @@ format: setup ## Put code in order
 test: setup system ## Run the tests, but not the slow ones (ARGS="-k hub" for some)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not soak" $(ARGS)
 
+# Not the whole of make test: what is in the process itself, so that it is done in two minutes.
+coverage: setup system ## Run the tests of core, brokers and gateway; fail where too few branches are taken
+	@$(PYTEST) tests/core tests/brokers tests/gateway -n $(WORKERS) --dist loadfile -m "not slow and not soak" \
+		--cov --cov-report=term-missing:skip-covered $(ARGS)
+
 test-all: setup system-bench ## Run the slow tests, which make test leaves out
 	@$(PYTEST) -m "slow and not soak" $(ARGS)
 
@@ -83,5 +88,5 @@ dist: setup system ## Build wheel and sdist, and prove them in an empty virtual 
 	@tools/dist.sh
 
 clean: ## Remove what make made
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist ./*.egg-info
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist ./*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
