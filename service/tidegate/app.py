@@ -31,6 +31,7 @@ from tidegate.config.settings import HEADER_BUFFERS, Config
 from tidegate.core.errors import CloseCode, Refused, Unauthorized
 from tidegate.core.hub import Hub
 from tidegate.core.model import Message, NodeInfo, is_id
+from tidegate.core.push import PushLimits
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway
@@ -392,8 +393,7 @@ def make_broker(config: Config, node: str, observe: Callable[[str, str], None]) 
             node=node,
             retention=config.retention,
             meta_age_s=config.history.meta_age_s,
-            data_bytes=config.limits.data_bytes,
-            json_depth=config.limits.json_depth,
+            limits=PushLimits(config.limits.data_bytes, config.limits.json_depth),
             tail_bytes=config.limits.journal_bytes,
             events=config.events.messages if config.events.enabled else 0,
             observe=observe,

@@ -10,6 +10,7 @@ from tests.support import eventually
 from tidegate.brokers.redis.broker import RedisBroker
 from tidegate.brokers.redis.membership import Timing
 from tidegate.core.errors import BrokerDown
+from tidegate.core.push import PushLimits
 
 # Short enough for tests, long enough for two busy cores.
 FAST = Timing(
@@ -60,8 +61,7 @@ def make(server: RedisServer | str, node: str, prefix: str = "tidegate", **optio
     url = server if isinstance(server, str) else server.url
     defaults: dict[str, Any] = {
         "meta_age_s": 1000,
-        "data_bytes": 1000,
-        "json_depth": 8,
+        "limits": PushLimits(data_bytes=1000, json_depth=8),
         "tail_bytes": 1 << 20,
         "timing": FAST,
     }

@@ -94,6 +94,14 @@ class BadRequest(Refused):
     """The request or command is not as the contract says."""
 
 
+class BadPush(BadRequest):
+    """A push that no door takes. ``reason`` says it in a few words, which quote nothing."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
 class UnknownCommand(BadRequest):
     code = "unknown_command"
 

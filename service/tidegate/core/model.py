@@ -16,6 +16,7 @@ import msgspec
 
 ALL = "all"
 CURSOR_BYTES = 4096
+KEY_CHARACTERS = 128  # of an idempotency key
 MAX_OFFSET = 2**53  # the largest integer that a JavaScript client reads exactly
 
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)

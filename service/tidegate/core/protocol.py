@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias, get_args
 import msgspec
 
 from tidegate.core.errors import BadRequest, Refused, TooDeep, TooLarge, UnknownCommand
-from tidegate.core.model import Gap, History, Message, Position, is_id, is_position
+from tidegate.core.model import KEY_CHARACTERS, Gap, History, Message, Position, is_id, is_position
 
 SUBPROTOCOL = "tidegate.v1"
 
@@ -37,7 +37,7 @@ class Leave(_Command, tag="leave"):
 class Publish(_Command, tag="publish"):
     group: str
     data: msgspec.Raw
-    key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_CHARACTERS)] | None = None
 
 
 class ReadHistory(_Command, tag="history"):

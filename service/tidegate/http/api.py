@@ -17,10 +17,10 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from tidegate import __version__
-from tidegate.config.settings import Config
 from tidegate.core.errors import BadRequest, Refused, TooLarge
-from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_id
-from tidegate.core.protocol import check_depth, check_size, history_fields, position_of
+from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream
+from tidegate.core.protocol import history_fields, position_of
+from tidegate.core.push import PushLimits, check_data, check_key, publication
 from tidegate.http.handler import ApiContext, ApiHandler, Response, decode
 
 _FRESH = {"Cache-Control": "no-store"}
@@ -67,7 +67,7 @@ async def push_to_all(handler: ApiHandler) -> Response:
 
 async def _push(handler: ApiHandler, stream: str) -> Response:
     key = _header_key(handler)
-    data = _checked(handler.decode(_push_decoder).data, handler.api.config)
+    data = check_data(bytes(handler.decode(_push_decoder).data), _limits(handler.api))
     (result,) = await handler.api.gateway.push([Publication(stream, data, key)])
     if isinstance(result, Refused):
         raise result
@@ -92,30 +92,15 @@ def _publication(raw: msgspec.Raw, api: ApiContext) -> Publication | Refused:
     """What an item of a batch asks for, or what is wrong with it."""
     try:
         item = decode(_item_decoder, bytes(raw), "the item")
-        data = _checked(item.data, api.config)
-        return Publication(_address(item), data, None if item.key is None else _checked_key(item.key))
+        data = check_data(bytes(item.data), _limits(api))
+        return publication(data, client=item.client, group=item.group, all=item.all, key=item.key)
     except Refused as exc:
         api.metrics.refusals[exc.code,] += 1
         return exc
 
 
-def _address(item: _Item) -> str:
-    if (item.client is not None) + (item.group is not None) + item.all != 1:
-        raise BadRequest('an item has one of "client", "group" and "all": true')
-    if item.all:
-        return ALL
-    name = item.group if item.client is None else item.client
-    assert name is not None
-    if not is_id(name):
-        raise BadRequest("client or group: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
-    return group_stream(name) if item.client is None else client_stream(name)
-
-
-def _checked(raw: msgspec.Raw, config: Config) -> bytes:
-    """``data`` as it came, within its limits. Raises TooLarge or TooDeep."""
-    data = check_size(bytes(raw), config.limits.data_bytes)
-    check_depth(data, config.limits.json_depth - 1)  # as in a client's publish, where the command around it counts
-    return data
+def _limits(api: ApiContext) -> PushLimits:
+    return PushLimits(api.config.limits.data_bytes, api.config.limits.json_depth)
 
 
 def _header_key(handler: ApiHandler) -> str | None:
@@ -123,15 +108,9 @@ def _header_key(handler: ApiHandler) -> str | None:
     if "Idempotency-Key" not in headers:
         return None
     try:
-        return _checked_key(headers["Idempotency-Key"].encode("latin-1").decode())  # Tornado reads headers as Latin-1
+        return check_key(headers["Idempotency-Key"].encode("latin-1").decode())  # Tornado reads headers as Latin-1
     except UnicodeDecodeError:
         raise BadRequest("the key is not UTF-8") from None
-
-
-def _checked_key(key: str) -> str:
-    if not 1 <= len(key) <= 128:
-        raise BadRequest("a key has 1-128 characters")
-    return key
 
 
 def _accepted(stream: str, position: Position) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from tidegate import __version__
 from tidegate.config.settings import Config
 from tidegate.core.errors import NotTried, Refused
+from tidegate.core.model import KEY_CHARACTERS
 from tidegate.http.handler import Response
 
 Schema: TypeAlias = dict[str, Any]
@@ -168,7 +169,7 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Offset": {"type": "integer", "minimum": 0},
         "Limit": {"type": "integer", "minimum": 1, "maximum": 1000},
         "Time": {"type": "integer", "description": "Unix time in milliseconds."},
-        "Key": {"type": "string", "minLength": 1, "maxLength": 128, "description": _DESCRIPTIONS["key"]},
+        "Key": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS, "description": _DESCRIPTIONS["key"]},
         "Connection": {"type": "string", "pattern": "^[A-Za-z0-9_.@-]{1,128}$"},
         # Bodies
         "Push": _object({"data": any_json}),

@@ -34,6 +34,7 @@ from tidegate.core.model import (
     group_stream,
     node_stream,
 )
+from tidegate.core.push import PushLimits
 from tidegate.tasks import Tasks
 
 COMMON_S = 60.0  # a common epoch lasts so long at least, to be changed by beats in good time
@@ -67,8 +68,7 @@ class RedisBroker:
         node: str,
         retention: RetentionOf,
         meta_age_s: float,
-        data_bytes: int,
-        json_depth: int,
+        limits: PushLimits,
         tail_bytes: int,
         events: int = 0,
         observe: Callable[[str, str], None] = lambda stream, outcome: None,
@@ -101,14 +101,7 @@ class RedisBroker:
         self.orders = Orders(self.membership, on_order=self._ordered, on_lost=self._orders_lost)
         self.presence = RedisPresence(self.membership, events)
         self.records = RedisRecords(self.membership, meta_age_s)
-        self.ingress = Ingress(
-            self.membership,
-            self.streams,
-            address,
-            data_bytes=data_bytes,
-            json_depth=json_depth,
-            observe=observe,
-        )
+        self.ingress = Ingress(self.membership, self.streams, address, limits, observe)
         self._receiver: Receiver | None = None
         self._canary = CanaryReceiver()
         self._canary_subscribed = False

@@ -20,9 +20,9 @@ from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Pipeline
 from tidegate.brokers.redis.streams import KEY_MS, RedisStreams
-from tidegate.core.errors import BrokerDown, InternalError, KeyReused, NotTried, Refused
-from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_id
-from tidegate.core.protocol import check_depth
+from tidegate.core.errors import BadPush, BrokerDown, InternalError, KeyReused, NotTried, Refused
+from tidegate.core.model import Position, Publication
+from tidegate.core.push import NAME_BYTES, PushLimits, check_data, publication
 
 ENTRIES = 200
 FAILURES = 5
@@ -50,17 +50,14 @@ class Ingress:
         membership: ClusterMembership,
         streams: RedisStreams,
         address: Address,
-        *,
-        data_bytes: int,
-        json_depth: int,
+        limits: PushLimits,
         observe: Callable[[str, str], None],
     ) -> None:
         self._observe = observe
         self._membership = membership
         self._streams = streams
         self._address = address
-        self._data_bytes = data_bytes
-        self._json_depth = json_depth
+        self._limits = limits
         self._token = ""
         self._last = b"0-0"
         self._entries: dict[str, Entry] = {}  # taken and not settled, in the order of their ids
@@ -120,7 +117,7 @@ class Ingress:
             self._token,
             int(self._membership.timing.lease_s * 1000),
             ENTRIES - len(self._entries) + len(rejected),
-            self._data_bytes,
+            max(self._limits.data_bytes, NAME_BYTES),
             KEY_MS,
             len(done),
         ]
@@ -188,50 +185,49 @@ class Ingress:
             await asyncio.sleep(0.1)  # rounds go on without a bell
 
     def _read(self, id: str, size: int, fields: list[bytes]) -> Entry:
-        """An entry as it came; where it can't be taken, with its reason."""
+        """An entry as it came; where it can't be taken, with its reason. What is too long came cut."""
+        names, values = [name.decode(errors="replace") for name in fields[::2]], fields[1::2]
+        data = next((value for name, value in zip(names, values, strict=True) if name == "data"), b"")
+        entry = Entry(id, size, Publication("", data), "")
         try:
-            address, stream, data, key = _parse([field.decode(errors="replace") for field in fields[::2]], fields[1::2])
-        except ValueError as exc:
-            shown = next((value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"data"), b"")
-            return Entry(id, size, Publication("", shown), "", str(exc))
-        entry = Entry(id, size, Publication(stream, data, key), address)
-        if size > self._data_bytes:
-            entry.reason = "too_large"
-        else:
-            try:
-                check_depth(data, self._json_depth - 1)
-                _decode(data)
-            except Refused as exc:
-                entry.reason = exc.code
-            except (msgspec.MsgspecError, UnicodeError, RecursionError):
-                entry.reason = "bad JSON"
+            entry.publication = _publication(names, values)
+            entry.address = entry.publication.stream
+            check_data(data, self._limits)
+            _decode(data)
+        except BadPush as exc:
+            entry.reason = exc.reason
+        except Refused as exc:
+            entry.reason = exc.code
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            entry.reason = "bad JSON"
         return entry
 
 
-def _parse(names: list[str], values: list[bytes]) -> tuple[str, str, bytes, str | None]:
-    """(address as given, stream, data, key). Raises ValueError with the reason, which quotes nothing."""
+def _publication(names: list[str], values: list[bytes]) -> Publication:
+    """Raises BadPush."""
     if not set(names) <= {"client", "group", "all", "data", "key"}:
-        raise ValueError("unknown field")
+        raise _bad("unknown field")
     if len(set(names)) < len(names):
-        raise ValueError("field given twice")
+        raise _bad("field given twice")
     fields = dict(zip(names, values, strict=True))
-    addresses = [name for name in ("client", "group", "all") if name in fields]
-    if len(addresses) != 1:
-        raise ValueError("several addresses" if addresses else "no address")
-    if "data" not in fields:
-        raise ValueError("no data")
-    (kind,) = addresses
-    id = fields[kind].decode(errors="replace")
-    if kind == "all":
-        if id != "1":
-            raise ValueError("all must be 1")
-    elif not is_id(id):
-        raise ValueError(f"bad {kind}")
-    key = fields.get("key")
-    if key is not None and not 1 <= len(key) <= 128:
-        raise ValueError("bad key")
-    stream = {"client": client_stream(id), "group": group_stream(id), "all": ALL}[kind]
+    data, everyone, key = fields.pop("data", None), fields.pop("all", None), fields.pop("key", None)
+    address = {kind: id.decode(errors="replace") for kind, id in fields.items()}
     try:
-        return stream, stream, fields["data"], None if key is None else key.decode()
+        push = publication(
+            data or b"",
+            client=address.get("client"),
+            group=address.get("group"),
+            all=everyone is not None,
+            key=None if key is None else key.decode(),
+        )
     except UnicodeError:
-        raise ValueError("bad key") from None
+        raise _bad("bad key") from None
+    if data is None:
+        raise _bad("no data")
+    if everyone not in (None, b"1"):
+        raise _bad("all must be 1")
+    return push
+
+
+def _bad(reason: str) -> BadPush:
+    return BadPush(reason, reason)
