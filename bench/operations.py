@@ -23,6 +23,7 @@ from bench.load.publisher import post
 from bench.load.system import built
 from tidegate import app, log
 from tidegate.app import App
+from tidegate.brokers.memory.broker import MemoryBroker
 from tidegate.config import load as config
 from tidegate.core import frames, protocol
 from tidegate.core.model import Message, Publication, group_stream
@@ -72,7 +73,7 @@ class World:
     """The node and its clients, whose ends of the sockets are here too."""
 
     def __init__(self) -> None:
-        app.PROBE_S = app.SWEEP_S = _SELDOM_S
+        app.PROBE_S = MemoryBroker.sweep_s = _SELDOM_S
         self.app = App(config.load(None, _SETTINGS), "bench")
         self.clients: list[socket.socket] = []
         self.now_s = time.monotonic()  # the heartbeat's, which runs ahead

@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, starts, drains and stops them. The only place that picks a broker."""
+"""The composition root: builds the parts, starts, drains and stops them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,13 @@ from tidegate.auth.api_keys import ApiKeys
 from tidegate.auth.hosts import Hosts
 from tidegate.auth.origins import Origins
 from tidegate.auth.tokens import Verifier
-from tidegate.brokers.contract import Broker
-from tidegate.brokers.memory.broker import MemoryBroker
-from tidegate.brokers.redis.broker import RedisBroker
+from tidegate.brokers import registry
 from tidegate.calls import Caller
 from tidegate.config import load as configuration
 from tidegate.config.settings import HEADER_BUFFERS, Config
 from tidegate.core.errors import CloseCode, Refused, Unauthorized
 from tidegate.core.hub import Hub
 from tidegate.core.model import Message, NodeInfo, is_id
-from tidegate.core.push import PushLimits
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway
@@ -52,7 +49,6 @@ from tidegate.websocket.peer import CLOSE_S, PeerContext
 from tidegate.websocket.wire import fan_out
 
 PROBE_S = 2.0
-SWEEP_S = 0.25
 OUR_HEADER_BYTES = 8 * 1024  # what an edge adds to a client's headers, and more
 PUBLIC_BODY_BYTES = 64 * 1024  # of a request that is no handshake, and is read only to be refused
 INTERNAL_IDLE_S = 75.0  # pooled clients would run into connections that are just being closed
@@ -77,7 +73,7 @@ class App:
         )
         self.started_ms = int(time.time() * 1000)
         self._verifier = make_verifier(config)
-        self.broker = make_broker(config, self.node, self.metrics.pushed)
+        self.broker = registry.make(config, self.node, self.metrics)
         self._caller = Caller(config.calls, observe=self._observe_call)
         self._requests = itertools.count(1)
         self._shares = Shares(_call_soon)
@@ -159,8 +155,8 @@ class App:
             internal, internal_listener, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
         )
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
-        if isinstance(self.broker, MemoryBroker):
-            self.tasks.spawn(self._every(SWEEP_S, self._sweep), "sweep")
+        if self.broker.sweep_s is not None:
+            self.tasks.spawn(self._every(self.broker.sweep_s, self._sweep), "sweep")
 
     def _bind(self) -> None:
         server, internal = self.config.server, self.config.internal
@@ -329,17 +325,6 @@ class App:
         metrics.gauge(
             "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
         )
-        if isinstance(self.broker, MemoryBroker):
-            broker = self.broker
-            metrics.gauge("tidegate_journal_bytes", "What the broker keeps in memory.", lambda: broker.journal_bytes)
-            metrics.count("tidegate_journal_forgotten", "Messages given up for their size.", lambda: broker.forgotten)
-        if isinstance(self.broker, RedisBroker):
-            wakeups, streams = self.broker.wakeups, self.broker.streams
-            metrics.count("tidegate_wakeups", "Messages and orders announced by Redis.", lambda: wakeups.heard)
-            metrics.count("tidegate_repaired_messages", "Messages that no wake-up brought.", lambda: streams.repaired)
-            metrics.count("tidegate_pages_read", "Pages of history read from Redis.", lambda: streams.read)
-            metrics.count("tidegate_pages_shared", "Pages of history from this node's memory.", lambda: streams.shared)
-            metrics.gauge("tidegate_tail_bytes", "What the newest messages cost in memory.", lambda: streams.tail_bytes)
         metrics.count("tidegate_reading_paused", "Peers with too many commands.", lambda: self.gateway.paused)
         metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
         metrics.count("tidegate_delivered_bytes", "Bytes queued for a connection.", lambda: hub.delivered_bytes)
@@ -356,7 +341,6 @@ class App:
         self.broker.report(self.info())
 
     async def _sweep(self) -> None:
-        assert isinstance(self.broker, MemoryBroker)
         self.broker.sweep()
 
     def info(self) -> NodeInfo:
@@ -382,28 +366,6 @@ def _count_refusal(tally: Tally, error: Refused) -> None:
 def make_verifier(config: Config) -> Verifier | None:
     """None where there are no tokens. Raises Unusable."""
     return Verifier(config.auth) if config.auth.mode == "jwt" else None
-
-
-def make_broker(config: Config, node: str, observe: Callable[[str, str], None]) -> Broker:
-    """Not connected yet. Raises Unusable."""
-    if config.broker.kind == "redis":
-        return RedisBroker(
-            url=config.broker.url,
-            prefix=config.broker.prefix,
-            node=node,
-            retention=config.retention,
-            meta_age_s=config.history.meta_age_s,
-            limits=PushLimits(config.limits.data_bytes, config.limits.json_depth),
-            tail_bytes=config.limits.journal_bytes,
-            events=config.events.messages if config.events.enabled else 0,
-            observe=observe,
-        )
-    return MemoryBroker(
-        epoch=secrets.token_hex(4),
-        retention=config.retention,
-        meta_age_s=config.history.meta_age_s,
-        journal_bytes=config.limits.journal_bytes,
-    )
 
 
 def node_id(prefix: str) -> str:

@@ -14,12 +14,14 @@ from pathlib import Path
 from tidegate import app
 from tidegate.auth.hosts import Hosts
 from tidegate.auth.origins import Origins
+from tidegate.brokers import registry
 from tidegate.calls import Caller
 from tidegate.config import load as config
 from tidegate.config.endpoints import is_ipv4, is_ipv6
 from tidegate.config.load import Problem
 from tidegate.config.settings import Config, EdgeSettings
 from tidegate.core.errors import Unusable
+from tidegate.metrics import Metrics
 from tidegate.nginx import render
 from tidegate.process.addresses import names
 
@@ -50,7 +52,7 @@ def _tokens(settings: Config) -> list[str]:
 
 
 def _broker(settings: Config) -> None:
-    app.make_broker(settings, app.node_id(settings.server.node), lambda stream, outcome: None)
+    registry.make(settings, app.node_id(settings.server.node), Metrics())
 
 
 def _doors(settings: Config) -> None:

@@ -1,6 +1,6 @@
 """The contract of a broker: it orders, keeps and announces; the gateway asks, the hub hears.
 
-``MemoryBroker`` and ``RedisBroker`` implement it; ``tests/brokers/contract.py`` checks both.
+``registry`` names the brokers that implement it; ``tests/brokers/contract.py`` checks each.
 Every coroutine may raise ``BrokerDown``. Nothing here blocks the loop.
 
 What a receiver may rely on, for each stream between ``subscribe`` and ``unsubscribe``:
@@ -25,6 +25,7 @@ import msgspec
 
 from tidegate.core.errors import Refused
 from tidegate.core.model import ConnectionInfo, Cursor, Gap, History, Message, NodeInfo, Position, Publication
+from tidegate.metrics import Metrics
 
 
 class CloseOrder(msgspec.Struct, frozen=True, tag="close"):
@@ -72,6 +73,11 @@ class Receiver(StreamReceiver, Protocol):
 
 
 class Broker(Protocol):
+    """``sweep_s``: how often ``sweep`` is to be called, in seconds; None where there is nothing to sweep."""
+
+    @property
+    def sweep_s(self) -> float | None: ...
+
     # Life
     async def start(self, receiver: Receiver, node: NodeInfo) -> None:
         """Raises BrokerDown or ValueError (an unusable broker) after a first real exchange with it."""
@@ -80,6 +86,12 @@ class Broker(Protocol):
 
     async def canary(self) -> float:
         """Passes a message through the broker's whole path; milliseconds it took. Raises BrokerDown."""
+
+    def sweep(self) -> None:
+        """Forgets some of what is too old."""
+
+    def register(self, metrics: Metrics) -> None:
+        """Adds what it alone can count; once."""
 
     def report(self, node: NodeInfo) -> None:
         """What ``nodes`` shall say of this node from now on."""

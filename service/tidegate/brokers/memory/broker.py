@@ -22,22 +22,28 @@ from tidegate.core.model import (
     ConnectionInfo,
     Cursor,
     History,
+    Message,
     NodeInfo,
     Position,
     Publication,
     RetentionOf,
     group_stream,
 )
+from tidegate.metrics import Metrics
 
+SWEEP_S = 0.25
 SWEEP_EACH = 500  # of each kind that are looked at in one sweep, so that no turn of the loop is long
 SWEEP_KEYS = 2000  # a key costs less to look at, and they come faster
 TURN_PUSHES = 100  # of one batch
+CANARY = "node:canary"  # a stream that nobody can push to or follow from outside
 TRIES = 16  # for one that may be given up; those that may not go to the end
 
 
 class MemoryBroker:
     """``epoch`` must differ from that of any earlier process; ``wall`` and ``clock`` give Unix and monotonic
     seconds."""
+
+    sweep_s = SWEEP_S
 
     def __init__(
         self,
@@ -64,6 +70,8 @@ class MemoryBroker:
         self._present: dict[str, dict[str, ConnectionInfo]] = {}  # client -> connection -> info
         self._groups: dict[str, dict[str, str]] = {}  # group -> connection -> client
         self._receiver: Receiver | None = None
+        self._followers: dict[str, Callable[[Message], None]] = {}  # stream -> who is told of its messages
+        self._canary_heard: Message | None = None
         self._node: NodeInfo | None = None
 
     # Life
@@ -74,6 +82,7 @@ class MemoryBroker:
 
     async def stop(self) -> None:
         self._receiver = None
+        self._followers.clear()
 
     def _moved(self, stream: str, position: Position) -> None:
         if self._receiver is not None:
@@ -83,7 +92,38 @@ class MemoryBroker:
         return connection in self._present.get(client, ())
 
     async def canary(self) -> float:
-        return 0.0
+        """As a push to a followed stream goes: through publish, the journal, what a follower hears, and history."""
+        begun_s = time.monotonic()
+        try:
+            await self._pass_canary()
+        except BrokerDown:
+            raise
+        except Exception as exc:  # whatever it is, a client's message would meet it too
+            raise BrokerDown(f"the canary did not pass: {type(exc).__name__}") from exc
+        return (time.monotonic() - begun_s) * 1000
+
+    async def _pass_canary(self) -> None:
+        if self._receiver is None:
+            raise BrokerDown("the broker does not run")
+        if CANARY not in self._followers:
+            self._streams.follow(CANARY)  # for good: its epoch is not forgotten, and no other stream's is for it
+            self._followers[CANARY] = self._hear_canary
+        before = self._streams.position(CANARY)
+        self._canary_heard = None
+        (answer,) = await self.publish([Publication(CANARY, b"0")])
+        if isinstance(answer, Refused):
+            raise BrokerDown(answer.message)
+        heard: Message | None = self._canary_heard
+        if heard is None or (heard.epoch, heard.offset) != (answer.epoch, answer.offset):
+            raise BrokerDown("the canary was not heard")
+        page = await self.history(CANARY, Position(answer.epoch, before.offset), messages=1, size=1)
+        for_room = page.gap is not None and page.gap.reason == "expired"
+        if page.end != answer or not page.complete or not (page.messages == [heard] or for_room):
+            raise BrokerDown("the canary is not in its journal")
+        self._streams.clear(CANARY)  # or many would be kept
+
+    def _hear_canary(self, message: Message) -> None:
+        self._canary_heard = message
 
     def report(self, node: NodeInfo) -> None:
         self._node = node
@@ -92,10 +132,14 @@ class MemoryBroker:
         return [] if self._node is None else [self._node]
 
     def sweep(self) -> None:
-        """Forgets what is too old, some at a time. The composition root calls it a few times a second."""
+        """Forgets what is too old, some at a time."""
         self._streams.sweep(SWEEP_EACH)
         self._records.sweep(SWEEP_EACH)
         self._keys.sweep(SWEEP_KEYS)
+
+    def register(self, metrics: Metrics) -> None:
+        metrics.gauge("tidegate_journal_bytes", "What the broker keeps in memory.", lambda: self.journal_bytes)
+        metrics.count("tidegate_journal_forgotten", "Messages given up for their size.", lambda: self.forgotten)
 
     @property
     def journal_bytes(self) -> int:
@@ -136,8 +180,9 @@ class MemoryBroker:
             self._keys.add(stream, key, data, position)
         if self.journal_bytes > self._most_bytes:
             self._make_room()
-        if stream in streams.followed and self._receiver is not None:
-            self._receiver.on_message(message)
+        tell = self._followers.get(stream)
+        if tell is not None:
+            tell(message)
         return position
 
     def _make_room(self) -> None:
@@ -164,9 +209,12 @@ class MemoryBroker:
         return False
 
     async def subscribe(self, stream: str) -> Position:
+        if self._receiver is not None:
+            self._followers[stream] = self._receiver.on_message
         return self._streams.follow(stream)
 
     async def unsubscribe(self, stream: str) -> None:
+        self._followers.pop(stream, None)
         self._streams.unfollow(stream)
 
     async def top(self, stream: str) -> Position:

@@ -144,6 +144,12 @@ class MemoryStreams:
         self._drop_messages(journal)
         return True
 
+    def clear(self, stream: str) -> None:
+        """All of its messages go, as if they were too old."""
+        journal = self._journals.get(stream)
+        if journal is not None:
+            self._drop_messages(journal)
+
     @property
     def oldest_top_s(self) -> float | None:
         """When the least recently used top was last used (monotonic)."""

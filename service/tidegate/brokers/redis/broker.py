@@ -35,6 +35,7 @@ from tidegate.core.model import (
     node_stream,
 )
 from tidegate.core.push import PushLimits
+from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 
 COMMON_S = 60.0  # a common epoch lasts so long at least, to be changed by beats in good time
@@ -58,7 +59,9 @@ class CanaryReceiver:
 
 class RedisBroker:
     """``events``: entries that ``tidegate:events`` keeps, 0 for none. ``observe(stream, outcome)`` is told of pushes
-    that came through Redis. Raises ValueError for a URL that cannot be used."""
+    that came through Redis. Raises Unusable for a URL that cannot be used."""
+
+    sweep_s = None
 
     def __init__(
         self,
@@ -185,6 +188,17 @@ class RedisBroker:
         (found,) = await self.membership.commands(("XLEN", self.membership.keys.journal(self._stream)))
         if not found:
             raise BrokerDown("the canary is not in its journal")
+
+    def sweep(self) -> None:
+        """Redis forgets by itself."""
+
+    def register(self, metrics: Metrics) -> None:
+        wakeups, streams = self.wakeups, self.streams
+        metrics.count("tidegate_wakeups", "Messages and orders announced by Redis.", lambda: wakeups.heard)
+        metrics.count("tidegate_repaired_messages", "Messages that no wake-up brought.", lambda: streams.repaired)
+        metrics.count("tidegate_pages_read", "Pages of history read from Redis.", lambda: streams.read)
+        metrics.count("tidegate_pages_shared", "Pages of history from this node's memory.", lambda: streams.shared)
+        metrics.gauge("tidegate_tail_bytes", "What the newest messages cost in memory.", lambda: streams.tail_bytes)
 
     def report(self, node: NodeInfo) -> None:
         self.membership.info = node
