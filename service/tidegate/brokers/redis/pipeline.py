@@ -19,6 +19,7 @@ from hiredis import ProtocolError, Reader, pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import RedisError, ResponseError
 
+from tidegate.brokers.redis.redis_seam import close_transport, transport_of
 from tidegate.brokers.redis.scripts import Script
 from tidegate.brokers.redis.sentinel import Sentinel, Sentinels
 from tidegate.config.endpoints import is_host_port
@@ -159,11 +160,6 @@ def _refused(exc: BaseException) -> bool:
     return isinstance(cause, ConnectionRefusedError) or numbers == {str(errno.ECONNREFUSED)}
 
 
-def close_transport(connection: AbstractConnection) -> None:
-    """At once; ``disconnect`` needs a task, and this may be the end of all tasks."""
-    connection._close()  # type: ignore[no-untyped-call]
-
-
 class RedisConnection(asyncio.Protocol):
     """A connection that is written to in whole turns of the loop. ``on_reply`` is told what comes, errors that Redis
     answers included (ResponseError). ``error`` is None while it lives; ``on_end`` is called once."""
@@ -175,9 +171,8 @@ class RedisConnection(asyncio.Protocol):
         on_reply: Callable[[Any], None],
         on_end: Callable[[str], None] | None = None,
     ) -> None:
-        assert connection._writer is not None
         self._connection = connection
-        self._transport = connection._writer.transport
+        self._transport = transport_of(connection)
         self._transport.set_protocol(self)
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []

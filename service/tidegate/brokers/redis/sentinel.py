@@ -15,6 +15,7 @@ import msgspec
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, RedisError
 
+from tidegate.brokers.redis.redis_seam import close_transport
 from tidegate.core.errors import BrokerDown
 
 NEXT_S = 0.25  # without an answer, after which the next one is asked too
@@ -94,7 +95,7 @@ class Sentinels:
             await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
             answer: Any = await connection.read_response()
         finally:
-            connection._close()  # type: ignore[no-untyped-call]
+            close_transport(connection)
         if answer is None:
             raise BrokerDown("it knows no such name")
         host, port = answer
