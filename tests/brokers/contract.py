@@ -79,13 +79,15 @@ async def push(broker: Broker, stream: str, *data: bytes, **options: Any) -> lis
 class Contract:
     """``make(node, retention, meta_age_s)`` gives a broker that was not started. ``stored``: what it keeps, to compare,
     without what a node says of itself. ``age``: half of the common epoch's time passes; ``outlast``: the other half
-    too; ``expire``: so much time passes that the stream is forgotten."""
+    too; ``expire``: so much time passes that the stream is forgotten. ``lapse``: so many seconds pass for what is
+    kept for a time, the common epoch aside."""
 
     make: Callable[..., Broker]
     stored: Callable[[Broker], Any]
     age: Callable[[Broker], Awaitable[None]]
     outlast: Callable[[Broker], Awaitable[None]]
     expire: Callable[[Broker, str], Awaitable[None]]
+    lapse: Callable[[Broker, float], Awaitable[None]]
 
     @contextlib.asynccontextmanager
     async def node(self, name: str = "n1", **options: Any) -> AsyncIterator[tuple[Broker, Heard]]:
@@ -139,6 +141,16 @@ class Contract:
             assert isinstance(reused, KeyReused)
             assert isinstance(other, Position)
             assert other.offset == 2
+
+    async def test_a_key_is_known_for_five_minutes_and_no_longer(self):
+        async with self.node() as (broker, _):
+            first = await push(broker, "group:a", b"1", key="k")
+            await self.lapse(broker, 290)
+            assert await push(broker, "group:a", b"1", key="k") == first
+            await self.lapse(broker, 11)
+            assert [position.offset for position in await push(broker, "group:a", b"1", key="k")] == [2]
+            (other,) = await broker.publish([Publication("group:a", b"2", "k")])
+            assert isinstance(other, KeyReused), "and it is a key anew"
 
     # Where a stream begins
 
@@ -225,6 +237,21 @@ class Contract:
             for since in (Position(positions[0].epoch, 0), *positions):
                 assert (await broker.history("group:a", since, messages=10, size=1000)).gap is not None
             assert await push(broker, "group:a", b"3") == [Position(begun.epoch, 1)]
+
+    async def test_a_stream_is_known_for_its_time_after_its_messages_are_gone_and_then_has_another_epoch(self):
+        async with self.node(retention=Retention(10, 20), meta_age_s=1000) as (broker, _):
+            (position,) = await push(broker, "group:a", b"1")
+            await self.age(broker)
+            await self.outlast(broker)
+            await self.lapse(broker, 21)
+            assert await broker.top("group:a") == position
+            page = await broker.history("group:a", Position(position.epoch, 0), messages=10, size=100)
+            assert page.gap == Gap("group:a", position.epoch, 1, 1, "expired")
+            await self.lapse(broker, 1021)
+            begun = await broker.top("group:a")
+            assert (begun.offset, begun.epoch == position.epoch) == (0, False)
+            page = await broker.history("group:a", position, messages=10, size=100)
+            assert page.gap == Gap("group:a", begun.epoch, None, 0, "reset")
 
     # Following
 
@@ -481,6 +508,21 @@ class Contract:
             again = await broker.claim("alice", "", "n1-2")
             assert (again.record, again.previous) == (None, "n1-1")
             assert not await broker.save("bob", "", "n1-1", {})
+
+    async def test_a_record_ends_when_it_was_not_used_for_its_time(self):
+        async with self.node(meta_age_s=1000) as (broker, _):
+            record = {"all": Position("e", 1)}
+            await broker.claim("alice", "", "n1-1")
+            for _ in range(2):
+                assert await broker.save("alice", "", "n1-1", record)
+                await self.lapse(broker, 900)
+            assert (await broker.claim("alice", "", "n1-2")).record == record
+            await self.lapse(broker, 900)
+            assert (await broker.claim("alice", "", "n1-3")).record == record
+            await self.lapse(broker, 1001)
+            assert not await broker.save("alice", "", "n1-3", record)
+            again = await broker.claim("alice", "", "n1-4")
+            assert (again.record, again.previous) == (None, None)
 
     async def test_a_membership_enters_the_record_until_its_owner_has_joined(self):
         async with self.node() as (broker, _):

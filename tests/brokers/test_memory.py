@@ -36,6 +36,7 @@ class TestContract(Contract):
             retention=lambda stream: retention,
             meta_age_s=meta_age_s,
             journal_bytes=1 << 20,
+            wall=lambda: time.time() + self.clock.now_s - 1000,
             clock=self.clock,
         )
 
@@ -56,6 +57,10 @@ class TestContract(Contract):
         assert isinstance(broker, MemoryBroker)
         broker._streams._drop_messages(broker._streams._journals[stream])
         self.clock.now_s += self.meta_age_s
+        broker.sweep()
+
+    async def lapse(self, broker: Broker, seconds: float) -> None:
+        self.clock.now_s += seconds
         broker.sweep()
 
 

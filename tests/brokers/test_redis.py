@@ -49,6 +49,12 @@ class TestContract(Contract):
         assert isinstance(broker, RedisBroker)
         self.server.command("DEL", broker.membership.keys.meta(stream), broker.membership.keys.journal(stream))
 
+    async def lapse(self, broker: Broker, seconds: float) -> None:
+        for key in self.stored(broker):
+            left_ms = self.server.command("PTTL", key)
+            if "{" in key and left_ms >= 0:
+                self.server.command("PEXPIRE", key, left_ms - int(seconds * 1000))  # at once where it is over
+
 
 # Many nodes
 
