@@ -519,6 +519,7 @@ class Contract:
             assert (await broker.claim("alice", "", "n1-2")).record == record
             await self.lapse(broker, 900)
             assert (await broker.claim("alice", "", "n1-3")).record == record
+            assert await broker.save("alice", "", "n1-3", record)
             await self.lapse(broker, 1001)
             assert not await broker.save("alice", "", "n1-3", record)
             again = await broker.claim("alice", "", "n1-4")
@@ -537,6 +538,17 @@ class Contract:
             await broker.save("alice", "", "n1-2", {"group:a": Position(position.epoch, 5)})
             await broker.save("alice", "", "n1-2", {"all": Position("e", 3)})
             assert (await broker.claim("alice", "", "n1-3")).record == {"all": Position("e", 3)}
+
+    async def test_a_membership_enters_a_record_that_was_saved_again_and_again(self):
+        async with self.node(meta_age_s=1000) as (broker, _):
+            await broker.claim("alice", "", "n1-1")
+            for _ in range(2):
+                await broker.save("alice", "", "n1-1", {"all": Position("e", 1)})
+                await self.lapse(broker, 900)
+            await broker.add_member("a", "alice", most=5)
+            claim = await broker.claim("alice", "", "n1-2")
+            assert claim.record is not None
+            assert claim.record.keys() == {"all", "group:a"}
 
     async def test_a_membership_that_ended_leaves_the_record(self):
         async with self.node() as (broker, _):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import statistics
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from tests.brokers.contract import WIDE, Contract, Heard, connection, info
 from tidegate.brokers.contract import Broker
-from tidegate.brokers.memory.broker import SWEEP_EACH, MemoryBroker
+from tidegate.brokers.memory.broker import SWEEP_EACH, TURN_PUSHES, MemoryBroker
 from tidegate.core.errors import KeyReused, Refused
 from tidegate.core.model import Gap, NodeInfo, Position, Publication, Retention
 
@@ -210,6 +211,17 @@ async def test_a_key_is_kept_for_its_five_minutes_or_refused():
     assert (await publish(broker, "group:a", b"1", "first")) != first
 
 
+async def test_a_key_ends_on_time_also_where_nothing_was_swept_since():
+    clock = Clock()
+    broker = broker_of(clock)
+    first = await publish(broker, "group:a", b"1", "k")
+    clock.now_s += 299
+    assert await publish(broker, "group:a", b"1", "k") == first
+    clock.now_s += 1
+    again = await publish(broker, "group:a", b"2", "k")
+    assert isinstance(again, Position), "with another body too"
+
+
 async def test_the_least_used_record_goes_first_and_one_whose_owner_is_here_stays():
     clock = Clock()
     broker = broker_of(clock)
@@ -225,6 +237,22 @@ async def test_the_least_used_record_goes_first_and_one_whose_owner_is_here_stay
         broker.sweep()
     assert (await broker.claim("here", "", "n1-2")).record == {"all": Position("e", 2)}
     assert not await broker.save("client.1499", "phone", "n1-1499", {})
+
+
+async def test_a_large_batch_is_several_turns_of_the_loop():
+    broker, loop, turns = broker_of(Clock()), asyncio.get_running_loop(), 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(turn)
+
+    loop.call_soon(turn)
+    answers = await broker.publish([Publication("group:a", b"%d" % i) for i in range(TURN_PUSHES * 3)])
+    assert turns == 2
+    assert [answer.offset for answer in answers if isinstance(answer, Position)] == list(range(1, 301))
+    await broker.publish([Publication("group:a", b"1")] * TURN_PUSHES)
+    assert turns == 2
 
 
 async def test_a_sweep_does_a_bounded_part_and_comes_to_everything():

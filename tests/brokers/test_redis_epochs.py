@@ -125,6 +125,43 @@ async def test_a_stream_that_is_not_kept_long_enough_makes_an_epoch_of_its_own()
                 assert server.command("PTTL", long.broker.membership.keys.meta("group:b")) > 9_000_000
 
 
+async def test_a_node_with_other_settings_does_not_shorten_what_was_promised():
+    with RedisServer() as server:
+        async with Node(server, "n1", meta_age_s=1000) as one, Node(server, "n2", meta_age_s=10) as two:
+            await push(one.broker, "group:a", b"1")
+            meta = one.broker.membership.keys.meta("group:a")
+            before_ms = server.command("PTTL", meta)
+            two.broker.streams._retention = lambda stream: Retention(10, 5)
+            await push(two.broker, "group:a", b"2")
+            await two.broker.subscribe("group:a")
+            assert server.command("PTTL", meta) > before_ms - 10_000
+
+
+async def test_a_key_of_a_stream_that_was_lost_makes_no_push_a_repeat():
+    with RedisServer() as server:
+        async with Node(server, "n1") as node:
+            (before,) = await push(node.broker, "group:a", b"1", key="k")
+            keys = node.broker.membership.keys
+            server.command("DEL", keys.meta("group:a"), keys.journal("group:a"))
+            await change_common_epoch(server)
+            (again,) = await push(node.broker, "group:a", b"1", key="k")
+            assert (again.offset, again.epoch == before.epoch) == (1, False)
+            page = await node.broker.history("group:a", None, messages=10, size=100)
+            assert [message.data for message in page.messages] == [b"1"]
+
+
+async def test_a_push_takes_what_is_too_old_out_of_redis():
+    with RedisServer() as server:
+        async with Node(server, "n1", retention=Retention(1000, 0.5)) as node:
+            await push(node.broker, "group:a", *[b"old"] * 50)
+
+            async def only_what_is_new() -> bool:
+                await push(node.broker, "group:a", b"new")
+                return server.command("XLEN", node.broker.membership.keys.journal("group:a")) < 50
+
+            await eventually(only_what_is_new)
+
+
 async def test_a_canary_goes_on_after_its_stream_was_forgotten():
     with RedisServer() as server:
         async with Node(server, "n1", timing=slow_beats()) as node:

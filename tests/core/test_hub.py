@@ -318,6 +318,20 @@ def test_who_reads_while_the_beginning_moves_reads_again_and_is_told() -> None:
     assert told(alice) == [(None, 0, "reset"), 1]
 
 
+def test_who_is_ahead_when_the_beginning_moves_reads_again_at_once() -> None:
+    reports = Reports()
+    hub = new_hub(reports)
+    audience = hub.open_audience(NEWS, Position("e1", 0))
+    alice = new_session()
+    alice.follow(audience, Position("e1", 0)).page = History(Position("e2", 0), 0, [])
+    audience.joining.add(alice)
+    alice.join_fields(NEWS)
+    alice.queue_first_page(NEWS)
+    assert not audience.settle(alice)
+    hub.on_moved(NEWS, Position("e2", 0))
+    assert reports.stalled == [(alice, NEWS)]
+
+
 def test_who_comes_back_with_an_earlier_beginning_is_answered_with_the_new_one() -> None:
     hub = new_hub()
     audience = hub.open_audience(NEWS, Position("e2", 0))

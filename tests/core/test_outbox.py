@@ -49,3 +49,12 @@ def test_there_is_room_for_a_page_only_when_the_last_one_is_nearly_gone() -> Non
         outbox.put(b"*" * size)
         seen.append(outbox.has_room)
     assert seen == [True, True, False]
+
+
+def test_who_waits_for_room_is_told_once() -> None:
+    outbox, told = Outbox(160), list[int]()
+    outbox.when_room(lambda: told.append(1))
+    outbox.when_room(lambda: told.append(2))
+    outbox.tell_room()
+    outbox.tell_room()
+    assert told == [1, 2]

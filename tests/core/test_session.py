@@ -185,6 +185,7 @@ def test_a_live_stream_may_fall_back_to_its_journal() -> None:
     answered(session)
     session.catch_up(NEWS, heard.position)
     session.fall_back(NEWS)
+    assert session.positions() == {NEWS: Position("e1", 5)}, "its peer may come back there"
     session.hold(message(6))
     heard.position = Position("e1", 6)
     assert session.position(NEWS) == Position("e1", 5)
@@ -192,6 +193,27 @@ def test_a_live_stream_may_fall_back_to_its_journal() -> None:
     session.queue_page(NEWS, page(5, 6, top=6))
     assert session.catch_up(NEWS, heard.position)
     assert told(session) == [6]
+
+
+@pytest.mark.parametrize("gap", [None, Gap(NEWS, "e1", 4, 5, "expired")])
+def test_a_first_page_for_which_there_is_no_room_is_read_again_after_its_gap(gap: Gap | None) -> None:
+    heard = Heard(7)
+    session = joining(3, heard, page(5 if gap else 3, 6, 7, top=7, gap=gap))
+    line(session).put(b"x" * line(session).limit)
+    answered(session)
+    line(session).clear()
+    assert not session.catch_up(NEWS, heard.position)
+    assert session.tracks[NEWS].state is TrackState.WAITING
+    assert session.start_reading(NEWS) == Position("e1", 5 if gap else 3)
+
+
+def test_what_stands_of_a_stream_that_is_replayed_is_how_far_it_is_and_the_top() -> None:
+    heard = Heard(7)
+    session = joining(3, heard, page(3, 4, top=7))
+    answered(session)
+    assert session.standing(NEWS) == {"epoch": "e1", "offset": 4, "top": 7}
+    heard.position = Position("e1", 2)  # of a page that was newer than what was heard
+    assert session.standing(NEWS) == {"epoch": "e1", "offset": 4, "top": 4}
 
 
 # Anew
