@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -56,7 +57,13 @@ def run(checkout: Path, *, fails: str = "nothing") -> tuple[int, str, list[str]]
 def test_all_is_run_and_an_engine_that_is_not_there_is_said_to_the_last_line(checkout: Path) -> None:
     code, said, asked = run(checkout)
     assert code == 0
-    assert [line.split()[1:] for line in asked] == [["setup", "system"], ["check"], ["test"], ["test-all"]]
+    assert [line.split()[1:] for line in asked] == [
+        ["setup", "system"],
+        ["check"],
+        ["test"],
+        ["coverage"],
+        ["test-all"],
+    ]
     assert said.splitlines()[-1].startswith("== all good, but there is no Docker engine here")
 
 
@@ -70,7 +77,7 @@ def test_without_compose_it_fails(checkout: Path, name: str) -> None:
 
 @pytest.mark.parametrize("status", [0, 1])
 def test_with_an_engine_compose_is_run(checkout: Path, status: int) -> None:
-    docker = checkout.parent / "shared/docker"
+    docker = checkout / re.findall(r"^docker=(.*)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)[0]
     program(docker / "engine")
     program(docker / "standins")
     program(checkout / "tools/compose_test.sh", f"#!/bin/sh\necho composed; exit {status}\n")
@@ -85,7 +92,7 @@ def test_what_fails_is_named_and_the_rest_is_run_all_the_same(checkout: Path, fa
     code, said, asked = run(checkout, fails=fails)
     assert code == 1
     assert f"FAILED: make --no-print-directory {fails}" in said
-    assert len(asked) == 4
+    assert len(asked) == 5
 
 
 def test_tests_that_failed_have_one_more_try_and_that_is_said(checkout: Path) -> None:
@@ -93,7 +100,7 @@ def test_tests_that_failed_have_one_more_try_and_that_is_said(checkout: Path) ->
     assert code == 1
     assert "SECOND CHANCE" in said
     assert "FAILED: make test-all" in said
-    assert len(asked) == 5
+    assert len(asked) == 6
     assert "--last-failed" in asked[-1]
 
 

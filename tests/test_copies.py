@@ -195,7 +195,12 @@ def test_names_have_one_alphabet() -> None:
         assert schemas[schema]["pattern"].strip("^$").replace("+$)", r"+\Z)") + r"\Z" == expression.pattern
     assert found(f"{CONSOLE}/cursor.js", r"^const ID = /(.*)/;$")[1] == schemas["Id"]["pattern"]
     said = r"1-128 characters of A-Z a-z 0-9 _ \. @ -, not of dots only"
-    for path, places in (("core/protocol.py", 1), ("http/api.py", 1), ("websocket/handshake.py", 2)):
+    for path, places in (
+        ("core/protocol.py", 1),
+        ("core/push.py", 1),
+        ("http/handler.py", 1),
+        ("websocket/handshake.py", 2),
+    ):
         assert len(re.findall(said, (ROOT / "service/tidegate" / path).read_text())) == places
     assert r"{1,128}" in model._ID.pattern
 
@@ -203,8 +208,7 @@ def test_names_have_one_alphabet() -> None:
 def test_lengths_of_names_and_keys_are_the_same_everywhere() -> None:
     longest = openapi.document(operations.OPERATIONS, settings.Config())["components"]["schemas"]["Key"]["maxLength"]
     assert f"{{1,{longest}}}" in model._ID.pattern
-    assert longest == int(found("service/tidegate/core/protocol.py", r"key: .*max_length=(\d+)\)")[1])
-    assert f"a key has 1-{longest} characters" in (ROOT / "service/tidegate/http/api.py").read_text()
+    assert longest == model.KEY_CHARACTERS
     html = (ROOT / CONSOLE / "index.html").read_text()
     assert {int(size) for size in re.findall(r'maxlength="(\d+)"', html)} == {longest}
 
