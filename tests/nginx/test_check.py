@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.edges.edge import NGINX, environ
-from tests.support import ROOT
+from tests.support import ROOT, free_port
 from tidegate.config.load import load
 from tidegate.config.settings import Config
 from tidegate.nginx import check as nginx_check
@@ -241,7 +241,8 @@ def test_the_command_reads_files_and_dumps_and_answers_in_json(tmp_path: Path) -
     file = tmp_path / "nginx.conf"
     file.write_text(GOOD.replace("proxy_buffering off;", ""))
     command = [sys.executable, "-m", "tidegate", "check", "--nginx", str(file)]
-    env = environ({"EDGE__UPSTREAMS": ["127.0.0.1:8000", "127.0.0.1:8010"]})
+    ports = {"SERVER__PORT": free_port(), "INTERNAL__PORT": free_port()}  # or a gateway that runs here is warned of
+    env = environ({"EDGE__UPSTREAMS": ["127.0.0.1:8000", "127.0.0.1:8010"], **ports})
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert (said.returncode, said.stderr) == (1, "")
     assert "buffering: answers are buffered; set proxy_buffering off" in said.stdout
