@@ -4,8 +4,8 @@ ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
-COPY requirements.lock ./
-RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-compile --prefix=/install -r requirements.lock
+COPY requirements-image.lock ./
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-compile --prefix=/install -r requirements-image.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY nginx nginx

@@ -100,7 +100,10 @@ def read_dump(text: str) -> Block:
 
 
 def _parse(path: str, *, follow: bool) -> list[_File]:
-    import crossplane  # here, because every command imports this module and only one needs it
+    try:
+        import crossplane  # which serving does not need
+    except ImportError:
+        raise NginxError("reading nginx configurations needs crossplane: pip install 'tidegate[nginx]'") from None
 
     # Joined here and not by crossplane, which gives what follows an include the name of the included file.
     result = crossplane.parse(path, single=not follow, check_ctx=False, check_args=False)

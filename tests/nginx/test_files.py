@@ -135,3 +135,11 @@ def test_text_that_is_not_ascii_is_read_in_a_locale_that_is(text: bytes, tmp_pat
     assert b"nginx: not ok" in said.stdout
     said = subprocess.run([*check, "--json"], cwd=ROOT, input=printed, capture_output=True, env=env)
     assert json.loads(said.stdout)["ok"] is False
+
+
+def test_without_the_parser_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serving does not need it, so that it comes with an extra."""
+    monkeypatch.setitem(sys.modules, "crossplane", None)
+    (tmp_path / "nginx.conf").write_text("events {}\n")
+    with pytest.raises(NginxError, match=r"pip install 'tidegate\[nginx\]'"):
+        read(str(tmp_path / "nginx.conf"))
