@@ -64,6 +64,9 @@ proxy_set_header Connection $connection_upgrade;
 proxy_set_header Host $http_host;
 
 proxy_buffering off;
+# What is passed on at once. Of 4 KiB, nginx' default, a page of history is 64 reads and writes.
+proxy_buffer_size 16k;
+proxy_busy_buffers_size 16k;
 proxy_connect_timeout {edge.connect_timeout_s}s;
 # Traffic in either direction counts, so the service's pings keep a quiet WebSocket open.
 proxy_read_timeout {edge.read_timeout_s}s;
