@@ -63,6 +63,7 @@ KINDS = {
     "publish": _command(b'"publish","id":1,"group":"flood","data":1'),
     "presence": _command(b'"presence","id":1,"group":"flood"'),
     "history": _command(b'"history","id":1,"group":"flood","epoch":"x","offset":0'),
+    "replay": _command(b'"join","id":1,"group":"flood","epoch":"x","offset":0'),
 }
 
 

@@ -17,6 +17,7 @@ from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooManyCalls, 
 from tidegate.core.model import Publication, group_stream
 from tidegate.core.protocol import check_group, position_of
 from tidegate.core.session import Rights, Session
+from tidegate.gateway.answers import Answers
 from tidegate.gateway.recovery import Recovery
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
@@ -46,6 +47,7 @@ class Commands:
         self._metrics = metrics
         self._call = call
         self._verify = verify
+        self._answers = Answers()
         self._calls: Counter[Session] = Counter()  # in flight; of those who have any
         self._labels = {kind: (str(kind.__struct_config__.tag),) for kind in get_args(protocol.Command)}
         for label in self._labels.values():
@@ -104,6 +106,7 @@ class Commands:
         if new and session.group_count >= self._config.limits.groups_per_connection:
             raise TooManyGroups(f"a connection may be in {self._config.limits.groups_per_connection} groups")
         if since is not None:
+            await self._turn(session)
             await self._recovery.join(session, stream, since)
         elif new:
             await self._recovery.attach(session, stream, None)
@@ -112,8 +115,10 @@ class Commands:
             return False
         if session.ended:
             return False
+        waiting = session.wire.size
         session.send(protocol.encode_reply(command.id, {"stream": stream, **session.join_fields(stream)}))
         self._recovery.start_delivery(session, stream)
+        self._answers.made(session.connection, session.wire.size - waiting)
         return new
 
     def _leave(self, session: Session, command: protocol.Leave) -> bool:
@@ -144,18 +149,31 @@ class Commands:
         self._require(session, group, self._config.policy(group).history, "history")
         since = position_of(command.epoch, command.offset)
         size = self._config.limits.answer_bytes
+        await self._turn(session)
         history = await self._broker.history(group_stream(group), since, messages=command.limit, size=size)
         fields = protocol.history_fields(history, size - 1024)
-        session.send(protocol.encode_reply(command.id, {"stream": group_stream(group), **fields}))
+        self._answer(session, protocol.encode_reply(command.id, {"stream": group_stream(group), **fields}))
 
     async def _presence(self, session: Session, command: protocol.ReadPresence) -> None:
         group = check_group(command.group)
         self._require(session, group, self._config.policy(group).presence, "presence")
+        await self._turn(session)
         present = await self._broker.present(group)
         clients = sorted({client for client, _ in present})
         shown = protocol.cut(clients, self._config.limits.answer_bytes - 1024)
         fields = {"stream": group_stream(group), "clients": shown, "connections": len(present)}
-        session.send(protocol.encode_reply(command.id, fields | {"more": len(shown) < len(clients)}))
+        self._answer(session, protocol.encode_reply(command.id, fields | {"more": len(shown) < len(clients)}))
+
+    # Answers that may be large
+
+    async def _turn(self, session: Session) -> None:
+        """Returns when the connection may have another of them."""
+        if await self._answers.turn(session.connection):
+            self._metrics.shares_used["answers",] += 1
+
+    def _answer(self, session: Session, reply: bytes) -> None:
+        session.send(reply)
+        self._answers.made(session.connection, len(reply))
 
     def _refresh(self, session: Session, command: protocol.Refresh) -> bool:
         if self._verify is None:
