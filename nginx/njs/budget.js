@@ -4,6 +4,7 @@
 const EVENT_BYTES = 1024; // of what nginx reads at once, beside the bytes
 const FRAME_BYTES = 64; // of a client's frame that passes
 const HEARTBEAT_BYTES = 256; // of one that is answered, or of a call that is refused
+const ALARM_BYTES = 512; // of a timer
 const LOOK_BYTES = 1024; // of a text frame that is looked at, beside its bytes
 const LOOK_COPIES = 3;
 const CALL_BYTES = 45056; // of a small call; session_calls of them are a share
@@ -25,6 +26,10 @@ function frame(budget) {
 
 function heartbeat(budget) {
     budget.bytes += HEARTBEAT_BYTES;
+}
+
+function alarm(budget) {
+    budget.bytes += ALARM_BYTES;
 }
 
 // Bytes put together anew.
@@ -64,4 +69,4 @@ function isRuinous(budget, settings) {
     return share(budget, settings) >= TOO_MUCH;
 }
 
-export default {open, event, frame, heartbeat, copy, look, call, carried, isSpent, isOverspent, isRuinous};
+export default {open, event, frame, heartbeat, alarm, copy, look, call, carried, isSpent, isOverspent, isRuinous};

@@ -7,10 +7,28 @@ import session from 'session.js';
 const GOES_ON = {flush: true, last: false};
 const ENDS = {flush: true, last: true};
 
+let alarm = null; // of this session: each has a copy of this code
+
+// nginx logs an error for what a session leaves waiting.
+function silence() {
+    if (alarm !== null) {
+        clearTimeout(alarm);
+        alarm = null;
+    }
+}
+
+// js_set, asked by the log when the session has ended: nothing is to be logged.
+function ended() {
+    silence();
+    return '';
+}
+
 // js_filter
 function filter(s) {
     let listening = true;
+    let inside = false; // an event of nginx has brought us here
     const relay = () => {
+        silence();
         if (listening) { // twice would end the worker: njs 0.7.9
             listening = false;
             s.off('upstream');
@@ -31,14 +49,30 @@ function filter(s) {
         call: calls.make,
         relay: relay,
         end: (why) => {
-            throw new Error(why); // the only thing that ends a session, if an event of nginx has brought us here
+            // The only thing that ends a session. Thrown elsewhere it ends the client's half of it, and the worker as soon as
+            // something comes from the node (njs 0.7.9).
+            if (inside) {
+                throw new Error(why);
+            }
+        },
+        wake: (wait_ms) => {
+            silence();
+            alarm = setTimeout(() => {
+                alarm = null;
+                session.on_alarm(current);
+            }, wait_ms);
         },
         now: Date.now,
         count: metrics.count,
     };
     const current = session.open(JSON.parse(s.variables.tidegate_settings), io);
-    s.on('upstream', (bytes, flags) => session.from_client(current, bytes, flags.last));
-    s.on('downstream', (bytes, flags) => session.from_service(current, bytes, flags.last));
+    const event = (handle) => (bytes, flags) => {
+        inside = true;
+        handle(current, bytes, flags.last);
+        inside = false;
+    };
+    s.on('upstream', event(session.from_client));
+    s.on('downstream', event(session.from_service));
 }
 
-export default {filter};
+export default {filter, ended};

@@ -26,6 +26,15 @@ function isAsked(node) {
     return node.asked_ms > 0;
 }
 
+// In how many ms a node that stays silent is to be asked, or given up.
+function look_in_ms(node, now_ms, settings) {
+    const given_up_ms = node.heard_ms + settings.node_timeout_s * 1000;
+    const due_ms = isAsked(node)
+        ? Math.max(node.asked_ms + ANSWER_MS, given_up_ms)
+        : Math.max(node.heard_ms + settings.node_silence_s * 1000 + 1, given_up_ms - ANSWER_MS);
+    return Math.max(due_ms - now_ms, 0);
+}
+
 function isGivenUp(node, now_ms, settings) {
     return (
         node.asked_ms > 0 &&
@@ -34,4 +43,4 @@ function isGivenUp(node, now_ms, settings) {
     );
 }
 
-export default {open, hear, lives, ask, isAsked, isGivenUp};
+export default {open, hear, lives, ask, isAsked, look_in_ms, isGivenUp};

@@ -17,7 +17,9 @@
 //   call(call, who, settings, done)                   make the request; done(frame, code), without a frame if nothing was
 //                                                     asked. Gives a function that ends it early
 //   relay()                                           let everything pass from now on
-//   end(why)                                          end the session at once
+//   end(why)                                          end the session, at once if this is an event of either side
+//   wake(wait_ms)                                     call `on_alarm` then; what was asked before is forgotten, and all is with
+//                                                     relay() and the session's end
 //   now()                                             ms
 //   count(name)                                       one more of it, for the metrics
 
@@ -406,10 +408,32 @@ function read_answer(session, bytes) {
     session.state = 'reading';
     session.passed_ms = session.io.now();
     session.io.count('sessions');
+    set_alarm(session);
     let at = answered.end;
     while (at < bytes.length) {
         at = frames.pass(session.down, bytes, at);
     }
+}
+
+// A node that is silent while the client is
+
+function set_alarm(session) {
+    session.io.wake(node.look_in_ms(session.node, session.io.now(), session.settings));
+}
+
+function on_alarm(session) {
+    const now_ms = session.io.now();
+    budget.alarm(session.budget);
+    if (node.isGivenUp(session.node, now_ms, session.settings)) {
+        end(session, 'the node is silent');
+        return;
+    }
+    speech.ask_node(session);
+    if (!node.lives(session.node, now_ms, session.settings) && !node.isAsked(session.node)) {
+        node.ask(session.node, now_ms); // amid a client's frame it cannot hear it, but would have said something by now
+    }
+    set_alarm(session);
+    settle(session);
 }
 
 // The end of reading
@@ -459,8 +483,8 @@ function end(session, why) {
     if (session.state !== 'ended' && speech.may_speak(session) && !session.down.closed) {
         speech.to_client(session, frames.close(RESTART), false);
     }
-    session.state = 'ended'; // what calls us may swallow what `end` throws: then the next event ends it
+    session.state = 'ended'; // where `end` can't end it the next event does: a client answers a close frame
     session.io.end(why);
 }
 
-export default {open, from_client, from_service};
+export default {open, from_client, from_service, on_alarm};

@@ -52,11 +52,13 @@ function announced(text) {
     return [found, [end]].map((them) => them.map((it) => [it.status, hex(it.body)]));
 }
 
-// What a session does with each step: ["client"|"service", hex, last], ["answer", number, hex], ["ms", count].
+// What a session does with each step: ["client"|"service", hex, last], ["answer", number, hex], ["ms", count], in
+// which the edge stands still, ["quiet", ms], in which it runs and hears nothing.
 function run(job) {
     const did = [];
     const calls = [];
     let now = 1000000;
+    let alarm = Infinity;
     const io = {
         to_client: (bytes, last) => did.push(['client', hex(bytes), last]),
         to_service: (bytes, last) => did.push(['service', hex(bytes), last]),
@@ -72,8 +74,17 @@ function run(job) {
             did.push(['call', call.id, call.method, hex(call.data), who.client, who.connection, who.request_id]);
             return () => once(Buffer.from([0x81, 1, 0x30 + number]));
         },
-        relay: () => did.push(['relay']),
-        end: (why) => did.push(['end', why]),
+        relay: () => {
+            did.push(['relay']);
+            alarm = Infinity;
+        },
+        end: (why) => {
+            did.push(['end', why]);
+            alarm = Infinity;
+        },
+        wake: (wait_ms) => {
+            alarm = now + wait_ms;
+        },
         now: () => now,
         count: () => undefined,
     };
@@ -87,6 +98,14 @@ function run(job) {
             calls[step[1]](Buffer.from(step[2], 'hex'));
         } else if (step[0] === 'unmade') {
             calls[step[1]](null);
+        } else if (step[0] === 'quiet') {
+            const until = now + step[1];
+            while (alarm <= until) {
+                now = Math.max(now, alarm);
+                alarm = Infinity;
+                session.on_alarm(current);
+            }
+            now = until;
         } else {
             now += step[1];
         }

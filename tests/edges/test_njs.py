@@ -357,6 +357,36 @@ def test_the_question_waits_for_the_end_of_a_clients_frame():
     assert did == [("service", large[:100]), ("service", large[100:]), ("service", OUR_PING)]
 
 
+def test_a_node_is_asked_and_given_up_though_the_client_says_nothing():
+    goodbye: list[Step] = [("client", frames.close(1012, "")), ("end",)]
+    assert after_handshake(("quiet", 54_999)) == []
+    assert after_handshake(("quiet", 59_999)) == [("service", OUR_PING)]
+    assert after_handshake(("quiet", 60_000)) == [("service", OUR_PING), *goodbye]
+    heard = after_handshake(("quiet", 54_000), ("service", PUSH), ("quiet", 54_999))
+    assert heard == [("client", PUSH)], "it is heard of in time"
+    answered = after_handshake(("quiet", 56_000), ("service", b"\x8a\x00"), ("quiet", 54_999))
+    assert answered == [("service", OUR_PING)]
+
+
+def test_amid_a_frame_of_either_side_a_silent_node_is_given_up_too():
+    large = frame(BINARY, b"z" * 1000)
+    goodbye: list[Step] = [("client", frames.close(1012, "")), ("end",)]
+    assert after_handshake(("client", large[:100]), ("quiet", 60_000)) == [("service", large[:100]), *goodbye]
+    assert after_handshake(("service", PUSH[:9]), ("quiet", 60_000))[-1] == ("end",)
+    assert all_for("client", after_handshake(("service", PUSH[:9]), ("quiet", 60_000))) == PUSH[:9]
+
+
+def test_an_edge_that_stood_still_hears_what_the_node_said_before_it_gives_it_up():
+    assert after_handshake(("ms", 10**9), ("service", PUSH), ("quiet", 54_999)) == [("client", PUSH)]
+    assert after_handshake(("ms", 10**9), ("quiet", 4_999)) == [("service", OUR_PING)]
+
+
+def test_a_session_that_is_only_relayed_has_no_alarm():
+    did = after_handshake(("client", frame(TEXT, b"ping")), ("quiet", 60_000), session_bytes=1)
+    assert ("relay",) in did
+    assert ("end",) not in did
+
+
 # Calls that the service makes
 
 
