@@ -46,6 +46,7 @@ from tidegate.turn import Shares, WriteBatch
 from tidegate.websocket.application import HandshakeContext, PublicApplication
 from tidegate.websocket.heartbeat import Heartbeat
 from tidegate.websocket.peer import CLOSE_S, PeerContext
+from tidegate.websocket.standing import Standing
 from tidegate.websocket.wire import fan_out
 
 PROBE_S = 2.0
@@ -66,6 +67,7 @@ class App:
         self.config = config
         self.node = node or node_id(config.server.node)
         self.metrics = Metrics()
+        self._standing = Standing()
         self.tasks = Tasks()
         limits = config.limits
         self.files = open_files.share(
@@ -135,6 +137,7 @@ class App:
             timeout_s=settings["websocket_ping_timeout"],
             write_timeout_s=config.heartbeat.write_timeout_s,
             on_stalled=lambda wire: wire.abort(CloseCode.SLOW_CONSUMER),
+            on_stood_still=self._standing.stood_still,
         )
         self.heartbeat.start()
         public = PublicApplication(self._handshake_context(), **settings)
@@ -226,6 +229,7 @@ class App:
                 expiring_s=config.auth.expiring_s,
                 leeway_s=config.auth.leeway_s,
             ),
+            standing=self._standing,
             message_bytes=config.limits.message_bytes,
             outbox_bytes=config.limits.outbox_bytes,
             numbers=itertools.count(1),

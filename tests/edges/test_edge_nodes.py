@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
@@ -110,6 +112,35 @@ async def test_a_node_that_hangs_costs_one_handshake_its_timeout_and_the_next_no
         await them.reach(s.nodes[0])
         await them.come(30)
         assert is_even(them.spread(), nodes), them.spread()
+
+
+@pytest.mark.slow
+async def test_a_handshake_that_nginx_lets_through_before_a_probe_keeps_no_node_out(variant: str) -> None:
+    """nginx forgives by whole seconds. Here one ends while a probe waits for another node, so that its handshake is the
+    first request that the node gets which had failed."""
+    async with crowd(variant, nodes=3, EDGE__PROBE_TIMEOUT_S=1) as (s, them):
+        await them.come(9, at_once=False)
+        await _until(math.ceil(time.time()) + 0.2)
+        s.nodes[0].process.signal(signal.SIGSTOP)
+        await them.leave([peer for peer in them.peers if node_of(peer) == "n1"])
+        await them.come(1)
+        failed_s = math.floor(time.time())
+        s.nodes[0].process.signal(signal.SIGCONT)
+        await _until(failed_s + 1.7)
+        for node in s.nodes[1:]:
+            node.process.signal(signal.SIGSTOP)
+        late = asyncio.gather(them.come(1))
+        await _until(failed_s + 2.1)
+        for node in s.nodes[1:]:
+            node.process.signal(signal.SIGCONT)
+        if (await late)[0] != ["n1"]:
+            await them.reach(s.nodes[0])
+        await them.come(60)
+        assert is_even(them.spread(), 3), them.spread()
+
+
+async def _until(clock_s: float) -> None:
+    await asyncio.sleep(max(0.0, clock_s - time.time()))
 
 
 async def test_a_node_that_swallows_connections_costs_one_handshake_its_timeout(variant: str) -> None:

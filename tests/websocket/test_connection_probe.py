@@ -13,6 +13,7 @@ from tests.service_fixture import running
 from tests.support import Logs, eventually, scaled
 from tidegate.app import App
 from tidegate.core.errors import BrokerDown
+from tidegate.websocket.standing import OLD_S, Standing
 
 NEXT = {"X-Tidegate-Next": "404"}
 
@@ -45,11 +46,47 @@ async def test_a_probe_is_answered_and_the_handshake_comes_over_the_same_connect
         await eventually(lambda: not app.metrics.open_connections)
 
 
+async def test_the_first_handshake_of_an_edge_goes_on_to_another_node_where_no_probe_came_before_it() -> None:
+    async with running() as app:
+        refusal = await refused(app, NEXT)
+        assert (refusal.status, refusal.code) == (404, "unavailable")
+        assert refusal.headers["x-accel-redirect"] == "/.refused/502"
+        for _ in range(2):
+            async with connected(app, NEXT):
+                pass
+
+
+async def test_a_node_that_was_asked_takes_the_first_handshake() -> None:
+    async with running() as app:
+        assert await probe(app) == 204
+        async with connected(app, NEXT):
+            pass
+
+
+async def test_without_an_edge_the_first_handshake_is_taken() -> None:
+    async with running() as app, connected(app):
+        pass
+
+
+def test_who_stood_still_believes_no_probe_of_before() -> None:
+    standing = Standing()
+    standing.probed(100)
+    assert not standing.passes_on()
+    standing.stood_still(100)
+    standing.probed(100 + OLD_S / 2)
+    assert standing.passes_on()
+    assert not standing.passes_on(), "one is enough"
+    standing.stood_still(200)
+    standing.probed(200 + OLD_S)
+    assert not standing.passes_on()
+
+
 async def test_an_edge_hears_next_and_the_words_where_a_client_would_hear_503(monkeypatch: pytest.MonkeyPatch) -> None:
     async def lost(*args: object) -> None:
         raise BrokerDown("weg: \u00e4\n" + "x" * 5000)
 
     async with running(LIMITS__CONNECTIONS=1) as app:
+        await probe(app)
         async with connected(app):
             refusal = await refused(app)
             assert (refusal.status, refusal.code) == (503, "full")
@@ -69,6 +106,7 @@ async def test_an_edge_hears_next_and_the_words_where_a_client_would_hear_503(mo
 
 async def test_what_concerns_one_client_is_said_to_it_through_an_edge_too() -> None:
     async with running(LIMITS__CONNECTIONS_PER_CLIENT=1) as app, connected(app):
+        await probe(app)
         refusal = await refused(app, NEXT)
         assert (refusal.status, refusal.code) == (429, "too_many_connections")
         refusal = await refused(app, NEXT, client="..")

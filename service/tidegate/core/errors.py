@@ -219,7 +219,7 @@ class CallUnavailable(Refused):
 
 
 class Unavailable(Refused):
-    """Said by an edge: no node took the handshake."""
+    """Said by an edge: no node took the handshake. A node says it to an edge alone, which asks another."""
 
     status, code, retry_after_s = 502, "unavailable", 1
 

@@ -38,6 +38,7 @@ from tidegate.core.errors import (
     MethodNotAllowed,
     NotFound,
     Refused,
+    Unavailable,
 )
 from tidegate.core.session import Session
 from tidegate.gateway.gateway import Gateway
@@ -46,6 +47,7 @@ from tidegate.tornado_seam import NoProtocol, Request, close_when_answered, take
 from tidegate.turn import WriteBatch
 from tidegate.websocket import handshake
 from tidegate.websocket.peer import Peer, PeerContext
+from tidegate.websocket.standing import Standing
 from tidegate.websocket.wire import Wire
 
 MESSAGE_CHARACTERS = 300  # of a refusal in a header: nginx has 4 KiB for all of them
@@ -65,6 +67,7 @@ class HandshakeContext(msgspec.Struct):
     verifier: Verifier | None
     batch: WriteBatch
     peers: PeerContext
+    standing: Standing
     message_bytes: int
     outbox_bytes: int
     numbers: itertools.count[int]
@@ -106,6 +109,9 @@ class _HandshakeDelegate(httputil.HTTPMessageDelegate):
             return
         # A probe. An edge makes one before each handshake, so it is no more than it must be; and it tells a stranger
         # nothing that a handshake would not, so it asks for no host and no token.
+        standing = self._application.context.standing
+        if standing.doubtful:
+            standing.probed(time.monotonic())
         if self._application.context.gateway.takes_handshakes:
             self._connection.write_headers(_NO_CONTENT, httputil.HTTPHeaders())
         else:
@@ -139,6 +145,8 @@ class HandshakeHandler(WebSocketHandler):
 
     async def _shake_hands(self) -> None:
         context, headers = self.application.context, self.request.headers
+        if context.standing.doubtful and NEXT_HEADER in headers and context.standing.passes_on():
+            raise Unavailable("an edge may still pass this node over")
         context.hosts.check(headers.get("Host"))
         if self.request.path != context.path:
             raise NotFound("nothing here; WebSockets are served under the configured path")
@@ -197,7 +205,7 @@ class HandshakeHandler(WebSocketHandler):
             close_when_answered(connection)  # a full node cannot afford to keep those that it refuses
             headers["Connection"] = "close"
         status = error.status
-        if status == 503 and NEXT_HEADER in self.request.headers:
+        if status in (502, 503) and NEXT_HEADER in self.request.headers:
             # Another node may take it. Of the answers by which nginx goes to another, this one counts as no failure
             # (proxy_next_upstream). Where no other is left, it goes to the location that says the refusal.
             status = 404

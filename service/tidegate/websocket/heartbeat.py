@@ -19,6 +19,8 @@ from tidegate import log
 from tidegate.core import frames
 from tidegate.turn import Flushable, WriteBatch
 
+STOOD_STILL_S = 0.5  # later than a tick: an edge that asks whether this node lives waits for 1 s at least
+
 
 class HeartbeatTarget(Protocol):
     """Somebody on the wheel. ``tick`` belongs to the wheel: when it is due; 0 at first."""
@@ -31,7 +33,8 @@ class HeartbeatTarget(Protocol):
 
 class Heartbeat:
     """``interval_s`` and ``timeout_s`` are the application's websocket_ping_interval and websocket_ping_timeout. Times
-    are the loop's (monotonic seconds). ``resumed_s``: when the process last went on after it was held up."""
+    are the loop's (monotonic seconds). ``resumed_s``: when the process last went on after it was held up.
+    ``on_stood_still`` hears each time when it goes on after half a second to a second, or more."""
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Heartbeat:
         timeout_s: float,
         write_timeout_s: float,
         on_stalled: Callable[[Flushable], None],
+        on_stood_still: Callable[[float], None] | None = None,
     ) -> None:
         self.interval_s = interval_s
         self.timeout_s = timeout_s
@@ -50,6 +54,7 @@ class Heartbeat:
         self._held_up_s = max(min(timeout_s - interval_s, write_timeout_s) / 2, 2 * self.tick_s)
         self._write_timeout_s = write_timeout_s
         self._on_stalled = on_stalled
+        self._on_stood_still = on_stood_still
         self._loop = loop
         self._batch = batch
         slots = math.ceil(max(interval_s, timeout_s) / self.tick_s) + 2
@@ -105,8 +110,11 @@ class Heartbeat:
 
     def _beat(self) -> None:
         now_s = self._loop.time()
-        if now_s - self._time_of(self._tick + 1) >= self._held_up_s:
+        late_s = now_s - self._time_of(self._tick + 1)
+        if late_s >= self._held_up_s:
             self.resumed_s = now_s
+        if late_s >= STOOD_STILL_S and self._on_stood_still is not None:
+            self._on_stood_still(now_s)
         due = self._due(now_s)
         self.start()
         for member in due:
