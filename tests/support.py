@@ -52,10 +52,17 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 5) -> Any:
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on. Another process may take it before you do, which is rare enough."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """As ``free_port``; no two are the same, as they are where one is asked for after the other."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in socks]
 
 
 def lasting_port() -> int:

@@ -30,7 +30,7 @@ from tests.faults.account import account
 from tests.faults.ledger import Ledger, Push, Reader
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
-from tests.support import Process, eventually, free_port, scaled
+from tests.support import Process, eventually, free_ports, scaled
 
 NODES = 3
 RETENTION = 200
@@ -94,8 +94,8 @@ class Scenario:
         self._others = others
         self._chance = random.Random(seed)
         self._redis = RedisServer(appendonly="yes", appendfsync="always")
-        self._public = [free_port() for _ in range(NODES)]
-        self._internal = [free_port() for _ in range(NODES)]
+        ports = free_ports(2 * NODES)
+        self._public, self._internal = ports[:NODES], ports[NODES:]
         self._nodes: list[Process] = []
         self._old: list[Process] = []
         self._down: set[int] = set()
