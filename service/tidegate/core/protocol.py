@@ -194,6 +194,7 @@ def encode_welcome(
     node: str,
     ping_interval: float,
     ping_timeout: float,
+    limits: Mapping[str, int],
     streams: Mapping[str, Mapping[str, object]],
 ) -> bytes:
     return _encode(
@@ -204,6 +205,7 @@ def encode_welcome(
             "node": node,
             "ping_interval": _plain(ping_interval),
             "ping_timeout": _plain(ping_timeout),
+            "limits": limits,
             "streams": streams,
         }
     )

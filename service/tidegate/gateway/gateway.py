@@ -87,6 +87,11 @@ class Gateway:
         on_delivered: Callable[[Message], None] | None = None,
     ) -> None:
         self._config = config
+        self._told_limits = {
+            "message_bytes": config.limits.message_bytes,
+            "data_bytes": config.limits.data_bytes,
+            "groups": config.limits.groups_per_connection,
+        }
         self._broker = broker
         self._commands = commands
         self._recovery = recovery
@@ -240,6 +245,7 @@ class Gateway:
                 self.node,
                 heartbeat.websocket_ping_interval,
                 heartbeat.websocket_ping_timeout,
+                self._told_limits,
                 {stream: session.join_fields(stream) for stream in streams},
             )
         )
