@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.peer import Peer, Refusal
+from tests.peer import Peer
 from tests.service_fixture import Held, running
 from tests.support import eventually
 from tests.tokens import SECRET, make_token
@@ -71,12 +71,15 @@ async def test_without_the_claims_nothing_may_be_joined_but_by_a_lasting_members
 
 async def test_groups_asked_for_at_connect_are_checked_too() -> None:
     async with running(**JWT) as app:
-        async with connected(app, token(groups=["chat"]), groups="chat"):
-            pass
-        with pytest.raises(Refusal) as refused:
-            async with connected(app, token(groups=["chat"]), groups="chat,news"):
-                pass
-        assert (refused.value.status, refused.value.code) == (403, "not_allowed")
+        async with connected(app, token(groups=["chat"]), groups="chat,news,hall", cursor="last") as alice:
+            assert set(alice.seen[0]["streams"]) == {"client:alice", "all", "group:chat"}
+            assert await alice.events(2) == [
+                {"type": "left", "stream": "group:hall", "reason": "not_allowed"},
+                {"type": "left", "stream": "group:news", "reason": "not_allowed"},
+            ]
+            assert app.metrics.refusals["not_allowed",] == 2
+            await app.gateway.push([Publication(f"group:{group}", b"1") for group in ("news", "hall", "chat")])
+            assert [event["stream"] for event in await alice.events(4)][3] == "group:chat", "after three resets"
 
 
 # Refresh

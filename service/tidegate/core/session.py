@@ -204,7 +204,7 @@ class Session:
         self.tracks: dict[str, Track] = {}
         self.lasting: frozenset[str] = frozenset()  # groups that the application made it a member of
         self.welcomed = False
-        self.refused: tuple[str, ...] = ()  # streams of its cursor that it may no longer follow
+        self.refused: tuple[str, ...] = ()  # groups that it asked for and may not follow
         self.ended = False  # follows nothing any more
         self.dropped = False  # its connection is gone
         self._composed: tuple[list[Position], str | None] | None = None  # the last cursor, and what it was made of

@@ -181,15 +181,13 @@ class Gateway:
 
     async def _attach_requested(self, session: Session, request: HandshakeRequest) -> None:
         own = (client_stream(session.client), ALL)
-        groups = {group_stream(group) for group in request.groups}
+        asked = {group_stream(group) for group in request.groups}
         positions = dict(request.cursor or {})
         for stream in positions:
             if kind_of(stream) == "client" and stream not in own:
                 raise NotAllowed("the cursor names another client's stream")
         session.lasting = await self._broker.memberships(session.client)
-        for stream in groups:
-            if not self._may_be_in(session, stream):
-                raise NotAllowed(f"{stream}: not allowed to join")
+        groups = {stream for stream in asked if self._may_be_in(session, stream)}
         resets: set[str] = set()
         if request.last:
             record = await self._claim(session, request.device)
@@ -206,7 +204,7 @@ class Gateway:
             raise TooManyGroupsAsked(f"more than {most} groups")
         # Lasting memberships made meanwhile may leave less room than there was: that must not lock a client out.
         allowed.difference_update(others[room:])
-        refused = positions.keys() - allowed
+        refused = (positions.keys() | asked) - allowed - groups
         streams = [*own, *sorted((groups | lasting | allowed).difference(own))]
         for stream in streams:
             if not session.ended:
@@ -250,6 +248,7 @@ class Gateway:
             )
         )
         for stream in session.refused:
+            self._metrics.refusals[NotAllowed.code,] += 1
             session.send(protocol.encode_left(stream, "not_allowed"))
         for stream in streams:
             self._recovery.start_delivery(session, stream)
