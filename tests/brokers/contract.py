@@ -14,7 +14,7 @@ import pytest
 from tests.support import eventually
 from tidegate.brokers.contract import Broker, CloseOrder, MembershipOrder, Order
 from tidegate.core.errors import KeyReused, TooManyGroups
-from tidegate.core.model import ConnectionInfo, Gap, Message, NodeInfo, Position, Publication, Retention
+from tidegate.core.model import ConnectionInfo, Gap, History, Message, NodeInfo, Position, Publication, Retention
 
 WIDE = Retention(1000, 3600)
 
@@ -325,6 +325,23 @@ class Contract:
             await push(broker, "group:a", b"1", b"2")
             page = await broker.history("group:a", None, messages=10, size=1000)
             assert (page.start.offset, len(page.messages), page.gap) == (0, 2, None)
+
+    @pytest.mark.parametrize("follow", [False, True])
+    async def test_history_of_no_messages_is_the_position(self, follow):
+        async with self.node(retention=Retention(2, 60)) as (broker, heard):
+            if follow:
+                await broker.subscribe("group:a")
+            empty = await broker.history("group:a", None, messages=0, size=1000)
+            assert empty == History(await broker.top("group:a"), 0, [])
+            await push(broker, "group:a", b"1", b"2", b"3")
+            if follow:
+                await eventually(lambda: len(heard.of("group:a")) == 3)
+            top = await broker.top("group:a")
+            assert await broker.history("group:a", None, messages=0, size=1000) == History(top, 3, [])
+            at = Position(top.epoch, 2)
+            assert await broker.history("group:a", at, messages=0, size=1000) == History(at, 3, [])
+            lost = await broker.history("group:a", Position("other", 2), messages=0, size=1000)
+            assert (lost.messages, lost.gap and lost.gap.reason) == ([], "reset")
 
     @pytest.mark.parametrize("follow", [False, True])
     async def test_history_comes_in_pages_by_count_and_by_size(self, follow):

@@ -143,6 +143,23 @@ async def test_a_journal_is_read_page_by_page(address: str) -> None:
         assert (await n.history(address, epoch=epoch, offset=5))["messages"] == []
 
 
+@pytest.mark.parametrize("address", ["clients/alice", "groups/news", "all"])
+async def test_a_limit_of_nothing_gives_the_position_that_a_page_starts_from(address: str) -> None:
+    async with node(HISTORY__MESSAGES="2") as n:
+        nothing = await n.history(address, limit=0)
+        assert (nothing["offset"], nothing["top"], nothing["messages"], nothing["more"]) == (0, 0, [], False)
+        positions = [await n.push(address, number) for number in range(3)]
+        page = await n.history(address, limit=0)
+        assert page == {**positions[-1], "top": 3, "messages": [], "more": False}
+        await n.push(address, 3)
+        assert [
+            message["data"]
+            for message in (await n.history(address, epoch=page["epoch"], offset=page["offset"]))["messages"]
+        ] == [3]
+        behind = await n.history(address, epoch=page["epoch"], offset=0, limit=0)
+        assert (behind["offset"], behind["more"], behind["gap"]["to"]) == (2, True, 2), "whether it can be continued"
+
+
 async def test_a_journal_names_what_it_no_longer_holds() -> None:
     async with node(HISTORY__MESSAGES="2") as n:
         positions = [await n.push("groups/news", number) for number in range(5)]
@@ -178,7 +195,6 @@ async def test_an_answer_is_cut_where_it_would_be_too_long() -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "limit=0",
         "limit=1001",
         "limit=-1",
         "limit=x",

@@ -115,7 +115,8 @@ class Broker(Protocol):
 
     async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
         """What follows ``since`` (None: from the oldest kept), oldest first, at most ``messages`` and about
-        ``size`` bytes of data, but at least one message if there is one. Where ``since`` is the beginning of the stream
+        ``size`` bytes of data, but at least one message if there is one. No ``messages``: whether ``since`` can be
+        continued, or for None the newest position. Where ``since`` is the beginning of the stream
         in an earlier common epoch, the answer starts at offset 0 of the present one without a gap."""
 
     # Presence: eventually true; a killed node's connections vanish by themselves

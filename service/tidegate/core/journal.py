@@ -56,14 +56,15 @@ class Journal:
         self.size = 0
 
     def since(self, position: Position | None, messages: int, size: int) -> History:
-        """What follows ``position`` (None: from the oldest kept): at most ``messages`` and about ``size`` bytes of
-        data, but one message at least if there is one. A position that cannot be continued yields a gap first."""
+        """What follows ``position`` (None: from the oldest kept, or from the top if no ``messages`` are asked for): at
+        most ``messages`` and about ``size`` bytes of data, but one message at least if there is one. A position that
+        cannot be continued yields a gap first."""
         before_oldest = self.top - len(self.messages)
         if position is not None and position.offset == 0 and position.epoch == self.beginning:
             position = Position(self.epoch, 0)
         gap = None
         if position is None:
-            offset = before_oldest
+            offset = before_oldest if messages else self.top
         elif position.epoch != self.epoch or position.offset > self.top:
             offset = before_oldest
             gap = Gap(self.stream, self.epoch, None, before_oldest, "reset")

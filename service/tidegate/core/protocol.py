@@ -44,7 +44,7 @@ class ReadHistory(_Command, tag="history"):
     group: str
     epoch: str | None = None
     offset: int | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    limit: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 100  # 0: the position only
 
 
 class ReadPresence(_Command, tag="presence"):

@@ -174,8 +174,8 @@ async def _history(handler: ApiHandler, stream: str) -> Response:
     epoch, offset, limit = handler.query("epoch"), handler.query("offset"), handler.query("limit")
     since = position_of(epoch, None if offset is None else _number("offset", offset))
     most = 100 if limit is None else _number("limit", limit)
-    if not 1 <= most <= 1000:
-        raise BadRequest("limit: from 1 to 1000")
+    if most > 1000:
+        raise BadRequest("limit: from 0 to 1000")
     history = await handler.api.gateway.history(stream, since, most)
     fields = history_fields(history, handler.api.config.limits.answer_bytes - _ENVELOPE_BYTES)
     return _answer({"stream": stream, **fields})

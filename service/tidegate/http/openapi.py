@@ -38,7 +38,7 @@ Operations: TypeAlias = Mapping[tuple[str, str], Operation]  # by method and pat
 _DESCRIPTIONS = {
     "epoch": "With offset: the position to read after; without both, from the oldest message that is kept.",
     "offset": "With epoch: the position to read after.",
-    "limit": "Messages at most; 100 if it is not given.",
+    "limit": "Messages at most; 100 if it is not given. 0: the position only, without a position the newest one.",
     "connection": "Only this connection.",
     "key": "Makes a push idempotent: repeated within 5 minutes for the same stream it returns the first position.",
 }
@@ -167,7 +167,7 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Stream": {"type": "string", "description": "client:<id>, group:<name> or all"},
         "Epoch": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
         "Offset": {"type": "integer", "minimum": 0},
-        "Limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "Limit": {"type": "integer", "minimum": 0, "maximum": 1000},
         "Time": {"type": "integer", "description": "Unix time in milliseconds."},
         "Key": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS, "description": _DESCRIPTIONS["key"]},
         "Connection": {"type": "string", "pattern": "^[A-Za-z0-9_.@-]{1,128}$"},
