@@ -31,6 +31,7 @@ from tidegate.core.hub import Hub
 from tidegate.core.model import Message, NodeInfo, is_id
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
+from tidegate.gateway.drain import Drain
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
@@ -158,6 +159,7 @@ class App:
             internal, internal_listener, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
         )
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
+        self.broker.report(self.info())  # it is ready now
         if self.broker.sweep_s is not None:
             self.tasks.spawn(self._every(self.broker.sweep_s, self._sweep), "sweep")
 
@@ -248,19 +250,13 @@ class App:
         )
 
     async def drain(self, seconds: float) -> None:
-        """No new connections; the present ones are closed with 1012, spread over ``seconds`` so that they
-        do not all come back at once. Returns when all are gone."""
+        """No new connections; the present ones are sent away, spread over ``seconds`` so that they do not all come
+        back at once (gateway/drain.py). Returns when all are gone."""
         self.gateway.drain()
+        self.broker.report(self.info())  # other nodes that stop shall not take this one for a ready one
         sessions = list(self.hub.sessions())
         log.info("drain.started", connections=len(sessions), duration_s=seconds)
-        begun_s = time.monotonic()
-        for count, session in enumerate(sessions):
-            if session.ended:
-                continue  # went by itself
-            wait_s = begun_s + seconds * count / len(sessions) - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            self.gateway.close(session, CloseCode.RESTART)
+        await Drain(self.gateway, self.broker, self._ping).run(sessions, seconds)
         deadline_s = time.monotonic() + CLOSE_S
         while self.metrics.open_connections and time.monotonic() < deadline_s:  # noqa: ASYNC110 - once in its life
             await asyncio.sleep(0.02)
@@ -281,6 +277,11 @@ class App:
         await self.broker.stop()
 
     # What others are given
+
+    def _ping(self, session: Session) -> None:
+        """A control ping besides those that are due."""
+        self.gateway.ping_queued(session, self.heartbeat.mark)
+        session.wire.put(self.heartbeat.ping_frame)
 
     async def _call(self, session: Session, method: str, data: bytes) -> tuple[int, bytes]:
         answer = await self._caller.call(

@@ -63,6 +63,7 @@ class Metrics(Collector):
         self.gaps = 0
         self.broker_gaps = 0
         self.holes = 0
+        self.moving = 0
         self.missed = 0
         self.handshakes = self.tally("tidegate_handshakes", "Handshakes by result.", "result")
         self.closes = self.tally("tidegate_closes", "Closed connections by close code.", "code")
@@ -89,6 +90,7 @@ class Metrics(Collector):
             "Holes that the broker left without a word: a fault, and an ERROR in the log.",
             lambda: self.holes,
         )
+        self.count("tidegate_moving", "Connections told that their node stops.", lambda: self.moving)
         self.count("tidegate_missed_messages", "Messages that followed a given position.", lambda: self.missed)
         self.registry.register(self)
 

@@ -109,6 +109,7 @@ def seen_shapes() -> set[tuple[Any, ...]]:
     ]
     encoded = [
         protocol.encode_expiring(60),
+        protocol.encode_moving(10),
         protocol.encode_call_reply(1, 200, b"1"),
         protocol.encode_reply(1, {"expires": 1}),
     ]

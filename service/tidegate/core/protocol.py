@@ -229,6 +229,10 @@ def encode_expiring(seconds: int) -> bytes:
     return _encode({"type": "expiring", "seconds": seconds})
 
 
+def encode_moving(within_s: float) -> bytes:
+    return _encode({"type": "moving", "within": _plain(within_s)})
+
+
 def encode_reply(id: str | int, fields: Mapping[str, object]) -> bytes:
     return _encode({"type": "reply", "id": id, **fields})
 

@@ -183,6 +183,7 @@ class Session:
         "dropped",
         "ended",
         "lasting",
+        "moving",
         "refused",
         "rights",
         "since_ms",
@@ -205,6 +206,7 @@ class Session:
         self.lasting: frozenset[str] = frozenset()  # groups that the application made it a member of
         self.welcomed = False
         self.refused: tuple[str, ...] = ()  # groups that it asked for and may not follow
+        self.moving = False  # it was told to connect anew
         self.ended = False  # follows nothing any more
         self.dropped = False  # its connection is gone
         self._composed: tuple[list[Position], str | None] | None = None  # the last cursor, and what it was made of

@@ -45,8 +45,9 @@ from tidegate.core.model import (
     kind_of,
 )
 from tidegate.core.protocol import Command, NotUnderstood
-from tidegate.core.session import Confirmations, Rights, Session, Transport
+from tidegate.core.session import Rights, Session, Transport
 from tidegate.gateway.commands import Commands
+from tidegate.gateway.records import OwnedRecords
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
 from tidegate.metrics import Metrics
@@ -96,6 +97,7 @@ class Gateway:
         self._commands = commands
         self._recovery = recovery
         self._replay = replay
+        self._records = OwnedRecords(broker, tasks)
         self._hub = hub
         self._tasks = tasks
         self._metrics = metrics
@@ -135,10 +137,17 @@ class Gateway:
             case CloseOrder():
                 for session in self._hub.of_client(order.client):
                     if order.connection in (None, session.connection):
-                        self.close(session, CloseCode(order.code))
+                        self._obey(session, CloseCode(order.code))
             case MembershipOrder():
                 for session in self._hub.of_client(order.client):
                     self.submit(session, order)
+
+    def _obey(self, session: Session, code: CloseCode) -> None:
+        """An order to close it. Who was told to move is taken over by its own next connection, and may read on."""
+        if session.moving and code is CloseCode.TAKEN_OVER:
+            self._records.give_up(session)
+        else:
+            self.close(session, code)
 
     # A connection's life
 
@@ -190,7 +199,7 @@ class Gateway:
         groups = {stream for stream in asked if self._may_be_in(session, stream)}
         resets: set[str] = set()
         if request.last:
-            record = await self._claim(session, request.device)
+            record = await self._records.claim(session, request.device)
             if record is None:
                 resets = groups.union(own)
             else:
@@ -222,15 +231,6 @@ class Gateway:
         group = group_of(stream)
         return group is not None and self._commands.may_join(session, group)
 
-    async def _claim(self, session: Session, device: str) -> Cursor | None:
-        """Makes the session the owner of its record; what the record held."""
-        session.device = device
-        claim = await self._broker.claim(session.client, device, session.connection)
-        if claim.previous is not None:
-            await self._broker.order(CloseOrder(session.client, claim.previous, CloseCode.TAKEN_OVER))
-        session.confirmations = Confirmations(dict(claim.record or {}))
-        return claim.record
-
     def welcome(self, session: Session) -> None:
         """The handshake was answered: says where each stream starts, then what was missed."""
         session.welcomed = True
@@ -252,7 +252,7 @@ class Gateway:
             session.send(protocol.encode_left(stream, "not_allowed"))
         for stream in streams:
             self._recovery.start_delivery(session, stream)
-        self._save(session)
+        self._records.save(session)
         if session in self._inboxes:
             self._work(session)
 
@@ -318,7 +318,7 @@ class Gateway:
                     changed = await self._commands.carry_out(session, work)
                 if changed and not session.ended:
                     await self._presence_join(session)
-                self._save(session)
+                self._records.save(session)
                 if len(inbox) == limits.commands_in_flight // 2:
                     wire.resume_reading()
                 if inbox and self._shares.clock() >= until_s:
@@ -345,6 +345,12 @@ class Gateway:
         with contextlib.suppress(BrokerDown):  # presence is renewed with the lease
             await self._broker.presence_join(self.info(session))
 
+    def move(self, session: Session, within_s: float) -> None:
+        """Says that it will be closed within so many seconds, and is welcome on another node."""
+        session.moving = True
+        self._metrics.moving += 1
+        session.send(protocol.encode_moving(within_s))
+
     def close(self, session: Session, code: CloseCode, reason: str = "") -> None:
         """We close: nothing of any stream is queued from here on."""
         if session.ended:
@@ -365,7 +371,7 @@ class Gateway:
         if confirmations is not None and session.welcomed:
             if confirmed and confirmations.closing is not None:
                 confirmations.confirm(confirmations.closing)
-            self._save(session)
+            self._records.save(session)
         self._tasks.spawn(self._presence_leave(session), "depart")
 
     def unsubscribe_all(self, session: Session) -> None:
@@ -391,12 +397,10 @@ class Gateway:
 
     def ping_queued(self, session: Session, mark: bytes) -> None:
         """A control ping with this payload was queued just now."""
-        if session.confirmations is not None and session.welcomed:
-            session.confirmations.sent(mark, session.positions())
+        self._records.ping_queued(session, mark)
 
     def pong(self, session: Session, mark: bytes) -> None:
-        if session.confirmations is not None and session.confirmations.pong(mark):
-            self._save(session)
+        self._records.pong(session, mark)
 
     def slow(self, session: Session) -> bool:
         """The outbox is above its limit. True: groups whose policy is ``replay`` fell back to their journals, and the
@@ -409,29 +413,6 @@ class Gateway:
             self._recovery.fall_back(session, stream)
             fell_back = True
         return fell_back or (bool(session.tracks) and session.wire.size <= 2 * session.wire.limit)
-
-    def _save(self, session: Session) -> None:
-        """The record follows the confirmed positions; one save at a time, the newest wins."""
-        confirmations = session.confirmations
-        if confirmations is not None and confirmations.unsaved and not confirmations.saving:
-            confirmations.saving = True
-            self._tasks.spawn(self._save_record(session, confirmations), "save record")
-
-    async def _save_record(self, session: Session, confirmations: Confirmations) -> None:
-        device = session.device
-        assert device is not None
-        try:
-            while confirmations.unsaved:
-                confirmations.unsaved = False
-                if not await self._broker.save(
-                    session.client, device, session.connection, dict(confirmations.confirmed)
-                ):
-                    return  # another connection owns it now; the order to close is on its way
-        except BrokerDown as exc:
-            confirmations.unsaved = True  # the next pong tries again
-            log.info("record.save_failed", conn=session.connection, error=str(exc))
-        finally:
-            confirmations.saving = False
 
     # The application
 

@@ -76,7 +76,7 @@ class Heartbeat:
             tick = int(mark, 16)
         except ValueError:
             return None
-        if not max(1, self._tick - len(self._slots)) <= tick <= self._tick:
+        if not max(0, self._tick - len(self._slots)) <= tick <= self._tick:
             return None
         return max(0.0, now_s - self._time_of(tick))
 

@@ -201,7 +201,9 @@ class RedisBroker:
         metrics.gauge("tidegate_tail_bytes", "What the newest messages cost in memory.", lambda: streams.tail_bytes)
 
     def report(self, node: NodeInfo) -> None:
-        self.membership.info = node
+        was, self.membership.info = self.membership.info, node
+        if node.draining and not was.draining:
+            self.membership.beat_now()  # those who stop at the same time must know it soon
 
     async def nodes(self) -> list[NodeInfo]:
         return await self.membership.known_nodes()
