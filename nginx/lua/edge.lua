@@ -8,7 +8,9 @@ local session = require "session"
 local settings = require "settings"
 
 local ipairs = ipairs
+local match = string.match
 local pcall = pcall
+local tonumber = tonumber
 
 local found, server = pcall(require, "resty.websocket.server") -- OpenResty's name
 if not found then
@@ -17,6 +19,8 @@ end
 
 local HOUR_S = 3600
 local WAKE_S = 0.001
+local QUIT_S = 0.25 -- within which all workers of an nginx that quits have stopped to listen
+local LOOK_MS = 1000
 -- Peers may choose any code of 3000-4999: they share a label, or the series would grow.
 local KNOWN_CODES = {}
 for _, code in ipairs({
@@ -26,6 +30,25 @@ for _, code in ipairs({
 end
 
 local _M = {}
+
+
+-- Whether an nginx is there that takes handshakes: after a reload new workers are, when nginx quits nobody listens.
+local function has_successors()
+    ngx.sleep(QUIT_S)
+    local host, port = match(settings.internal, "^(.*):(%d+)$")
+    local sock = ngx.socket.tcp()
+    sock:settimeout(LOOK_MS)
+    local ok
+    if port then
+        ok = sock:connect(host, tonumber(port))
+    else
+        ok = sock:connect(settings.internal)
+    end
+    if ok then
+        sock:close()
+    end
+    return ok
+end
 
 
 -- When nginx reads its configuration.
@@ -39,7 +62,7 @@ end
 -- which may be the end of the wait for them: so one follows.
 local function end_all(is_early)
     if is_early then
-        session.end_all()
+        session.end_all(has_successors())
         ngx.sleep(WAKE_S)
     end
 end

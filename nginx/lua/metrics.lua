@@ -22,6 +22,7 @@ local FAMILIES = {
     { "tidegate_edge_handshakes_total", "counter", "Answers to handshakes, by status." },
     { "tidegate_edge_passed_over_total", "counter", "Nodes that did not take a handshake." },
     { "tidegate_edge_closed_total", "counter", "Ended WebSockets, by close code; cut: without a close frame." },
+    { "tidegate_edge_moving_total", "counter", "WebSockets told to move, at a reload." },
     { "tidegate_edge_given_up_total", "counter", "WebSockets closed because their node gave no sign of life." },
     { "tidegate_edge_frames_total", "counter", "Frames relayed, by who sent them." },
     { "tidegate_edge_bytes_total", "counter", "Bytes of these frames' payloads." },

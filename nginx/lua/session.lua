@@ -10,6 +10,10 @@
 -- only one has, the other has CLOSE_S. Where the edge itself closes (1001 when nginx stops, or broken frames), it says
 -- so to the client, and what follows is the same. A cut on one side cuts the other, as it would without an edge.
 --
+-- When nginx stops, clients are asked to go one after the other. Where new workers take handshakes (a reload) each is
+-- told that it is moving first, in the first half of that time, and goes half of it later, so that it can connect anew
+-- before. Source: docs/protocol.md, moving.
+--
 -- A node that hangs looks like one that has nothing to say, until it misses its ping. From then on nothing is
 -- answered in its name, and when it was silent for websocket_ping_timeout the client is sent away (1012). Source:
 -- docs/protocol.md, Heartbeat.
@@ -26,6 +30,7 @@ local wire = require "wire"
 
 local concat = table.concat
 local find = string.find
+local format = string.format
 local ipairs = ipairs
 local kill = ngx.thread.kill
 local max = math.max
@@ -79,7 +84,8 @@ function _M.new(client_sock, answer)
         signed_s = -SIGN_S,
         left = 0, -- how many of the two readers have, in order
         is_over = false,
-        must_go = false,
+        must_go = false, -- nginx stops; "moving" where new workers take handshakes
+        is_welcomed = false, -- the service has said something
         kept = nil, -- fragments of a message that may be a call; `bytes` in all
         close_code = nil, -- the first that was said, by whomever
     }, mt)
@@ -350,6 +356,7 @@ local function read_service(self)
             return relay_close(self, self.client, payload, last)
         end
         count("service", payload)
+        self.is_welcomed = self.is_welcomed or kind == "text"
         local ok, err = self.client:relay(kind, payload, last)
         if not ok then
             if find(err, "timeout", 1, true) then
@@ -364,6 +371,12 @@ end
 
 -- The end
 
+local function say_moving(self)
+    metrics.add("tidegate_edge_moving_total", 1)
+    self.client:say("text", format('{"type":"moving","within":%g}', settings.spread_s / 2))
+end
+
+
 local function say_going_away(self)
     self.close_code = self.close_code or GOING_AWAY
     self.client:say("close", wire.close_payload(GOING_AWAY, "edge restart"))
@@ -372,16 +385,22 @@ end
 
 -- Returns when the session is over, or must be.
 local function watch(self)
-    local goes_s -- when the client is asked to go, once nginx stops
+    local moves_s, goes_s -- when the client is told that it moves, and when it is asked to go, once nginx stops
     while not self.is_over do
         if self.must_go and not goes_s then
-            goes_s = now() + random() * settings.spread_s
+            local share_s = random() * settings.spread_s
+            moves_s = self.must_go == "moving" and self.is_welcomed and now() + share_s / 2
+            goes_s = moves_s and moves_s + settings.spread_s / 2 or now() + share_s
+        end
+        if moves_s and now() >= moves_s and not self.end_by_s then
+            moves_s = nil
+            spawn(guarded, self, say_moving)
         end
         if goes_s and now() >= goes_s and not self.end_by_s then
             self.end_by_s = now() + CLOSE_S
             spawn(guarded, self, say_going_away)
         end
-        local wake_s = self.end_by_s or goes_s or now() + LONG_S
+        local wake_s = self.end_by_s or moves_s or goes_s or now() + LONG_S
         if self.end_by_s and now() >= wake_s then
             return
         end
@@ -416,10 +435,10 @@ function _M.run(self)
 end
 
 
--- This worker stops: its clients are asked to go.
-function _M.end_all()
+-- This worker stops: its clients are asked to go. `may_move`: others take their handshakes.
+function _M.end_all(may_move)
     for session in pairs(open) do
-        session.must_go = true
+        session.must_go = may_move and "moving" or true
         tell(session)
     end
 end

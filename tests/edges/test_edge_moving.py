@@ -1,11 +1,13 @@
-"""A node stops, another is ready: clients that connect anew before the old connection ends miss no moment."""
+"""A node stops, or an edge reloads: clients that connect anew before the old connection ends miss no moment."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -100,42 +102,66 @@ async def _know_each_other(nodes: list[Node]) -> None:
     await eventually(known, 10)
 
 
+@contextlib.asynccontextmanager
+async def moving(s: Stand, count: int) -> AsyncIterator[list[Mover]]:
+    """So many of them, welcomed."""
+    movers = [Mover(s, f"c{number}") for number in range(count)]
+    running = [asyncio.ensure_future(mover.run()) for mover in movers]  # noqa: TID251 - ended below
+    try:
+        await eventually(lambda: all(mover.nodes for mover in movers))
+        yield movers
+        assert not any(task.done() for task in running), [task for task in running if task.done()]
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for mover in movers:
+            await _close(mover.current)
+
+
+async def push_until(node: Node, ended: Callable[[], bool]) -> int:
+    """A steady stream of numbers, in which a pause would show; the last one."""
+    pushed = 0
+    while not ended():
+        pushed += 1
+        await node.push("groups/news", pushed)
+        await asyncio.sleep(0.01)
+    return pushed
+
+
+async def nobody_noticed(movers: list[Mover], pushed: int) -> None:
+    await eventually(lambda: all(len(mover.got) == pushed for mover in movers))
+    for mover in movers:
+        assert [data for data, _ in mover.got] == list(range(1, pushed + 1)), "once, and in order"
+        assert max(b - a for (_, a), (_, b) in itertools.pairwise(mover.got)) < scaled(1)
+
+
 @pytest.mark.parametrize(
     "variant",
     ["plain", pytest.param("njs", marks=pytest.mark.slow), pytest.param("openresty", marks=pytest.mark.slow)],
 )
-async def test_who_connects_anew_first_misses_no_moment(variant: str) -> None:
+async def test_who_connects_anew_first_misses_no_moment_of_a_node_that_stops(variant: str) -> None:
     with RedisServer() as redis:
         settings = {"BROKER__KIND": "redis", "BROKER__URL": redis.url, "SERVER__DRAIN_S": "1.6"}
         async with stand(variant, nodes=2, **settings) as s:
+            leaving, staying = s.nodes
             await all_ready(s.nodes)
             await _know_each_other(s.nodes)
-            movers = [Mover(s, f"c{number}") for number in range(10)]
-            running = [asyncio.ensure_future(mover.run()) for mover in movers]  # noqa: TID251 - ended below
-            try:
-                await eventually(lambda: all(mover.nodes for mover in movers))
-                leaving, staying = s.nodes
+            async with moving(s, 10) as movers:
                 assert {node for mover in movers for node in mover.nodes} == {leaving.name, staying.name}
                 leaving.process.signal(signal.SIGTERM)
-                pushed = 0
-                while leaving.process.exit_code is None:
-                    pushed += 1
-                    await staying.push("groups/news", pushed)
-                    await asyncio.sleep(0.01)  # a steady stream, in which a pause would show
-                wanted = list(range(1, pushed + 1))
-                await eventually(lambda: all(len(mover.got) == pushed for mover in movers))
-                assert all([data for data, _ in mover.got] == wanted for mover in movers), "once, and in order"
+                pushed = await push_until(staying, lambda: leaving.process.exit_code is not None)
+                await nobody_noticed(movers, pushed)
                 moved = [mover for mover in movers if mover.nodes[0] == leaving.name]
                 assert {(*mover.nodes, mover.within, *mover.ends) for mover in moved} == {
                     (leaving.name, staying.name, 0.8, 1000)
                 }
-                for mover in movers:
-                    pauses_s = [b - a for (_, a), (_, b) in itertools.pairwise(mover.got)]
-                    assert max(pauses_s) < scaled(1), "somebody noticed"
-                assert not any(task.done() for task in running)
-            finally:
-                for task in running:
-                    task.cancel()
-                await asyncio.gather(*running, return_exceptions=True)
-                for mover in movers:
-                    await _close(mover.current)
+
+
+@pytest.mark.slow
+async def test_who_connects_anew_first_misses_no_moment_of_an_openresty_edge_that_reloads() -> None:
+    async with stand("openresty", edge={"EDGE__SHUTDOWN_TIMEOUT_S": 4}) as s, moving(s, 10) as movers:
+        await s.edge.reload()
+        pushed = await push_until(s.node, lambda: len(s.edge.workers()) == 1)
+        await nobody_noticed(movers, pushed)
+        assert {(mover.within, *mover.ends) for mover in movers} == {(1, 1000)}

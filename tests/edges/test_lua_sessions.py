@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 
 import pytest
 
 from tests.edges.lua import Service, running, session
 from tests.peer import CLOSE, PING, PONG, TEXT, Peer, Refusal, frame
 from tests.scripted import Handler, Names, says, server
-from tests.support import eventually, free_port
+from tests.support import eventually, free_port, scaled
 
 CONTINUATION = 0
 
@@ -110,13 +111,31 @@ async def test_a_client_that_reads_nothing_holds_the_service_up_and_is_cut_in_ti
         assert (await edge.logged(client="alice"))["close_code"] == 4008
 
 
+async def test_a_reload_tells_the_client_that_it_moves_and_then_says_1001() -> None:
+    async with session() as (service, peer, edge):
+        service.say(TEXT, b'{"type":"welcome"}')
+        await peer.event()
+        await edge.reload()
+        assert await peer.event() == {"type": "moving", "within": 0.5}
+        told_s = time.monotonic()
+        service.say(TEXT, b'{"type":"message"}')
+        assert await peer.event() == {"type": "message"}, "it goes on until then"
+        await eventually(lambda: peer.close_code == 1001)
+        assert 0.3 < time.monotonic() - told_s < scaled(1)
+        service.say(CLOSE, (1001).to_bytes(2, "big"))
+        assert await peer.ended() == 1001
+
+
 async def test_a_stop_says_1001_to_the_client_and_the_service() -> None:
     async with session() as (service, peer, edge):
+        service.say(TEXT, b'{"type":"welcome"}')
+        await peer.event()
         edge.process.signal(signal.SIGQUIT)
         await eventually(lambda: peer.close_code == 1001)
         await eventually(lambda: service.received == [(CLOSE, True, (1001).to_bytes(2, "big"))])
         service.say(CLOSE, (1001).to_bytes(2, "big"))
         assert await peer.ended() == 1001
+        assert peer.pending() == 1, "there is nowhere to move to: nothing was said but the end"
         await peer.cut()
         assert await edge.process.ended() == 0
 

@@ -27,7 +27,9 @@ def openresty_settings(config: Config, **more: Any) -> str:
         "probe_timeout_s": edge.probe_timeout_s,
         "probe_path": PROBE_PATH,
         # Late enough that not all come back at once, early enough that all have gone before nginx cuts.
+        # When nginx stops; of those who can move, each is told in the first half and has the other half for it.
         "spread_s": min(10, edge.shutdown_timeout_s / 2),
+        "internal": edge.internal,
         "calls_url": {
             "host": host,
             "port": url.port or (443 if is_tls else 80),
