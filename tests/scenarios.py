@@ -4,10 +4,12 @@ vectors, says how one is written."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
 from tests.peer import Peer, Refusal
@@ -25,7 +27,7 @@ def settings(tree: dict[str, Any]) -> dict[str, Any]:
         if section != "groups"
         for name, value in values.items()
     }
-    return flat | {"GROUPS": tree["groups"]}
+    return flat | ({"GROUPS": tree["groups"]} if "groups" in tree else {})
 
 
 class Application:
@@ -55,12 +57,14 @@ class Application:
 
 
 class Play:
-    """One scenario on one public port. ``peers`` are those that are connected, by their names in the scenario."""
+    """One scenario on one public port. ``peers`` are those that are connected, by their names in the scenario; ``key``
+    signs their tokens."""
 
-    def __init__(self, port: int, application: Application) -> None:
+    def __init__(self, port: int, application: Application, key: str = "") -> None:
         self.peers: dict[str, Peer] = {}
         self._port = port
         self._application = application
+        self._key = key
         self._bound: dict[str, Any] = {}
 
     async def steps(self, steps: list[dict[str, Any]]) -> None:
@@ -94,7 +98,7 @@ class Play:
                     await self._peer(who, value["query"]).connect()
                 assert (refused.value.status, refused.value.code) == (value["status"], value["code"])
             case "sends":
-                self.peers[who].send(**value)
+                self.peers[who].send(**self._with_token(value))
             case "sends text":
                 self.peers[who].send_text(value)
             case "gets":
@@ -115,12 +119,21 @@ class Play:
                 raise AssertionError("no such step")
 
     def _peer(self, who: str, query: dict[str, Any]) -> Peer:
-        """``query`` may name another client, and has a cursor as text or as positions."""
-        query = {"client": who, **query}
+        """``query`` may name another client, and has a cursor as text or as positions. Where there are tokens it has
+        one, or none."""
+        query = self._with_token(query) if self._key else {"client": who, **query}
         if isinstance(query.get("cursor"), dict):
             positions = {stream: Position(*position) for stream, position in query["cursor"].items()}
             query["cursor"] = encode_cursor(positions)
         return Peer(self._port, **query)
+
+    def _with_token(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """A token that is an object becomes one; its ``exp`` counts from now."""
+        claims = fields.get("token")
+        if not isinstance(claims, dict):
+            return fields
+        claims = {**claims, "exp": int(time.time()) + claims["exp"]}
+        return {**fields, "token": jwt.encode(claims, self._key, "HS256")}
 
     def _filled(self, value: Any) -> Any:
         """With what the names that begin with ``$`` stand for, where they stand for something already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import Any
@@ -11,21 +12,21 @@ import pytest
 
 from tests.scenarios import VECTORS
 from tests.support import ROOT
+from tidegate.brokers.redis import ingress
 from tidegate.config.load import Config
 from tidegate.config.settings import LimitsSettings
 from tidegate.core import protocol
 from tidegate.core.errors import CloseCode, Refused
-from tidegate.core.model import Position, decode_cursor, encode_cursor
+from tidegate.core.model import Position, decode_cursor, encode_cursor, is_id
 
 TEXT = (ROOT / "docs" / "protocol.md").read_text()
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the first table under a heading."""
+def rows(heading: str, number: int = 1) -> list[list[str]]:
+    """The cells of the first table under a heading, or of another one."""
     section = re.split(r"^#+ ", TEXT.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-    table = re.search(r"(?:^\|.*\n)+", section, flags=re.MULTILINE)
-    assert table is not None, heading
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[0].splitlines()[2:]]
+    table = re.findall(r"(?:^\|.*\n)+", section, flags=re.MULTILINE)[number - 1]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
 
 
 def refusals(base: type[Refused] = Refused) -> list[type[Refused]]:
@@ -161,15 +162,25 @@ def test_what_is_no_cursor_is_refused(token: str) -> None:
 
 
 class Client:
-    """What the table under Cursor says, and nothing else: the least that a client library does."""
+    """What the page says under Cursor and Coming back, and nothing else: the least that a client library does."""
 
     def __init__(self) -> None:
         self.positions: dict[str, list[Any]] = {}
-        self._sent: dict[str, str] = {}  # id as JSON -> type
+        self._sent: dict[str, dict[str, Any]] = {}  # command by its id as JSON, not answered
+        self._late: set[str] = set()  # streams that did not fit into the cursor, until they are joined
+
+    def opened(self, query: dict[str, str]) -> None:
+        leaving = {f"group:{command['group']}" for command in self._sent.values() if command["type"] == "leave"}
+        self._sent = {}
+        self._late = set()
+        if "cursor" in query:
+            self._late = {
+                stream for stream in self.positions if stream.startswith("group:") and stream not in leaving
+            } - decode_cursor(query["cursor"]).keys()
 
     def sent(self, text: str) -> None:
         command = json.loads(text)
-        self._sent[json.dumps(command["id"])] = command["type"]
+        self._sent[json.dumps(command["id"])] = command
 
     def got(self, text: str) -> None:
         if text in ("pong", "Pong"):
@@ -177,19 +188,38 @@ class Client:
         event = json.loads(text)
         match event.get("type"):
             case "welcome":
-                self.positions = {name: [at["epoch"], at["offset"]] for name, at in event["streams"].items()}
+                kept = {stream: at for stream, at in self.positions.items() if stream in self._late}
+                self.positions = {name: [at["epoch"], at["offset"]] for name, at in event["streams"].items()} | kept
+            case "message" | "joined" | "gap" if event["stream"] in self._late:
+                pass  # it comes again
             case "message" | "joined":
                 self.positions[event["stream"]] = [event["epoch"], event["offset"]]
-            case "gap":
+            case "gap" if event["to"] is not None:
                 self.positions[event["stream"]] = [event["epoch"], event["to"]]
+            case "gap" if self.positions[event["stream"]][0] != event["epoch"]:
+                self.positions[event["stream"]] = [event["epoch"], 0]
             case "left":
-                self.positions.pop(event["stream"], None)
+                self._end(event["stream"])
             case "reply":
-                match self._sent.pop(json.dumps(event["id"])):
-                    case "join":
-                        self.positions[event["stream"]] = [event["epoch"], event["offset"]]
-                    case "leave":
-                        del self.positions[event["stream"]]
+                self._answered(self._sent.pop(json.dumps(event["id"])), event)
+            case "error" if event["id"] is not None:
+                command = self._sent.pop(json.dumps(event["id"]))
+                if command["type"] == "join" and event["code"] != "broker_down":
+                    stream = f"group:{command['group']}"
+                    if stream in self._late:
+                        self._end(stream)
+
+    def _answered(self, command: dict[str, Any], event: dict[str, Any]) -> None:
+        match command["type"]:
+            case "join":
+                self._late.discard(event["stream"])
+                self.positions[event["stream"]] = [event["epoch"], event["offset"]]
+            case "leave":
+                self._end(event["stream"])
+
+    def _end(self, stream: str) -> None:
+        self._late.discard(stream)
+        self.positions.pop(stream, None)
 
 
 @pytest.mark.parametrize("vector", VECTORS["clients"], ids=lambda vector: vector["name"])
@@ -202,8 +232,8 @@ def test_the_table_of_the_page_leads_to_the_positions_of_the_vectors(vector: dic
         elif "got" in step:
             client.got(step["got"])
             assert client.positions == step["cursor"], step["got"]
-        elif "cursor" in step["opened"]:
-            assert plain(decode_cursor(step["opened"]["cursor"]))
+        else:
+            client.opened(step["opened"])
 
 
 def test_the_events_of_the_vectors_are_as_the_service_makes_them() -> None:
@@ -232,6 +262,36 @@ def test_the_vectors_come_back_after_the_close_codes_that_the_page_says() -> Non
         if code >= 4000:
             assert vector["again"] is (code < 4500)
     assert wanted[1006]["again"]
+
+
+def test_the_vectors_say_what_becomes_of_commands_that_were_not_answered_as_the_page_does() -> None:
+    wanted = {(vector["command"], vector.get("key")): vector["then"] for vector in VECTORS["pending"]}
+    for commands, what in rows("### Coming back", 2):
+        for command in re.findall(r"`(\w+)`", commands):
+            if command == "publish":
+                assert (wanted[command, True], wanted[command, False]) == ("again", "unknown")
+                assert "again" in what
+                assert "not known" in what
+            else:
+                then = "again" if "again" in what else "unknown" if "not known" in what else "nothing"
+                assert wanted[command, None] == then
+    assert {command for command, _ in wanted} == set(protocol.TYPES)
+
+
+def test_every_reason_of_a_rejection_is_in_the_table() -> None:
+    source = (ROOT / "service/tidegate/core/push.py", ROOT / "service/tidegate/brokers/redis/ingress.py")
+    text = "".join(file.read_text() for file in source)
+    found = set(re.findall(r'(?:_bad|BadPush)\("([^"]+)"', text)) | set(re.findall(r'entry.reason = "([^"]+)"', text))
+    fixed = {"bad client", "bad group", "too_large", "too_deep", "key_reused", f"failed {ingress.FAILURES} times"}
+    table = {reason for cell, _ in rows("## Push through Redis", 2) for reason in re.findall(r"`([^`]+)`", cell)}
+    assert table == found | fixed
+
+
+def test_the_example_of_a_user_id_is_what_its_rule_makes_of_it() -> None:
+    (user, client), *_ = re.findall(r"^\| `([^`]+)` \| `(u\.[^`]+)` \|$", TEXT, flags=re.MULTILINE)
+    assert client == "u." + base64.urlsafe_b64encode(user.encode()).rstrip(b"=").decode()
+    assert is_id(client)
+    assert is_id("u." + base64.urlsafe_b64encode(b"x" * 94).rstrip(b"=").decode())
 
 
 def test_the_vectors_come_back_after_the_refusals_that_the_page_says() -> None:
