@@ -118,6 +118,16 @@ class Terminal:
             raise AssertionError(f"waited in vain for {what}; the terminal shows:\n{shown}") from None
 
 
+_FOLDERS = [EXAMPLE / "node_modules" / ".bin", Path(sys.executable).parent, os.environ["PATH"]]
+_ENVIRONMENT = {
+    "PATH": os.pathsep.join(map(str, _FOLDERS)),
+    "PS1": "$ ",
+    "PS2": "",
+    "TERM": "xterm",
+    "LANG": "C.UTF-8",
+}
+
+
 class Recipes:
     """Runs a section of the README."""
 
@@ -127,10 +137,10 @@ class Recipes:
         self._terminals: dict[str, Terminal] = {}
 
     async def run(self, blocks: list[Block]) -> None:
-        await self._serve(blocks)
+        await self.serve(blocks)
         for kind, lines in blocks:
             if kind.startswith("console"):
-                await self._follow(self._terminal(kind), [self._with_ports(line) for line in lines])
+                await self._follow(self._terminal(kind), [self.with_ports(line) for line in lines])
         for terminal in self._terminals.values():
             await terminal.finish()
 
@@ -138,7 +148,15 @@ class Recipes:
         for terminal in self._terminals.values():
             terminal.close()
 
-    async def _serve(self, blocks: list[Block]) -> None:
+    async def script(self, text: str) -> list[str]:
+        """The lines that it prints, with no input at all."""
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-c", text, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=_ENVIRONMENT
+        )
+        output, _ = await process.communicate()
+        return output.decode().splitlines()
+
+    async def serve(self, blocks: list[Block]) -> None:
         starts = [line for kind, lines in blocks if kind == "sh" for line in lines if line.endswith(" serve")]
         settings = dict(word.split("=", 1) for line in starts for word in shlex.split(line) if "=" in word)
         env = {"TIDEGATE_SERVER__PORT": str(self._public), "TIDEGATE_INTERNAL__PORT": str(self._internal)}
@@ -158,13 +176,10 @@ class Recipes:
 
     def _terminal(self, name: str) -> Terminal:
         if name not in self._terminals:
-            folders = [EXAMPLE / "node_modules" / ".bin", Path(sys.executable).parent, os.environ["PATH"]]
-            path = os.pathsep.join(map(str, folders))
-            env = {"PATH": path, "PS1": "$ ", "PS2": "", "TERM": "xterm", "LANG": "C.UTF-8"}
-            self._terminals[name] = Terminal(env)
+            self._terminals[name] = Terminal(_ENVIRONMENT)
         return self._terminals[name]
 
-    def _with_ports(self, line: str) -> str:
+    def with_ports(self, line: str) -> str:
         return line.replace(":8000/", f":{self._public}/").replace(":8001/", f":{self._internal}/")
 
 
@@ -179,6 +194,35 @@ def recipes(start_process: Callable[..., Process]) -> Iterator[Recipes]:
 @pytest.mark.parametrize("title", SECTIONS)
 async def test_a_recipe_shows_what_its_readme_says(title: str, recipes: Recipes) -> None:
     await recipes.run(SECTIONS[title])
+
+
+def _commands(blocks: list[Block]) -> Iterator[tuple[str, list[str]]]:
+    """The commands of one line, each with what it shows."""
+    for kind, lines in blocks:
+        if kind == "console":
+            starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+            for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+                yield lines[start][2:], lines[start + 1 : end]
+
+
+SCRIPTS = [title for title, blocks in SECTIONS.items() if any(" -x " in line for _, lines in blocks for line in lines)]
+
+
+@pytest.mark.parametrize("title", [SCRIPTS[0], *(pytest.param(title, marks=pytest.mark.slow) for title in SCRIPTS[1:])])
+async def test_what_is_for_scripts_works_where_the_input_is_at_its_end(title: str, recipes: Recipes) -> None:
+    """As cron and CI run them. What a section sets before is typed before."""
+    await recipes.serve(SECTIONS[title])
+    before, shown = "", 0
+    for command, wanted in _commands(SECTIONS[title]):
+        if re.match(r"(export )?[A-Z_]+=", command):
+            before += recipes.with_ports(command) + "; "
+        elif " -x " in command:
+            lines = await recipes.script(before + recipes.with_ports(command))
+            assert len(lines) == len(wanted), lines
+            for line, pattern in zip(lines, wanted, strict=True):
+                assert re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), line), line
+            shown += 1
+    assert shown
 
 
 @pytest.mark.parametrize(
