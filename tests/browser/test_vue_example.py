@@ -11,18 +11,19 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, WebSocket, async_playwright, expect
+from playwright.async_api import ConsoleMessage, Page, Route, WebSocket, WebSocketRoute, async_playwright, expect
 from tornado.httpclient import AsyncHTTPClient
 
 from tests import npm
 from tests.browser.chromium import ARGUMENTS, CHROMIUM, Service
 from tests.support import ROOT, Process, eventually, free_port
+from tests.tokens import SECRET, make_token
 
 EXAMPLE = ROOT / "examples" / "vue-heartbeat"
 
@@ -130,11 +131,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def open_example(built: Path, start_process: StartProcess) -> Callable[[], Any]:
+def open_example(built: Path, start_process: StartProcess) -> Callable[..., Any]:
     @contextlib.asynccontextmanager
-    async def example() -> AsyncIterator[Example]:
+    async def example(
+        *, before: Callable[[Page], Awaitable[None]] | None = None, query: str = "", **settings: str
+    ) -> AsyncIterator[Example]:
+        """``before`` the page is loaded something may be put into its way."""
         assert CHROMIUM.exists(), f"{CHROMIUM} is missing: install Debian's chromium (tools/system.sh)"
-        service = Service(start_process, {})
+        service = Service(start_process, settings)
         wire = Wire(service.public)
         vite = EXAMPLE / "node_modules" / "vite" / "bin" / "vite.js"
         port = free_port()
@@ -147,7 +151,9 @@ def open_example(built: Path, start_process: StartProcess) -> Callable[[], Any]:
             try:
                 page = await browser.new_page(viewport={"width": 860, "height": 620})
                 example = Example(page, f"http://127.0.0.1:{port}/", service, wire)
-                await page.goto(example.url)
+                if before is not None:
+                    await before(page)
+                await page.goto(example.url + query)
                 yield example
             finally:
                 await browser.close()
@@ -234,3 +240,94 @@ async def test_a_restarted_service_is_found_again_and_what_its_memory_lost_is_an
         await expect(example.page.locator("li.gap").first).to_contain_text("The history began anew")
         await example.service.push("clients/alice", "after")
         await example.shows("before", "after")
+
+
+async def test_after_its_token_has_ended_it_comes_back_with_a_new_one(open_example) -> None:
+    settings = {"TIDEGATE_AUTH__MODE": "jwt", "TIDEGATE_AUTH__KEY": SECRET, "TIDEGATE_AUTH__LEEWAY_S": "0"}
+    asked = 0
+
+    async def routed(page: Page) -> None:
+        async def give(route: Route) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                await route.fulfill(status=503)  # the application is away for a moment
+                return
+            exp = int(time.time()) + (2 if asked == 1 else 3600)
+            await route.fulfill(body=make_token(exp=exp, groups=["news"]) + "\n")
+
+        await page.route(lambda url: urlsplit(url).path == "/token", give)
+
+    async with open_example(before=routed, query="?tokens=/token", **settings) as example:
+        await example.connect()
+        await example.service.push("clients/alice", 1)
+        await example.shows(1)
+        await eventually(lambda: asked == 3, 15)
+        await example.connected()
+        await example.service.push("groups/news", 2)
+        await expect(example.messages.locator("code").last).to_have_text("2")
+        assert (asked, len(example.sockets)) == (3, 2)
+        assert "client=" not in example.sockets[-1].url
+        example.errors = [error for error in example.errors if "503" not in error]
+
+
+# With a gateway that says what the test says
+
+
+class Gateway:
+    """What comes instead of the service; the last WebSocket of the page."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.socket: WebSocketRoute
+
+    async def stand_in(self, page: Page) -> None:
+        await page.route_web_socket("**/ws-notifications/**", self.take)
+
+    def take(self, socket: WebSocketRoute) -> None:
+        self.opened += 1
+        self.socket = socket
+        socket.on_message(lambda text: socket.send("pong") if text == "ping" else None)
+        self.say(type="welcome", connection="n-1", streams={"client:alice": {**at("a", 10), "top": 12, "missed": 2}})
+
+    def say(self, **event: Any) -> None:
+        self.socket.send(json.dumps(event))
+
+    def message(self, epoch: str, offset: int) -> None:
+        self.say(type="message", stream="client:alice", **at(epoch, offset), time=0, data=offset)
+
+
+def at(epoch: str, offset: int) -> dict[str, Any]:
+    return {"epoch": epoch, "offset": offset}
+
+
+async def test_what_comes_in_another_epoch_is_not_missed_and_is_where_it_goes_on(open_example) -> None:
+    gateway = Gateway()
+    async with open_example(before=gateway.stand_in) as example:
+        await example.connect()
+        gateway.message("a", 11)
+        await example.shows(11, missed=1)
+        gateway.say(type="gap", stream="client:alice", epoch="b", **{"from": None}, to=None, reason="reset")
+        stored = "JSON.parse(localStorage.getItem('tidegate.cursor.alice.news'))"
+        await expect(example.page.locator("li.gap")).to_have_count(1)
+        assert await example.page.evaluate(stored) == {"client:alice": ["b", 0]}
+        gateway.message("b", 1)
+        await expect(example.messages.locator(".badge")).to_have_count(1)
+        await expect(example.messages.locator("code")).to_have_text(["11", "1"])
+        assert await example.page.evaluate(stored) == {"client:alice": ["b", 1]}
+
+
+async def test_an_overloaded_gateway_is_left_alone_for_half_a_minute(open_example) -> None:
+    gateway = Gateway()
+    async with open_example(before=gateway.stand_in) as example:
+        await example.page.clock.install()
+        await example.connect()
+        await gateway.socket.close(code=1013, reason="try again later")
+        await expect(example.status).to_have_text("reconnecting")
+        await example.page.clock.run_for(29_000)
+        assert gateway.opened == 1
+        await example.page.clock.run_for(32_000)
+        for _ in range(32):
+            if gateway.opened == 1:
+                await example.page.clock.run_for(1_000)
+        await example.connected()
