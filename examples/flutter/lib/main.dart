@@ -26,6 +26,7 @@ class MessagesPage extends StatefulWidget {
 
 class _MessagesPageState extends State<MessagesPage> {
   Tidegate? _tidegate;
+  Future<void> _running = Future<void>.value();
   List<StreamSubscription<Object>> _subscriptions = [];
   Status _status = const Status(Phase.idle);
   int? _delayMs;
@@ -56,7 +57,7 @@ class _MessagesPageState extends State<MessagesPage> {
       tidegate.delays.listen((delayMs) => setState(() => _delayMs = delayMs)),
       tidegate.entries.listen((entry) => setState(() => _entries.insert(0, entry))),
     ];
-    unawaited(tidegate.start());
+    _running = _running.whenComplete(tidegate.start); // the one before has a cursor to store yet
   }
 
   void _disconnect() {

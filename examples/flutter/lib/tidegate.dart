@@ -51,7 +51,7 @@ class Gap extends Entry {
 /// websocket_universal sends the text pings and measures the delay. Its own reconnection is not used: it would
 /// dial the same URL for ever, and the cursor is in the URL. Here each connection is a new object.
 class Tidegate {
-  Tidegate(this.url, {required this.client, required this.group});
+  Tidegate(this.url, {required this.client, required this.group, this.token});
 
   /// Such as `ws://127.0.0.1:8000/ws-notifications/`.
   final Uri url;
@@ -60,7 +60,12 @@ class Tidegate {
   /// May be empty.
   final String group;
 
+  /// Gives a token, where the gateway wants one (`auth.mode: jwt`). Asked before each attempt: after 4009 the last one
+  /// is of no use.
+  final Future<String> Function()? token;
+
   static const _overloaded = 1013;
+  static const _overloadedWaitMs = 30000; // and up to as long again
   static const _longestWaitMs = 30000;
 
   final _statuses = StreamController<Status>.broadcast();
@@ -70,7 +75,9 @@ class Tidegate {
   final _store = SharedPreferencesAsync();
   final _random = Random();
   Map<String, dynamic> _cursor = {}; // stream: [epoch, offset], all of which has been seen
-  final Map<String, int> _missedUpTo = {};
+  final Map<String, (String, int)> _missedUpTo = {}; // stream: epoch and offset up to which messages come late
+  Future<void> _saving = Future<void>.value();
+  bool _isToBeSaved = false;
   int _attempt = 0;
 
   Stream<Status> get statuses => _statuses.stream;
@@ -81,13 +88,21 @@ class Tidegate {
 
   String get _storageKey => 'tidegate.cursor.$client.$group';
 
-  /// Completes when [stop] was called, or when the gateway said not to come back. To be called once.
+  /// Completes when [stop] was called, or when the gateway said not to come back, and the cursor is stored. To be called
+  /// once.
   Future<void> start() async {
     _cursor = jsonDecode(await _store.getString(_storageKey) ?? '{}') as Map<String, dynamic>;
+    await _stay();
+    await _saving;
+  }
+
+  Future<void> _stay() async {
     while (!_stopped.isCompleted) {
       _statuses.add(const Status(Phase.connecting));
       final socket = TidegateSocket();
-      await _connection(socket);
+      final protocols = await _protocols();
+      if (_stopped.isCompleted) break;
+      if (protocols != null) await _connection(socket, protocols);
       if (_stopped.isCompleted) break;
       final code = socket.closeCode;
       if (_isFinal(code)) {
@@ -112,12 +127,25 @@ class Tidegate {
   /// Random from the first attempt on: when a node stops, all its clients are here at the same moment.
   Duration _nextWait(int? code) {
     _attempt = min(_attempt + 1, 10);
-    final wait = _random.nextInt(min(_longestWaitMs, 1000 << _attempt));
-    return Duration(milliseconds: wait + (code == _overloaded ? 10000 : 0));
+    final waitMs = code == _overloaded
+        ? _overloadedWaitMs + _random.nextInt(_overloadedWaitMs)
+        : _random.nextInt(min(_longestWaitMs, 1000 << _attempt));
+    return Duration(milliseconds: waitMs);
+  }
+
+  /// What is offered to the gateway; null where there is no token for now.
+  Future<List<String>?> _protocols() async {
+    final token = this.token;
+    if (token == null) return ['tidegate.v1'];
+    try {
+      return ['tidegate.v1', 'bearer.${await token()}'];
+    } on Exception {
+      return null; // as any attempt that failed
+    }
   }
 
   /// Returns when this connection has ended, could not be made, or is no longer wanted.
-  Future<void> _connection(TidegateSocket socket) async {
+  Future<void> _connection(TidegateSocket socket, List<String> protocols) async {
     final service = WebSocketBaseService<String, String>(
       connectUrlBase: _address.toString(),
       messageProcessor: SocketSimpleTextProcessor(),
@@ -136,7 +164,7 @@ class Tidegate {
           .where((state) => state.status == SocketStatus.disconnected && !given.isCompleted)
           .listen((_) => given.complete()),
     ];
-    await service.connect(params: const SocketOptionalParams(protocols: ['tidegate.v1']));
+    await service.connect(params: SocketOptionalParams(protocols: protocols));
     await Future.any([socket.ended, given.future, _stopped.future]);
     for (final subscription in subscriptions) {
       await subscription.cancel();
@@ -146,7 +174,7 @@ class Tidegate {
 
   Uri get _address => url.replace(
         queryParameters: {
-          'client': client,
+          if (token == null) 'client': client,
           if (group.isNotEmpty) 'groups': group,
           if (_cursor.isNotEmpty)
             'cursor': base64Url.encode(utf8.encode(jsonEncode(_cursor))).replaceAll('=', ''),
@@ -160,18 +188,38 @@ class Tidegate {
       case {'type': 'message', 'stream': final String stream, 'epoch': final String epoch, 'offset': final int offset}:
         _cursor[stream] = [epoch, offset];
         final time = DateTime.fromMillisecondsSinceEpoch(event['time'] as int);
-        final missed = offset <= (_missedUpTo[stream] ?? 0);
+        final upTo = _missedUpTo[stream];
+        final missed = upTo != null && epoch == upTo.$1 && offset <= upTo.$2;
         _entries.add(Message(stream, offset, time, event['data'], missed: missed));
       case {'type': 'gap', 'stream': final String stream, 'epoch': final String epoch, 'reason': final String reason}:
         final to = event['to'] as int?;
-        if (to != null) _cursor[stream] = [epoch, to];
+        if (to != null) {
+          _cursor[stream] = [epoch, to];
+        } else if ((_cursor[stream] as List<dynamic>?)?.first != epoch) {
+          _cursor[stream] = [epoch, 0];
+        }
         _entries.add(Gap(stream, event['from'] as int?, to, reason));
       case {'type': 'joined', 'stream': final String stream, 'epoch': final String epoch, 'offset': final int offset}:
         _cursor[stream] = [epoch, offset];
       case {'type': 'left', 'stream': final String stream}:
         _cursor.remove(stream);
     }
-    unawaited(_store.setString(_storageKey, jsonEncode(_cursor)));
+    _save();
+  }
+
+  /// One after the other, or an older cursor might be stored last. Of those that wait for their turn one is enough: it
+  /// stores what is newest then.
+  void _save() {
+    if (_isToBeSaved) return;
+    _isToBeSaved = true;
+    _saving = _saving.then((_) async {
+      _isToBeSaved = false;
+      try {
+        await _store.setString(_storageKey, jsonEncode(_cursor));
+      } on Exception {
+        // The next event tries again. Should there be none, what came since the last one comes again.
+      }
+    });
   }
 
   void _welcome(Map<String, dynamic> streams) {
@@ -180,7 +228,7 @@ class Tidegate {
     _missedUpTo.clear();
     for (final MapEntry(key: stream, value: at) in streams.entries) {
       _cursor[stream] = [at['epoch'], at['offset']];
-      if ((at['missed'] as int? ?? 0) > 0) _missedUpTo[stream] = at['top'] as int;
+      if ((at['missed'] as int? ?? 0) > 0) _missedUpTo[stream] = (at['epoch'] as String, at['top'] as int);
     }
     _statuses.add(const Status(Phase.open));
   }
