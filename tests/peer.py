@@ -65,7 +65,8 @@ def _mask(payload: bytes, mask: bytes) -> bytes:
 
 
 class Peer:
-    """``async with Peer(port, client="alice") as alice``; ``query`` is the handshake's, ``headers`` are added.
+    """``async with Peer(port, client="alice") as alice``; ``query`` is the handshake's, ``headers`` are added. In place
+    of a port of 127.0.0.1 there may be the path of a Unix socket.
 
     Pings are answered only while ``pong`` is True. ``close_code`` is set when a close frame came, ``gone`` at end of
     file.
@@ -73,7 +74,7 @@ class Peer:
 
     def __init__(
         self,
-        port: int,
+        port: int | str,
         *,
         path: str = "/ws-notifications/",
         headers: dict[str, str] | None = None,
@@ -115,19 +116,21 @@ class Peer:
         """Raises Refusal."""
         import socket
 
-        sock = socket.socket()
+        over_unix = isinstance(self.port, str)
+        address: Any = self.port if over_unix else ("127.0.0.1", self.port)
+        sock = socket.socket(socket.AF_UNIX if over_unix else socket.AF_INET)
         if self.rcvbuf is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.rcvbuf)
         sock.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+            await asyncio.get_running_loop().sock_connect(sock, address)
         except BaseException:
             sock.close()
             raise
         limit = self.rcvbuf or 2**16
         self.reader, self.writer = await asyncio.open_connection(sock=sock, limit=limit)
         headers = {
-            "Host": f"127.0.0.1:{self.port}",
+            "Host": "localhost" if over_unix else f"127.0.0.1:{self.port}",
             "Upgrade": "websocket",
             "Connection": "Upgrade",
             "Sec-WebSocket-Version": "13",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import signal
 import socket
+import stat
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,7 +20,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.peer import Peer, Refusal
-from tests.support import ROOT, Process, eventually, free_port, scaled
+from tests.support import ROOT, Logs, Process, eventually, free_port, scaled
+from tidegate.app import warn_of_backlog
 
 Start = Callable[..., Process]
 
@@ -195,6 +200,81 @@ async def test_a_taken_port_is_said_in_words_with_its_key(start_process: Start, 
     assert f"cannot start: {key}: cannot listen on 127.0.0.1:{port}: address already in use" in node.process.stderr
     assert "Traceback" not in node.process.stderr
     assert "Unclosed" not in node.process.stderr
+
+
+@pytest.fixture
+def path() -> Iterator[str]:
+    """Of a Unix socket; short, whatever the test's name."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"{folder}/node.sock"
+
+
+def is_there(path: str) -> bool:
+    return os.path.exists(path)
+
+
+async def test_a_unix_socket_serves_what_the_public_port_serves(start_process: Start, path: str) -> None:
+    node = await Node(start_process, TIDEGATE_SERVER__SOCKET=path, TIDEGATE_SERVER__DRAIN_S="0.2").started()
+    await node.process.line("service.started")
+    assert node.logged("service.started")[0]["socket"] == path
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+    async with Peer(path, client="alice", groups="news") as alice, Peer(node.port, client="bob", groups="news") as bob:
+        await alice.event()
+        await bob.event()
+        await node.push("groups/news", "x" * 60_000)
+        assert [(await peer.event())["offset"] for peer in (alice, bob)] == [1, 1]
+        for headers in ({"Host": "gateway.example"}, {"Origin": "https://elsewhere.example"}):
+            with pytest.raises(Refusal) as refused:
+                await Peer(path, client="carol", headers=headers).connect()
+            assert refused.value.status == 403
+        node.process.signal(signal.SIGTERM)
+        await eventually(lambda: node.logged("drain.started"))
+        with pytest.raises(Refusal) as refused:
+            await Peer(path, client="late").connect()
+        assert (refused.value.status, refused.value.code) == (503, "draining")
+        assert [await alice.ended(), await bob.ended()] == [1012, 1012]
+    assert await node.process.ended() == 0
+    assert not is_there(path)
+
+
+async def test_who_starts_again_after_it_was_killed_takes_its_socket_and_no_other_can(
+    start_process: Start, path: str
+) -> None:
+    killed = await Node(start_process, TIDEGATE_SERVER__SOCKET=path).started()
+    killed.process.kill()
+    assert is_there(path)
+    node = await Node(start_process, TIDEGATE_SERVER__SOCKET=path).started()
+    other = Node(start_process, TIDEGATE_SERVER__SOCKET=path)
+    assert await other.process.ended() == 1
+    assert f"cannot start: server.socket: cannot listen on {path}: another process listens" in other.process.stderr
+    assert "Traceback" not in other.process.stderr
+    assert "Unclosed" not in other.process.stderr
+    async with Peer(path, client="alice") as alice:
+        assert (await alice.event())["type"] == "welcome"
+    assert await node.process.stop() == 0
+
+
+async def test_a_start_that_fails_leaves_no_socket(start_process: Start, path: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        node = Node(start_process, TIDEGATE_SERVER__SOCKET=path, TIDEGATE_INTERNAL__PORT=port)
+        assert await node.process.ended() == 1
+    assert "cannot start: internal.port" in node.process.stderr
+    assert not is_there(path)
+
+
+def test_a_kernel_that_lets_fewer_wait_than_are_asked_for_is_told_of(
+    expected_logs: Logs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = tmp_path / "somaxconn"
+    monkeypatch.setattr("tidegate.process.addresses._SOMAXCONN", limit)
+    for text in ("", "4096\n", "70000\n"):  # at first there is no such file
+        warn_of_backlog()
+        limit.write_text(text)
+    assert not expected_logs.records
+    limit.write_text("128\n")
+    expected_logs.expect("backlog.limited")
+    warn_of_backlog()
 
 
 @pytest.mark.parametrize(("address", "shown"), [("::1", "[::1]"), ("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "127.0.0.1")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import platform
@@ -39,8 +40,9 @@ from tidegate.http import operations
 from tidegate.http.handler import ApiContext, InternalApplication
 from tidegate.metrics import Metrics, Tally
 from tidegate.process import open_files, signals
-from tidegate.process.addresses import bind, names, url_host
+from tidegate.process.addresses import backlog_limit, bind, names, url_host
 from tidegate.process.listener import Listener
+from tidegate.process.socket_file import SocketFile
 from tidegate.tasks import Tasks
 from tidegate.tornado_seam import HttpServer
 from tidegate.turn import Shares, WriteBatch
@@ -110,6 +112,7 @@ class App:
             on_delivered=self._note_age,
         )
         self._servers: list[HttpServer] = []
+        self._socket_file: SocketFile | None = None
         self._register_gauges()
 
     # Life
@@ -165,15 +168,25 @@ class App:
 
     def _bind(self) -> None:
         server, internal = self.config.server, self.config.internal
-        self._public_sockets = bind("server.port", server.address, server.port, BACKLOG)
-        try:
-            self._internal_sockets = bind("internal.port", internal.address, internal.port, API_BACKLOG)
-        except BaseException:
+        with contextlib.ExitStack() as undo:
+            self._public_sockets = bind("server.port", server.address, server.port, BACKLOG)
             for sock in self._public_sockets:
-                sock.close()
-            raise
-        self.public_port: int = self._public_sockets[0].getsockname()[1]
-        self.internal_port: int = self._internal_sockets[0].getsockname()[1]
+                undo.callback(sock.close)
+            self.public_port: int = self._public_sockets[0].getsockname()[1]
+            if server.socket is not None:
+                self._socket_file = SocketFile(
+                    "server.socket",
+                    server.socket,
+                    mode=server.socket_mode,
+                    group=server.socket_group,
+                    backlog=BACKLOG,
+                )
+                undo.callback(self._socket_file.sock.close)
+                undo.callback(self._socket_file.remove)
+                self._public_sockets.append(self._socket_file.sock)
+            self._internal_sockets = bind("internal.port", internal.address, internal.port, API_BACKLOG)
+            self.internal_port: int = self._internal_sockets[0].getsockname()[1]
+            undo.pop_all()
 
     def _serve(
         self,
@@ -264,6 +277,8 @@ class App:
     async def stop(self) -> None:
         """Ends at once what is left."""
         self.gateway.drain()
+        if self._socket_file is not None:
+            self._socket_file.remove()
         for server in self._servers:
             server.stop()
         for session in list(self.hub.sessions()):
@@ -393,12 +408,25 @@ def _warn_of_few(files: open_files.FileShares, config: Config) -> None:
         )
 
 
+def warn_of_backlog() -> None:
+    limit = backlog_limit()
+    if limit is not None and limit < BACKLOG:
+        log.warning(
+            "backlog.limited",
+            message=f"the kernel lets {limit} connections wait to be accepted, where {BACKLOG} should: when all come "
+            "back at once, those beyond wait a second on TCP and are refused on a Unix socket; raise "
+            f"net.core.somaxconn to {BACKLOG}",
+            backlog=limit,
+        )
+
+
 async def serve(config: Config, node: str) -> int:
     """Runs until a signal ends it (signals.py); the exit code."""
     asked = signals.listen(config.server.drain_s)
     open_files.raise_limit()
     app = App(config, node)
     _warn_of_few(app.files, config)
+    warn_of_backlog()
     for text in configuration.warnings(config):
         log.warning("config.unsafe", message=text)
     if await _unless_asked(app.start(), asked) is None:
@@ -433,6 +461,7 @@ def _say_where(app: App) -> None:
         "service.started",
         version=tidegate.__version__,
         websocket=f"ws://{websocket}{config.server.path}",
+        socket=config.server.socket,
         console=console,
         settings=configuration.effective(config),
     )

@@ -17,13 +17,15 @@ from tidegate.auth.origins import Origins
 from tidegate.brokers import registry
 from tidegate.calls import Caller
 from tidegate.config import load as config
-from tidegate.config.endpoints import is_ipv4, is_ipv6
+from tidegate.config.edge import EdgeSettings
+from tidegate.config.endpoints import UNIX, is_ipv4, is_ipv6
 from tidegate.config.load import Problem
-from tidegate.config.settings import Config, EdgeSettings
+from tidegate.config.settings import Config
 from tidegate.core.errors import Unusable
 from tidegate.metrics import Metrics
 from tidegate.nginx import render
 from tidegate.process.addresses import names
+from tidegate.process.socket_file import group_number, obstacle
 
 
 def check(settings: Config, *, edge: bool = True) -> tuple[list[Problem], list[str]]:
@@ -39,6 +41,7 @@ def check(settings: Config, *, edge: bool = True) -> tuple[list[Problem], list[s
                 warnings.append(f"on this machine {problem}")
             else:
                 problems.append(problem)
+    warnings += _unreached(settings)
     missing = [*_taken(settings), *(_missing(settings.edge) if edge else ())]
     return problems, warnings + [f"on this machine {text}" for text in missing]
 
@@ -72,6 +75,15 @@ def _edge(settings: Config) -> None:
 _BUILDERS: tuple[Callable[[Config], list[str] | None], ...] = (_tokens, _broker, _doors, _calls, _edge)
 
 
+def _unreached(settings: Config) -> Iterator[str]:
+    sockets = [upstream.removeprefix(UNIX) for upstream in settings.edge.upstreams if upstream.startswith(UNIX)]
+    if sockets and settings.server.socket not in sockets:
+        yield (
+            f"edge.upstreams: none of its sockets ({', '.join(sockets)}) is this node's: server.socket is "
+            f"{settings.server.socket or 'not set'}"
+        )
+
+
 # What is not there
 
 
@@ -79,6 +91,16 @@ def _taken(settings: Config) -> Iterator[str]:
     for section, name in ((settings.server, "server"), (settings.internal, "internal")):
         if fault := _listening(section.address, section.port):
             yield f"{name}.port = {section.port}: {section.address} {fault}"
+    server = settings.server
+    if server.socket is None:
+        return
+    if why := obstacle(server.socket):
+        yield f"server.socket = {server.socket}: {why}"
+    if server.socket_group is not None:
+        try:
+            group_number(server.socket_group)
+        except OSError as exc:
+            yield f"server.socket_group = {server.socket_group}: {exc.strerror}"
 
 
 def _listening(address: str, port: int) -> str:

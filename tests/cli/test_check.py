@@ -172,6 +172,21 @@ VALUES: list[tuple[str, Any, str]] = [
     ("EDGE__UPSTREAMS", ['unix:/a"b'], "unix:/path of A-Z"),
     ("EDGE__UPSTREAMS", ["unix:/a\\b"], "unix:/path of A-Z"),
     ("EDGE__UPSTREAMS", [LONG], "up to 107 characters"),
+    ("EDGE__UPSTREAMS", ["unix:/run/../a"], "without . and .. and //"),
+    ("EDGE__UPSTREAMS", ["unix:/run/"], "without . and .. and //"),
+    ("EDGE__UPSTREAMS", ["unix:run/a"], "unix:/path of A-Z"),
+    ("EDGE__UPSTREAMS", ["a:1", "unix:/run/tidegate/node-12.sock"], "where an edge listens itself, in edge.run_dir"),
+    ("SERVER__SOCKET", LONG.removeprefix("unix:"), "up to 107 characters"),
+    ("SERVER__SOCKET", "run/node.sock", "the absolute path of a file"),
+    ("SERVER__SOCKET", "unix:/run/node.sock", "the absolute path of a file"),
+    ("SERVER__SOCKET", "/run//node.sock", "without . and .. and //"),
+    ("SERVER__SOCKET", "/run/", "without . and .. and //"),
+    ("SERVER__SOCKET", "//", "without . and .. and //"),
+    ("SERVER__SOCKET", "/run/a b", "of A-Z a-z 0-9"),
+    ("SERVER__SOCKET", "/run/tidegate/behind.sock", "where an edge listens itself, in edge.run_dir"),
+    ("SERVER__SOCKET_MODE", "0777", "one of 0600, 0660, 0666"),
+    ("SERVER__SOCKET_MODE", "660", "one of 0600, 0660, 0666"),
+    ("SERVER__SOCKET_GROUP", "www data", "the name of a group"),
     ("EDGE__UPSTREAMS", ["a:1", "a:1"], "none of them twice"),
     ("EDGE__UPSTREAMS", [f"a:{n + 1}" for n in range(101)], "a list of 1 to 100"),
     ("EDGE__RESOLVER", "127.0.0.11:99999", "the port from 1 to 65535"),
@@ -191,6 +206,7 @@ VALUES: list[tuple[str, Any, str]] = [
     ("EDGE__CALLS_PORT", 8080, "must differ from edge.port (127.0.0.1:8080)"),
     ("EDGE__CALLS_PORT", 8443, "must differ from edge.tls_port (127.0.0.1:8443)"),
     ("EDGE__CALLS_PORT", 8081, "must differ from edge.internal (127.0.0.1:8081)"),
+    ("EDGE__INTERNAL", "127.0.0.1:8000", "must not be one of edge.upstreams"),
     ("EDGE__ACCESS_LOG", "off", "without a log /dev/null"),
     ("EDGE__ACCESS_LOG", "a" * 1025, "up to 1024 characters"),
     ("EDGE__WORKER_CONNECTIONS", 20001, "must not be above edge.nofile (20000)"),
@@ -205,6 +221,12 @@ def test_what_serve_or_nginx_would_refuse_is_refused_with_key_and_cure(name: str
     assert problem.key.partition("[")[0] == key
     assert problem.value
     assert words in problem.message
+
+
+def test_a_socket_of_the_service_is_not_the_edges_too() -> None:
+    (problem,) = problems(SERVER__SOCKET="/run/a.sock", EDGE__INTERNAL="unix:/run/a.sock")
+    assert (problem.key, problem.value) == ("edge.internal", '"unix:/run/a.sock"')
+    assert "must not be server.socket" in problem.message
 
 
 @pytest.mark.parametrize("text", ["012", "1:30", "0x1F90", "0o12", "1:30:00", "08", "+", "1__", "8000.0"])
@@ -335,6 +357,37 @@ def test_a_port_that_is_taken_is_a_warning() -> None:
         (line,) = _listed(warnings(SERVER__PORT=0, INTERNAL__PORT=port), "port")
         assert "internal.port" in line
     assert _listed(warnings(SERVER__PORT=0, INTERNAL__PORT=0, SERVER__ADDRESS="localhost"), "port") == []
+
+
+def test_a_socket_that_cannot_be_listened_on_here_is_a_warning(tmp_path: Path) -> None:
+    settings = {"SERVER__PORT": 0, "INTERNAL__PORT": 0}
+    path = tmp_path / "node.sock"
+    assert _listed(warnings(**settings, SERVER__SOCKET=str(path)), "socket") == []
+    (line,) = _listed(warnings(**settings, SERVER__SOCKET=str(tmp_path / "none/node.sock")), "socket")
+    assert line == (f"on this machine server.socket = {tmp_path}/none/node.sock: there is no folder {tmp_path}/none")
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        assert _listed(warnings(**settings, SERVER__SOCKET=str(path)), "socket") == [], "as if left behind"
+        taken.listen()
+        (line,) = _listed(warnings(**settings, SERVER__SOCKET=str(path)), "socket")
+        assert "another process listens there" in line
+    path.unlink()
+    path.mkdir()
+    (line,) = _listed(warnings(**settings, SERVER__SOCKET=str(path), SERVER__SOCKET_GROUP="0"), "socket")
+    assert "what is there is no Unix socket" in line
+    path.rmdir()
+    (line,) = _listed(warnings(**settings, SERVER__SOCKET=str(path), SERVER__SOCKET_GROUP="no-such"), "socket")
+    assert line == "on this machine server.socket_group = no-such: there is no group no-such"
+
+
+def test_an_edge_that_goes_to_a_socket_of_others_alone_is_a_warning() -> None:
+    edge = {"EDGE__UPSTREAMS": ["a:1", "unix:/run/a.sock"]}
+    (line,) = _listed(warnings(**edge), "upstreams")
+    assert line == "edge.upstreams: none of its sockets (/run/a.sock) is this node's: server.socket is not set"
+    (line,) = _listed(warnings(**edge, SERVER__SOCKET="/run/b.sock"), "upstreams")
+    assert line.endswith("server.socket is /run/b.sock")
+    assert _listed(warnings(**edge, SERVER__SOCKET="/run/a.sock"), "upstreams") == []
+    assert _listed(warnings(SERVER__SOCKET="/run/a.sock"), "upstreams") == []
 
 
 def test_what_nginx_would_miss_is_a_warning_where_the_edge_is_ours(tmp_path: Path) -> None:

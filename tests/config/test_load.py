@@ -74,6 +74,7 @@ def test_the_file_may_be_named_in_the_environment(write: Write) -> None:
         ("TIDEGATE_BROKER__PREFIX", "123", "broker.prefix", "123"),
         ("TIDEGATE_SERVER__NODE", "", "server.node", ""),
         ("TIDEGATE_AUTH__ISSUER", "https://id.example", "auth.issuer", "https://id.example"),
+        ("TIDEGATE_AUTH__ISSUER", "123", "auth.issuer", "123"),
         ("TIDEGATE_AUTH__ISSUER", "null", "auth.issuer", None),
         ("TIDEGATE_AUTH__ISSUER", "", "auth.issuer", None),
         ("TIDEGATE_CALLS__ALLOW", '["echo", "orders.create"]', "calls.allow", ["echo", "orders.create"]),

@@ -6,7 +6,8 @@ import pytest
 from msgspec import inspect
 
 from tidegate.config.load import load
-from tidegate.config.settings import POLICIES_KEPT, Config, GroupPolicy, HistorySettings, Section
+from tidegate.config.section import Section
+from tidegate.config.settings import POLICIES_KEPT, Config, GroupPolicy, HistorySettings
 from tidegate.core.model import Retention
 
 

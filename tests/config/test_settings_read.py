@@ -11,7 +11,8 @@ from typing import get_type_hints
 import pytest
 
 from tests.support import ROOT
-from tidegate.config.settings import Config, GroupPolicy, Section
+from tidegate.config.section import Section
+from tidegate.config.settings import Config, GroupPolicy
 
 SOURCE = ROOT / "service" / "tidegate"
 

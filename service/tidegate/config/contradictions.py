@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import os
+import re
 from collections.abc import Iterator
 
-from tidegate.config.endpoints import overlap
-from tidegate.config.settings import ENVELOPE_BYTES, Config, EdgeSettings
+from tidegate.config.edge import EdgeSettings
+from tidegate.config.endpoints import UNIX, overlap
+from tidegate.config.settings import ENVELOPE_BYTES, Config
+
+EDGE_SOCKET = re.compile(r"(node-[0-9]+|behind|counters)\.sock")  # of what an edge listens on in edge.run_dir
 
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -58,6 +63,10 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     if server.port != 0 and overlap(listener(server.address, server.port), listener(internal.address, internal.port)):
         yield "internal.port", f"must differ from server.port ({server.port}); 8001 is usual"
+    if server.socket is not None and edge.internal == UNIX + server.socket:
+        yield "edge.internal", "must not be server.socket, which is the service's; choose another"
+    if server.socket is not None and _is_of_edge(server.socket, edge):
+        yield "server.socket", _OF_EDGE
     yield from _edge(edge)
     for name in ("message_bytes", "body_bytes"):
         if limits.data_bytes > getattr(limits, name):
@@ -86,12 +95,25 @@ def _edge(edge: EdgeSettings) -> Iterator[tuple[str, str]]:
     for (name, one), (other_name, other) in itertools.combinations(listeners.items(), 2):
         if overlap(one, other):
             yield other_name, f"must differ from {name} ({one}), or nginx serves one of the two only; take a free port"
+    for upstream in edge.upstreams:
+        if upstream.startswith(UNIX) and _is_of_edge(upstream.removeprefix(UNIX), edge):
+            yield "edge.upstreams", f"{upstream} {_OF_EDGE}"
+        if upstream == edge.internal:
+            yield "edge.internal", "must not be one of edge.upstreams, which are the service's; choose another"
     if edge.worker_connections > edge.nofile:
         yield (
             "edge.worker_connections",
             f"must not be above edge.nofile ({edge.nofile}), as each connection is an open file; "
             "lower it, or raise edge.nofile",
         )
+
+
+_OF_EDGE = "is where an edge listens itself, in edge.run_dir; choose another name, or another folder"
+
+
+def _is_of_edge(path: str, edge: EdgeSettings) -> bool:
+    folder, _, name = path.rpartition("/")
+    return folder == os.path.normpath(edge.run_dir) and EDGE_SOCKET.fullmatch(name) is not None
 
 
 def listener(address: str, port: int) -> str:

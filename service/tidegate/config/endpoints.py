@@ -7,6 +7,7 @@ for something else, is found when it is written and not when it is used. Nothing
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Sequence
 from typing import Annotated, TypeAlias
@@ -66,11 +67,21 @@ def is_host_port(text: str) -> bool:
     return is_host(host) and _PORT.fullmatch(port) is not None and int(port) <= 65535
 
 
+def is_socket_path(text: str) -> bool:
+    """Of a file, and with one way to write it, so that two settings that mean the same are the same."""
+    return len(text) <= UNIX_BYTES and text != "/" and text[:2] != "//" and os.path.normpath(text) == text
+
+
 def is_upstream(text: str) -> bool:
     """``host:port`` or ``unix:/path``."""
     if text.startswith(UNIX):
-        return len(text) <= len(UNIX) + UNIX_BYTES
+        return is_socket_path(text.removeprefix(UNIX))
     return is_host_port(text)
+
+
+def is_named(upstream: str) -> bool:
+    """Whether somebody has to be asked for its address."""
+    return not upstream.startswith((UNIX, "[")) and not is_ipv4(upstream.rpartition(":")[0])
 
 
 def is_network(text: str) -> bool:
@@ -119,6 +130,7 @@ def _bare(host: str) -> str:
 
 HOST = r"([a-z0-9_][a-z0-9_.-]*|\[[0-9a-f:.]+\])"  # Of nginx's own meaning are spaces, quotes, ; { } and $.
 PATH = r"[A-Za-z0-9_./@+=-]+"
+PATH_LENGTH = 1024  # nginx takes words of 4 KiB
 PATH_ALLOWED = "a path of A-Z a-z 0-9 _ . / @ + = -"
 
 # What a pattern cannot say is said by ``is``, a function of the value.
@@ -169,8 +181,19 @@ Upstream: TypeAlias = Annotated[
         pattern=rf"^({HOST}:[0-9]+|unix:/{PATH})\Z",
         extra={
             "allowed": "host:port in lower case, IPv6 in brackets, the port from 1 to 65535, or unix:/path of "
-            f"A-Z a-z 0-9 _ . / @ + = -, up to {UNIX_BYTES} characters",
+            f"A-Z a-z 0-9 _ . / @ + = -, without . and .. and // in it, up to {UNIX_BYTES} characters",
             "is": is_upstream,
+        },
+    ),
+]
+SocketPath: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^/{PATH}\Z",
+        extra={
+            "allowed": "the absolute path of a file, of A-Z a-z 0-9 _ . / @ + = -, without . and .. and // in it, up "
+            f"to {UNIX_BYTES} characters",
+            "is": is_socket_path,
         },
     ),
 ]

@@ -22,7 +22,8 @@ import yaml
 from msgspec import inspect
 
 from tidegate.config.contradictions import contradictions, is_loopback
-from tidegate.config.settings import Config, GroupPolicy, Section
+from tidegate.config.section import Section
+from tidegate.config.settings import Config, GroupPolicy
 from tidegate.core.errors import Unusable
 from tidegate.core.patterns import is_pattern
 
@@ -304,7 +305,7 @@ def _from_text(text: str, key: str) -> object:
     if isinstance(kind, inspect.UnionType):
         if text in ("", "null"):
             return None
-        kind = kind.types[0]
+        kind = _bare(kind.types[0])
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
     try:

@@ -26,3 +26,10 @@ Method: TypeAlias = Annotated[
         extra={"allowed": "words of A-Z a-z 0-9 _ - joined by single dots, up to 128 characters"},
     ),
 ]
+Group: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9})\Z",
+        extra={"allowed": "the name of a group of this system, or its number"},
+    ),
+]

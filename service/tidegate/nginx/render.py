@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tidegate.config.settings import EVENT_BYTES, HEADER_BUFFERS, Config, EdgeSettings, ServerSettings
+from tidegate.config.edge import EdgeSettings
+from tidegate.config.settings import EVENT_BYTES, HEADER_BUFFERS, Config, ServerSettings
 from tidegate.core.errors import (
     BadRequest,
     InternalError,

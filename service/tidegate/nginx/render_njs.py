@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 
-from tidegate.config.settings import PROBE_PATH, Config, EdgeSettings
+from tidegate.config.edge import EdgeSettings
+from tidegate.config.settings import PROBE_PATH, Config
 from tidegate.core.errors import Unusable
 from tidegate.nginx.render_nodes import BACKLOG, choice, is_resolving, probe, relay, upstream
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, Config, EdgeSettings
+from tidegate.config.edge import EdgeSettings
+from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, Config
 from tidegate.core.errors import NotFound
 
 TRIES = 3  # of one handshake, each on another node

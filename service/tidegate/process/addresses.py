@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from tornado.netutil import bind_sockets
 
+_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -35,3 +38,10 @@ def bind(key: str, address: str, port: int, backlog: int) -> list[socket.socket]
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise OSError(f"{key}: cannot listen on {bracketed(address)}:{port}: {reason[0].lower()}{reason[1:]}") from exc
+
+
+def backlog_limit() -> int | None:
+    """How many connections the kernel lets wait to be accepted, whatever is asked for; None where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(_SOMAXCONN.read_text())
+    return None
