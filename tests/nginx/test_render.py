@@ -12,6 +12,7 @@ import pytest
 
 from tests.edges.edge import NGINX, certificates, environ
 from tests.support import ROOT
+from tidegate.config.contradictions import EDGE_SOCKET
 from tidegate.config.load import load
 from tidegate.config.settings import Config
 from tidegate.core.errors import Unusable
@@ -101,6 +102,29 @@ def test_upstreams_are_listed_or_looked_up_again() -> None:
         assert "server service:8000 resolve" in found[include]
     (behind,) = re.findall(r"proxy_pass (\S+);", found["njs_nodes.inc"])
     assert f"listen {behind} backlog=4096;" in found["njs_hops.inc"]
+
+
+def test_nodes_that_are_sockets_are_listed_also_where_names_are_looked_up_again() -> None:
+    image = {"EDGE__NGINX": "image", "EDGE__RESOLVER": "127.0.0.11:53", "CALLS__URL": "http://rest:9000"}
+    found = rendered(**image, EDGE__UPSTREAMS=["unix:/run/a.sock", "10.0.0.1:8000", "[::1]:8000"])
+    assert "resolve" not in found["upstream.inc"]
+    assert "sticky" not in found["upstream.inc"]
+    nodes = re.findall(r"proxy_pass (\S+);", found["njs_nodes.inc"])
+    assert nodes == ["unix:/run/a.sock", "10.0.0.1:8000", "[::1]:8000"]
+    assert "server rest:9000 resolve" in found["calls_upstream.inc"]
+    mixed = rendered(**image, EDGE__UPSTREAMS=["unix:/run/a.sock", "service:8000"])["upstream.inc"]
+    assert re.findall(r"server (\S+ \S+) (?=weight)?", mixed)[0].startswith("unix:/run/a.sock weight")
+    assert "server service:8000 resolve weight" in mixed
+
+
+def test_what_an_edge_listens_on_in_its_folder_is_known_to_those_who_refuse_it_to_others() -> None:
+    settings = {"EDGE__NGINX": "image", "EDGE__RESOLVER": "127.0.0.11:53", "EDGE__RUN_DIR": "/run/x"}
+    names = set()
+    for upstreams in (["a:1"], [f"10.0.0.{n}:1" for n in range(12)]):
+        for text in rendered(**settings, EDGE__UPSTREAMS=upstreams).values():
+            names |= set(re.findall(r"listen unix:/run/x/(\S+?)[ ;]", text))
+    assert len(names) == 14
+    assert not [name for name in names if not EDGE_SOCKET.fullmatch(name)]
 
 
 def test_modules_are_those_that_an_nginx_does_not_have() -> None:

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from tidegate.config.endpoints import is_named
 from tidegate.config.settings import NEXT_HEADER, Config
 from tidegate.nginx import files as nginx_files
 from tidegate.nginx.files import Block
@@ -347,7 +348,8 @@ def _names(location: Block, config: Config) -> Iterator[Finding]:
 
 
 def _next_upstream(location: Block, config: Config) -> Iterator[Finding]:
-    if len(config.edge.upstreams) < 2 and config.edge.resolver is None:
+    edge = config.edge
+    if len(edge.upstreams) < 2 and (edge.resolver is None or not is_named(edge.upstreams[0])):
         return
     found = location.one("proxy_next_upstream")
     passed_on = "http_404" if NEXT_HEADER.lower() in _headers(location) else "http_503"  # render_nodes has the first

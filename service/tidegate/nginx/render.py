@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tidegate.config.edge import EdgeSettings
+from tidegate.config.endpoints import is_named
 from tidegate.config.settings import EVENT_BYTES, HEADER_BUFFERS, Config, ServerSettings
 from tidegate.core.errors import (
     BadRequest,
@@ -27,7 +28,7 @@ from tidegate.core.errors import (
 )
 from tidegate.nginx import render_njs, render_nodes
 from tidegate.nginx.render_lua import openresty_settings
-from tidegate.nginx.render_nodes import BACKLOG, DOWN_S, RESOLVE_S, TRIES, is_resolving
+from tidegate.nginx.render_nodes import BACKLOG, DOWN_S, RESOLVE_S, TRIES, can_resolve
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # The package has them as `edges`; a checkout has them in its own folder nginx/.
@@ -337,7 +338,7 @@ def _room(config: Config) -> tuple[int, int]:
 def _calls_upstream(config: Config) -> str:
     url = urlsplit(config.calls.url)
     address = url.netloc if url.port else f"{url.netloc}:{443 if url.scheme == 'https' else 80}"
-    resolve = is_resolving(config.edge) and not url.netloc[0].isdigit() and not url.netloc.startswith("[")
+    resolve = can_resolve(config.edge) and is_named(address)
     resolver = f"    resolver {config.edge.resolver} valid={RESOLVE_S}s;\n" if resolve else ""
     return f"""
 limit_conn_zone $uri zone=tidegate_calls_of_method:1m;

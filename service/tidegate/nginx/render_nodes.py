@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tidegate.config.edge import EdgeSettings
+from tidegate.config.endpoints import is_named
 from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, Config
 from tidegate.core.errors import NotFound
 
@@ -17,9 +18,15 @@ KEPT = 32  # connections of a worker to nodes, over which a probe went and its h
 WEIGHT = 10000  # of the first node; see ``servers``
 
 
-def is_resolving(edge: EdgeSettings) -> bool:
-    """Whether this nginx looks names up again, and binds a handshake to its probe: since 1.29.6."""
+def can_resolve(edge: EdgeSettings) -> bool:
+    """Whether this nginx looks names up again: since 1.29.6."""
     return edge.resolver is not None and edge.nginx == "image"
+
+
+def is_resolving(edge: EdgeSettings) -> bool:
+    """Whether nodes come and go behind a name, so that nobody knows them beforehand, and a handshake has to be bound to
+    its probe."""
+    return can_resolve(edge) and any(map(is_named, edge.upstreams))
 
 
 def upstream(config: Config) -> str:
@@ -31,7 +38,7 @@ def upstream(config: Config) -> str:
     keepalive_timeout {min(4000, int(config.server.header_timeout_s * 500))}ms;"""
     if not is_resolving(edge):
         return choice("tidegate", edge.upstreams, keep)
-    addresses = [f"{address} resolve" if not address.startswith("unix:") else address for address in edge.upstreams]
+    addresses = [f"{address} resolve" if is_named(address) else address for address in edge.upstreams]
     # A probe and the handshake after it are bound by their request's id.
     more = f"""
     sticky learn create=$request_id lookup=$request_id zone=tidegate_probed:4m timeout=10s header;{keep}
