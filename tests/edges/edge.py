@@ -61,14 +61,21 @@ def certificates() -> str:
 
 
 class Node:
-    """One service process; ``start`` again after it has ended takes the same ports."""
+    """One service process; ``start`` again after it has ended takes the same ports. ``upstream`` is where an edge
+    reaches it: a Unix socket if ``over_unix``, else the public port."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings, *, over_unix: bool = False) -> None:
         self.folder = folder
         self.name: str = settings["SERVER__NODE"]
         self.public = lasting_port()
         self.internal = lasting_port()
+        self.upstream = f"127.0.0.1:{self.public}"
         self._settings = {**settings, "SERVER__PORT": self.public, "INTERNAL__PORT": self.internal}
+        if over_unix:
+            self.socket = f"{folder}/node.sock"
+            self.upstream = f"unix:{self.socket}"
+            # Workers of nginx run as another user where tests run as root.
+            self._settings |= {"SERVER__SOCKET": self.socket, "SERVER__SOCKET_MODE": "0666"}
         self._starts = 0
         self.process: Process
 
@@ -174,7 +181,8 @@ class Edge:
 
 class Stand:
     """``nodes`` service processes, a REST application if asked for, and an edge in front of them; direct: none,
-    clients speak to the first node.
+    clients speak to the first node. The edge reaches one node over a Unix socket and several over TCP, as they are
+    shipped; a variant with ``-tcp`` or ``-unix`` behind it is reached over that.
 
     ``async with stand("plain", AUTH__MODE="jwt") as s`` for one test; a class's own is started once, by ``start``.
     """
@@ -192,7 +200,8 @@ class Stand:
     ) -> None:
         """``settings`` are the nodes' and the edge's, ``edge`` is the edge's alone, ``first`` the first node's.
         ``behind``: a stand whose nodes this one takes, which saves starting some."""
-        self.variant = variant
+        self.variant, _, hop = variant.partition("-")
+        over_unix = self.variant != DIRECT and (hop or ("unix" if nodes == 1 else "tcp")) == "unix"
         # Workers of nginx run as another user where tests run as root, and need to get in here.
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-edge-"))
         self.folder.chmod(0o755)
@@ -200,13 +209,17 @@ class Stand:
         self._has_rest = rest
         common = {"CALLS__URL": f"http://127.0.0.1:{self.rest_port}", "SERVER__DRAIN_S": 1, **settings}
         self._own = [
-            Node(self.folder / f"node-{n}", {"SERVER__NODE": f"n{n}", **common, **((n == 1 and first) or {})})
+            Node(
+                self.folder / f"node-{n}",
+                {"SERVER__NODE": f"n{n}", **common, **((n == 1 and first) or {})},
+                over_unix=over_unix,
+            )
             for n in range(1, (0 if behind else nodes) + 1)
         ]
         self.nodes: list[Node] = behind.nodes if behind else self._own
-        upstreams = [f"127.0.0.1:{node.public}" for node in self.nodes]
+        upstreams = [node.upstream for node in self.nodes]
         before = {"EDGE__UPSTREAMS": upstreams, "EDGE__SHUTDOWN_TIMEOUT_S": 2, **common, **(edge or {})}
-        self._edge = None if variant == DIRECT else Edge(variant, self.folder / "edge", before)
+        self._edge = None if self.variant == DIRECT else Edge(self.variant, self.folder / "edge", before)
         self.rest: Process
 
     @property

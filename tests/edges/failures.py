@@ -104,7 +104,7 @@ class Failures:
 
     async def test_a_service_that_stops_says_1012_and_is_missed_until_it_is_back(self) -> None:
         async with stand(self.variant) as s:
-            s.provoked("Connection refused|no live upstreams|prematurely closed|reset by peer")
+            s.provoked("Connection refused|No such file|no live upstreams|prematurely closed|reset by peer")
             peers = [s.peer(f"p{n}") for n in range(4)]
             await asyncio.gather(*(peer.connect() for peer in peers))
             await asyncio.gather(*(peer.event() for peer in peers))

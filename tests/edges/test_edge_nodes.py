@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import os
 import signal
 import socket
 import time
@@ -25,12 +26,18 @@ from tests.peer import Peer
 from tests.support import eventually, scaled
 
 VARIANTS = ("plain", "njs", "openresty")
-PROVOKED = "Connection refused|prematurely closed|reset by peer|no live upstreams|upstream timed out|timed out"
+PROVOKED = "Connection refused|No such file|prematurely closed|reset by peer|no live upstreams|timed out"
 
 
-# As many nodes as show it best; the others take their time.
+# One behind a Unix socket and two over TCP, as they are shipped; the others take their time.
 MANY = pytest.mark.parametrize(
-    "nodes", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+    ("nodes", "hop"),
+    [
+        pytest.param(1, "unix", id="1"),
+        pytest.param(2, "tcp", id="2"),
+        pytest.param(2, "unix", id="2-unix", marks=pytest.mark.slow),
+        pytest.param(3, "tcp", id="3", marks=pytest.mark.slow),
+    ],
 )
 
 
@@ -59,8 +66,8 @@ def _are_taken_over(peers: list[Peer], number: int) -> bool:
 
 
 @MANY
-async def test_a_node_that_was_killed_and_is_back_gets_its_share(variant: str, nodes: int) -> None:
-    async with crowd(variant, nodes=nodes) as (s, them):
+async def test_a_node_that_was_killed_and_is_back_gets_its_share(variant: str, nodes: int, hop: str) -> None:
+    async with crowd(f"{variant}-{hop}", nodes=nodes) as (s, them):
         await them.come(3 * nodes, at_once=False)
         s.nodes[0].process.kill()
         if nodes > 1:
@@ -95,8 +102,10 @@ async def test_when_redis_was_away_everybody_gets_in_again(variant: str) -> None
 
 
 @MANY
-async def test_a_node_that_hangs_costs_one_handshake_its_timeout_and_the_next_nothing(variant: str, nodes: int) -> None:
-    async with crowd(variant, nodes=nodes, EDGE__PROBE_TIMEOUT_S=1) as (s, them):
+async def test_a_node_that_hangs_costs_one_handshake_its_timeout_and_the_next_nothing(
+    variant: str, nodes: int, hop: str
+) -> None:
+    async with crowd(f"{variant}-{hop}", nodes=nodes, EDGE__PROBE_TIMEOUT_S=1) as (s, them):
         await them.come(3 * nodes, at_once=False)
         s.nodes[0].process.signal(signal.SIGSTOP)
         them.waited_s.clear()
@@ -146,7 +155,7 @@ async def _until(clock_s: float) -> None:
 async def test_a_node_that_swallows_connections_costs_one_handshake_its_timeout(variant: str) -> None:
     with black_hole() as port:
         async with stand(variant, nodes=1) as behind:
-            upstreams = [f"127.0.0.1:{port}", f"127.0.0.1:{behind.node.public}"]
+            upstreams = [f"127.0.0.1:{port}", behind.node.upstream]  # of either kind
             edge = {"EDGE__UPSTREAMS": upstreams, "EDGE__CONNECT_TIMEOUT_S": 1}
             async with crowd(variant, behind=behind, edge=edge) as (_, them):
                 await them.come(6, at_once=False, within_s=5)
@@ -156,23 +165,40 @@ async def test_a_node_that_swallows_connections_costs_one_handshake_its_timeout(
                 assert them.refused == []
 
 
+async def test_a_socket_for_which_too_many_wait_already_costs_nothing(variant: str) -> None:
+    async with stand(variant, nodes=1) as behind:
+        path = f"{behind.folder}/full.sock"
+        with black_hole(path):
+            edge = {"EDGE__UPSTREAMS": [f"unix:{path}", behind.node.upstream]}
+            async with crowd(variant, behind=behind, edge=edge) as (s, them):
+                s.provoked("Resource temporarily unavailable")
+                await them.come(6, at_once=False)
+                assert max(them.waited_s) < scaled(0.5), "as if it had been refused on TCP"
+                assert them.refused == []
+
+
 @contextlib.contextmanager
-def black_hole() -> Iterator[int]:
-    """A port whose connections are neither taken nor refused: nobody accepts, and the kernel keeps no more."""
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
+def black_hole(path: str | None = None) -> Iterator[int]:
+    """A port whose connections are neither taken nor refused: nobody accepts, and the kernel keeps no more. With a
+    ``path`` a Unix socket, of which the kernel says so."""
+    family, place = (socket.AF_INET, ("127.0.0.1", 0)) if path is None else (socket.AF_UNIX, path)
+    with socket.socket(family) as listener, contextlib.ExitStack() as stack:
+        listener.bind(place)
         listener.listen(0)
-        address = listener.getsockname()
+        if path is not None:
+            os.chmod(path, 0o666)
         for _ in range(2):
-            sock = stack.enter_context(socket.socket())
+            sock = stack.enter_context(socket.socket(family))
             sock.setblocking(False)
-            sock.connect_ex(address)
-        yield address[1]
+            sock.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1] if path is None else 0
 
 
 @MANY
-async def test_a_draining_node_is_passed_over_and_refuses_only_where_it_is_alone(variant: str, nodes: int) -> None:
-    async with crowd(variant, nodes=nodes, SERVER__DRAIN_S=1) as (s, them):
+async def test_a_draining_node_is_passed_over_and_refuses_only_where_it_is_alone(
+    variant: str, nodes: int, hop: str
+) -> None:
+    async with crowd(f"{variant}-{hop}", nodes=nodes, SERVER__DRAIN_S=1) as (s, them):
         await them.come(3 * nodes, at_once=False)
         s.nodes[0].process.signal(signal.SIGTERM)
         await s.nodes[0].process.line("drain.started")

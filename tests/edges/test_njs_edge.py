@@ -56,3 +56,8 @@ class TestNjs(EdgeContract):
             alice.reading.set()
             assert {(await alice.event())["status"] for _ in range(calls)} == {200}
             assert alice.pongs == []
+
+
+@pytest.mark.slow  # one node is reached over a Unix socket, where nothing else is said
+class TestNjsOverTcp(TestNjs):
+    variant = "njs-tcp"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.edges.edge import Stand
 from tests.edges.edge_only import EdgeContract
 from tests.peer import TEXT, frame
@@ -27,3 +29,8 @@ class TestOpenresty(EdgeContract):
                 for _ in range(10):
                     peer.send_raw(more)
                 assert await peer.ended() == 1007
+
+
+@pytest.mark.slow  # one node is reached over a Unix socket, where nothing else is said
+class TestOpenrestyOverTcp(TestOpenresty):
+    variant = "openresty-tcp"

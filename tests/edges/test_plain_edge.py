@@ -34,3 +34,8 @@ class TestPlain(EdgeContract):
             with pytest.raises(Refusal) as info:
                 await s.peer("late").connect()
             assert (info.value.status, info.value.code) == (502, "unavailable")
+
+
+@pytest.mark.slow  # one node is reached over a Unix socket, where nothing else is said
+class TestPlainOverTcp(TestPlain):
+    variant = "plain-tcp"
