@@ -29,7 +29,7 @@ system-bench: ## The same, and what benchmarks need: Go, Nchan, valgrind
 	@tools/system.sh bench
 
 run: serving ## Run the service; it says where to look
-	@.venv/bin/tidegate serve
+	@tools/run.sh
 
 edge: serving ## Run nginx in front of the service (VARIANT=plain, njs or openresty; EDGE_PORT, EDGE_TLS_PORT, UPSTREAMS)
 	@tools/edge.sh $(or $(VARIANT),plain)

@@ -2,7 +2,8 @@
 # Runs an edge in the foreground with this machine's nginx, in front of a running service.
 # usage: tools/edge.sh [plain | njs | openresty]
 # Reads config.yaml and TIDEGATE_* as the service does; these go before them:
-#   EDGE_PORT=8080 EDGE_TLS_PORT=8443 UPSTREAMS=127.0.0.1:8000,127.0.0.1:8010
+#   EDGE_PORT=8080 EDGE_TLS_PORT=8443 UPSTREAMS=127.0.0.1:8000,unix:/run/tidegate/8010.sock
+# Without upstreams it goes to the Unix socket of `make run`, where that runs, else to 127.0.0.1:8000.
 set -eu
 cd "$(dirname "$0")/.."
 variant=${1:-plain}
@@ -27,6 +28,8 @@ chmod 755 "$folder" "$folder/run" # for nginx's workers, who are somebody else w
 if [ -n "${UPSTREAMS:-}" ]; then
     TIDEGATE_EDGE__UPSTREAMS=$(echo "$UPSTREAMS" | sed 's/,/","/g; s/.*/["&"]/')
     export TIDEGATE_EDGE__UPSTREAMS
+elif upstreams=$(.venv/bin/python tools/local_socket.py edge) && [ -n "$upstreams" ]; then
+    export "${upstreams?}"
 fi
 export TIDEGATE_EDGE__NGINX=debian TIDEGATE_EDGE__RUN_DIR="$folder/run"
 if [ -z "${TIDEGATE_EDGE__TLS_DIR:-}" ]; then
@@ -38,6 +41,7 @@ fi
 path=$(sed -n 's/^ *location = \(.*\) {$/\1/p' "$folder/conf.d/$variant.conf" | head -n 1)
 sed -n "s#^listen \([^ ]*\) ssl .*#edge: $variant on wss://\1$path#p; s#^listen \([^ ]*\) .*#edge: $variant on ws://\1$path#p" \
     "$folder/conf.d/listen.inc"
+sed -n 's/^ *server \([^ ]*\) weight.*/edge: in front of \1/p' "$folder/conf.d/upstream.inc"
 # In a session of its own: of a Ctrl-C nginx would hear too, and cut everybody at once.
 setsid nginx -e stderr -c "$folder/conf.d/$variant.conf" -g "daemon off;" &
 nginx=$!
