@@ -26,7 +26,7 @@ from bench.load import system
 from bench.load.processes import LOAD_CORE, BenchError, raise_limits
 from bench.load.publisher import LoadError
 from bench.report import command as comparison_report
-from bench.report.comparison import MODES, Case, Cell, Comparison, Part
+from bench.report.comparison import EVERY, MODES, Case, Cell, Comparison, Part
 from bench.report.machine import machine, results_folder
 
 PLANS = {
@@ -41,6 +41,7 @@ PLANS = {
     "growth": parts_trouble.growth,
 }
 
+USUAL = (*MODES, "plain-tcp")
 TRIES = 2  # to start a mode
 
 
@@ -48,7 +49,9 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("compare", help="direct, plain, njs and openresty, side by side")
     parser.add_argument("--quick", action="store_true", help="small and short, to see that it works; concludes nothing")
     parser.add_argument("--only", action="append", choices=PLANS, metavar="PART", help=f"one of {', '.join(PLANS)}")
-    parser.add_argument("--modes", type=_modes, default=",".join(MODES), help="only these (default: %(default)s)")
+    parser.add_argument(
+        "--modes", type=_modes, default=",".join(USUAL), help=f"of {', '.join(EVERY)} (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, help="in place of the size's own")
     parser.add_argument("--out", type=Path, help="folder of the results (default: bench/results/<date>-<machine>)")
     parser.set_defaults(run=run)
@@ -56,9 +59,9 @@ def add_command(commands: Any) -> None:
 
 def _modes(text: str) -> list[str]:
     chosen = text.split(",")
-    if unknown := [name for name in chosen if name not in MODES]:
-        raise argparse.ArgumentTypeError(f"no mode {unknown[0]}; there are {', '.join(MODES)}")
-    return [name for name in MODES if name in chosen]
+    if unknown := [name for name in chosen if name not in EVERY]:
+        raise argparse.ArgumentTypeError(f"no mode {unknown[0]}; there are {', '.join(EVERY)}")
+    return [name for name in EVERY if name in chosen]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,7 +135,7 @@ class Run:
         return order(plan, self._found.modes, self._found.rounds, self._warm_up)
 
     def _part(self, plan: Plan, progress: Progress) -> None:
-        works = [work for work in plan.works if set(work.modes) & set(self._found.modes)]
+        works = [work for work in plan.works if any(map(work.is_of, self._found.modes))]
         cases = {work.name: Case(work.name, work.title, work.open_loop) for work in works}
         part = Part(plan.name, plan.title, plan.how, plan.measures, list(cases.values()), dict(plan.curves))
         self._found.parts.append(part)
@@ -202,7 +205,7 @@ def order(plan: Plan, modes: Sequence[str], rounds: int, warm_up: bool) -> Itera
     up, which processes that are new for each cell don't."""
     for number in range(0 if warm_up and plan.fresh is None else 1, rounds + 1):
         for work in plan.works:
-            yield from ((number, work, mode) for mode in modes if mode in work.modes)
+            yield from ((number, work, mode) for mode in modes if work.is_of(mode))
 
 
 def _conditions(size: Size) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from bench.load.client import come_to_rest
 from bench.load.processes import LOAD_CORE, BenchError
 from bench.load.publisher import LoadError, post
 from bench.load.storm import make_tokens, request_of, shake_hands
-from bench.report.comparison import MODES
+from bench.report.comparison import EVERY
 from tidegate.tornado_seam import mask
 
 PATH = "/ws-notifications/?groups=flood"
@@ -69,7 +69,7 @@ KINDS = {
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("flood", help="what those who flood cost a neighbour")
-    parser.add_argument("--modes", default="direct", help=f"of {','.join(MODES)}; several by commas (default: direct)")
+    parser.add_argument("--modes", default="direct", help=f"of {','.join(EVERY)}; several by commas (default: direct)")
     parser.add_argument(
         "--kinds", default=",".join(KINDS), help="what is sent; several by commas (default: %(default)s)"
     )

@@ -1,5 +1,5 @@
 """The four ways to run Tidegate that are compared, each with its own service and REST application: without an edge, and
-behind each of the three nginx variants. All of them run on one core."""
+behind each of the three nginx variants, over a Unix socket or (``-tcp``) over TCP. All of them run on one core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from bench import ROOT
 from bench.load import system
 from bench.load.processes import SERVER_CORE, BenchError, Program, free_ports, pss_kib, until
-from bench.report.comparison import DIRECT
+from bench.report.comparison import DIRECT, TCP
 
 NGINX, SERVICE, APP = "nginx", "service", "app"
 
@@ -76,6 +76,7 @@ class Mode:
 def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, *, app: bool = False) -> Iterator[Mode]:
     """A mode with processes of its own, which end with it. ``settings`` as in the environment, without TIDEGATE_;
     ``app``: with the example REST application. Raises BenchError."""
+    variant = name.removesuffix(TCP)
     port, api_port, app_port, edge_port, edge_internal, calls_port = free_ports(6)
     run = folder / "run"
     run.mkdir(parents=True)
@@ -91,7 +92,7 @@ def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, 
             "AUTH__KEY": system.TOKEN_KEY,
             "LOG__LEVEL": "warning",
             "CALLS__URL": f"http://127.0.0.1:{app_port}",
-            "EDGE__UPSTREAMS": [f"127.0.0.1:{port}"],
+            **_hop(name, port, run),
             "EDGE__PORT": edge_port,
             "EDGE__INTERNAL": f"127.0.0.1:{edge_internal}",
             "EDGE__CALLS_PORT": calls_port,
@@ -110,7 +111,7 @@ def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, 
         if app:
             start(APP, [system.python, "-m", "examples.rest_app", "--port", str(app_port)])
         if name != DIRECT:
-            config = _render(name, folder / "edge", env)
+            config = _render(variant, folder / "edge", env)
             start(NGINX, [_nginx(), "-e", "stderr", "-c", config, "-g", "daemon off;"])
             programs[NGINX].listens(edge_port)
             # The master listens before it has workers, and nobody would count the CPU of one that comes later.
@@ -120,6 +121,15 @@ def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, 
         programs[SERVICE].listens(port)
         programs[SERVICE].listens(api_port)
         yield Mode(name, programs, port if name == DIRECT else edge_port, api_port, app_port)
+
+
+def _hop(name: str, port: int, run: Path) -> dict[str, Any]:
+    """How the edge reaches the service."""
+    if name == DIRECT or name.endswith(TCP):
+        return {"EDGE__UPSTREAMS": [f"127.0.0.1:{port}"]}
+    # Workers of nginx are another user.
+    socket = f"{run}/service.sock"
+    return {"SERVER__SOCKET": socket, "SERVER__SOCKET_MODE": "0666", "EDGE__UPSTREAMS": [f"unix:{socket}"]}
 
 
 def _environ(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -150,7 +160,8 @@ def conditions() -> dict[str, str]:
     return {
         "settings of service and edge": f"as shipped, but: {raised}",
         "service": "memory broker, JWT (HS256) seen before, log level warning",
-        "edge": "Debian's nginx with the project's rendered configuration, one worker, no TLS",
+        "edge": "Debian's nginx with the project's rendered configuration, one worker, no TLS; a Unix socket to the "
+        "service, or TCP in the modes that say so",
         "servers": f"service, nginx and REST application together on core {SERVER_CORE}",
     }
 

@@ -16,7 +16,7 @@ from bench.report.figures import ends, number
 from bench.report.stats import Summary
 
 WIDTH = 420
-LABELS = 84  # left of bars
+LABELS = 108  # left of bars
 VALUES = 98  # right of bars
 ROW = 46
 LEFT, RIGHT, TOP, BOTTOM = 46, 108, 30, 40  # around curves

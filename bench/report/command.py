@@ -17,7 +17,7 @@ from bench.report.answer import Answer, answer, unusable
 from bench.report.comparison import DIRECT, Case, Comparison, Measure, Part, read
 from bench.report.document import Block, Bullets, Charts, Heading, Paragraph, Table
 from bench.report.figures import Figure, number, spread, times
-from bench.report.overview import overview
+from bench.report.overview import hops, overview
 from bench.report.stats import ROUNDS, summary
 
 TITLE = "Which nginx mode should I use?"
@@ -88,6 +88,8 @@ def _blocks(comparison: Comparison) -> list[Block]:
     blocks += _answer(found)
     blocks += [Paragraph("The modes beside each other (median; least .. most; times direct):")]
     blocks.append(overview(comparison))
+    if (found_hops := hops(comparison)) is not None:
+        blocks += [Paragraph("The same edge over a Unix socket to the service, times over TCP:"), found_hops]
     if charted := _charts(comparison):
         blocks += [Heading("In pictures"), Charts(charted)]
     for part in comparison.parts:

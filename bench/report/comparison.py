@@ -14,8 +14,10 @@ from typing import Any, Literal
 from bench.report import raw
 from bench.report.stats import Summary, client_was_the_limit, summary
 
-MODES = ("direct", "plain", "njs", "openresty")
+MODES = ("direct", "plain", "njs", "openresty")  # an edge reaches the service over a Unix socket, as it is shipped
 DIRECT = "direct"
+TCP = "-tcp"  # behind the name of an edge: the same, over TCP, as where there are several nodes
+EVERY = ("direct", "plain", "plain-tcp", "njs", "njs-tcp", "openresty", "openresty-tcp")
 
 
 @dataclass(frozen=True)

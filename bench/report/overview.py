@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.report import figures
 from bench.report.answer_words import Language, say
-from bench.report.comparison import DIRECT, Case, Comparison
+from bench.report.comparison import DIRECT, TCP, Case, Comparison
 from bench.report.document import Table
 from bench.report.figures import Figure, ends, number, times
 
@@ -32,3 +32,19 @@ def _sum_cell(case: Case, mode: str, figure: Figure, language: Language) -> str:
     if case.limited(mode):
         lines.append(say("the load client was the limit", language))
     return "\n".join(lines)
+
+
+def hops(comparison: Comparison) -> Table | None:
+    """Each edge over a Unix socket by the same over TCP: those figures, as ratios. None where nothing was measured both
+    ways."""
+    twice = [mode for mode in comparison.modes if f"{mode}{TCP}" in comparison.modes]
+    chosen = [(figure, figure.case(comparison)) for figure in figures.SUMMARY]
+    shown = [(figure, case) for figure, case in chosen if case is not None]
+    if not twice or not shown:
+        return None
+    head = ["over a Unix socket / over TCP", *(f"{figure.title} ({case.title})" for figure, case in shown)]
+    rows = []
+    for mode in twice:
+        found = [figures.ratio(case, mode, figure.names, f"{mode}{TCP}") for figure, case in shown]
+        rows.append([mode, *(times(each) if each else "no figure" for each in found)])
+    return Table(head, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import signal
@@ -11,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any, TypeAlias
 
 import pytest
 
 from bench.compare import command as compare
-from bench.compare import parts
+from bench.compare import parts, parts_trouble
 from bench.compare.modes import NGINX
 from bench.compare.parts import QUICK, Turn, wrong_caller
 from bench.compare.progress import Progress, clock
@@ -280,6 +282,33 @@ def test_rounds_are_interleaved_between_modes() -> None:
     assert {number for number, _, _ in found} == {0, 1, 2}  # 0 warms up
 
 
+def test_a_mode_over_tcp_is_made_beside_its_twin_and_only_where_that_is_made() -> None:
+    chosen = compare._modes("plain-tcp,direct,openresty,plain")
+    assert chosen == ["direct", "plain", "plain-tcp", "openresty"]
+    found = list(compare.order(parts_trouble.reload(QUICK), chosen, 1, warm_up=False))
+    assert [mode for _, _, mode in found] == ["plain", "plain-tcp", "openresty"]
+    with pytest.raises(argparse.ArgumentTypeError, match="no mode direct-tcp"):
+        compare._modes("direct-tcp")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that workers of nginx get into, who are another user."""
+    with TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@pytest.mark.parametrize("name", ["plain", "plain-tcp"])
+def test_an_edge_reaches_the_service_over_what_its_mode_says(name: str, folder: Path) -> None:
+    stand = Stand(name, folder / name)
+    stand.start()
+    with stand:
+        stand.enter("few", 3)
+        sockets = Path("/proc/net/unix").read_text().count(f"{folder}/{name}/run/service.sock")
+        assert sockets == (1 + 3 if name == "plain" else 0), "the one that listens, and those that it accepted"
+
+
 def test_the_time_that_is_left_follows_the_pace() -> None:
     progress = Progress(100.0)
     for _ in range(6):
@@ -289,8 +318,8 @@ def test_the_time_that_is_left_follows_the_pace() -> None:
     assert clock(187) == "3:07"
 
 
-async def test_nginx_and_service_are_told_apart(tmp_path: Path) -> None:
-    stand = Stand("plain", tmp_path / "plain")
+async def test_nginx_and_service_are_told_apart(folder: Path) -> None:
+    stand = Stand("plain", folder / "plain")
     stand.start()
     with stand:
         found = parts.handshake(QUICK).works[0].measure(stand, Turn(1, Case("", "")))

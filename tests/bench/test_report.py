@@ -15,7 +15,7 @@ from bench.report.answer import Finding, answer
 from bench.report.answer_words import RUSSIAN
 from bench.report.command import write
 from bench.report.comparison import Case, Cell, Comparison, read
-from bench.report.overview import overview
+from bench.report.overview import hops, overview
 from bench.report.stats import Summary
 from tests.bench.comparisons import COST, ROUNDS, call, comparison
 
@@ -217,6 +217,25 @@ def test_where_the_best_has_nothing_the_others_are_told_by_their_figures() -> No
 
 
 # The report
+
+
+def test_an_edge_over_tcp_is_held_against_the_same_over_a_unix_socket_and_is_none_to_choose() -> None:
+    found = comparison()
+    assert hops(found) is None
+    found.modes = ["direct", "plain", "plain-tcp", "njs", "openresty", "openresty-tcp"]
+    for part in found.parts:
+        for case in part.cases:
+            for mode, by in (("plain", 2.0), ("openresty", 0.5)):
+                cells = case.cells.get(mode, ())
+                case.cells[f"{mode}-tcp"] = [Cell({name: by * x for name, x in one.values.items()}) for one in cells]
+    table = hops(found)
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["plain", "openresty"]
+    assert [row[1:] for row in table.rows] == [["0.5 x"] * (len(table.head) - 1), ["2 x"] * (len(table.head) - 1)]
+    assert table.head[3].startswith("CPU per delivery (")
+    said = answer(found)
+    assert said.edges == ["plain", "njs", "openresty"]
+    assert "openresty-tcp" not in said.costs
 
 
 def test_the_overview_has_ratios_to_direct() -> None:
