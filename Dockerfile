@@ -25,8 +25,8 @@ COPY examples/rest_app examples/rest_app
 COPY tools/certificate.sh tools/certificate.sh
 # Folders that volumes are mounted over take their owner from here.
 RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" examples \
-    && mkdir /edge /tls \
-    && chown 10001:10001 /edge /tls
+    && mkdir /edge /tls /run/tidegate-node \
+    && chown 10001:10001 /edge /tls /run/tidegate-node
 USER 10001:10001
 # What is in the environment counts; a file can be mounted as /tidegate/config.yaml.
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

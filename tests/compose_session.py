@@ -109,7 +109,8 @@ async def main(variant: str, nodes: int) -> None:
             settings_agree(variant)
             await counted(http, variant)
             await reload(http, variant)
-            print(f"compose: {variant}: check finds nothing, metrics count, a reload is survived")
+            await again(http)
+            print(f"compose: {variant}: check finds nothing, metrics count, a reload and a killed node are survived")
         await spread(http, nodes, api)
         print(f"compose: {variant}: sessions on {nodes} node(s)")
         if nodes > 1:
@@ -191,6 +192,16 @@ async def reload(http: aiohttp.ClientSession, variant: str) -> None:
             assert await ends(old) == [1001] * 3
         else:
             assert [(await session.ask(type="ping", id=1))["type"] for session in old] == ["pong"] * 3
+
+
+async def again(http: aiohttp.ClientSession) -> None:
+    """A node that was killed left its socket behind, and takes it again."""
+    container = compose("ps", "--quiet", "service").strip()
+    docker("kill", container)
+    docker("start", container)
+    await patiently(lambda: _is_healthy(container))
+    async with sessions(http, 1):
+        pass
 
 
 async def spread(http: aiohttp.ClientSession, nodes: int, api: str) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the real compose.yaml with each profile: up, healthy, sessions over ws and wss, a push through Redis, a reload,
-# three nodes of which one drains and comes back, a stop, down. What is asked is in tests/compose_session.py.
+# with compose.nodes.yaml three nodes of which one drains and comes back, a stop, down. What is asked is in tests/compose_session.py.
 # usage: tools/compose_test.sh [plain njs openresty]   the engine is the one that `docker` speaks to
 set -eu
 cd "$(dirname "$0")/.."
@@ -25,8 +25,10 @@ for variant in $variants; do
     echo "== compose: $variant"
     docker compose --profile "$variant" up --detach --wait --quiet-pull >/dev/null
     .venv/bin/python -m tests.compose_session "$variant" 1
+    export COMPOSE_FILE=compose.yaml:compose.nodes.yaml
     docker compose --profile "$variant" up --detach --wait --scale service=3 >/dev/null
     .venv/bin/python -m tests.compose_session "$variant" 3
+    unset COMPOSE_FILE
     docker compose --profile "$variant" down --volumes --timeout 10 >/dev/null
 done
 echo "== compose: all good"

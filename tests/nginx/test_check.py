@@ -191,12 +191,16 @@ def test_our_own_configurations_are_not_blamed(file: Path) -> None:
     assert nginx_check.check_file(str(file), load(None, {})) == []
 
 
+@pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "compose.nodes.yaml"]], ids=["one", "several"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_compose_runs_is_not_blamed(tmp_path: Path, variant: str) -> None:
-    settings = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-settings"]
+def test_what_compose_runs_is_not_blamed(tmp_path: Path, variant: str, files: list[str]) -> None:
+    settings: dict[str, object] = {}
+    for file in files:
+        settings |= yaml.safe_load((ROOT / file).read_text())["x-settings"]
     effective = load(None, {name: str(value) for name, value in settings.items()})
     write(effective, tmp_path)
     assert nginx_check.check_file(str(tmp_path / f"conf.d/{variant}.conf"), effective) == []
+    assert (effective.server.socket is None) == (len(files) > 1), "a socket is one node's"
 
 
 def test_a_server_behind_a_filter_costs_a_websocket_two_connections_more(tmp_path: Path) -> None:
