@@ -164,6 +164,16 @@ def test_settings_decide_what_is_wrong(tmp_path: Path) -> None:
     assert [finding.rule for finding in check(tmp_path, GOOD, SERVER__DRAIN_S=60)] == ["shutdown"]
 
 
+def test_a_node_may_be_a_unix_socket_however_it_is_written(tmp_path: Path) -> None:
+    listed = GOOD.replace("server 127.0.0.1:8010;", "server unix:/run/a.sock;")
+    assert check(tmp_path, listed, EDGE__UPSTREAMS=["127.0.0.1:8000", "unix:/run/a.sock"]) == []
+    for target in ("http://unix:/run/a.sock;", "http://unix:/run/a.sock:/push/;"):
+        alone = GOOD.replace("http://backend;", target)
+        assert check(tmp_path, alone, EDGE__UPSTREAMS=["unix:/run/a.sock"]) == []
+        (finding,) = check(tmp_path, alone, EDGE__UPSTREAMS=["unix:/run/b.sock"])
+        assert "goes to unix:/run/a.sock, and edge.upstreams is unix:/run/b.sock" in finding.message
+
+
 def test_a_stream_in_between_has_timeouts_too(tmp_path: Path) -> None:
     stream = """
 stream {

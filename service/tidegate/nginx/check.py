@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from tidegate.config.endpoints import is_named
+from tidegate.config.endpoints import UNIX, is_named
 from tidegate.config.settings import NEXT_HEADER, Config
 from tidegate.nginx import files as nginx_files
 from tidegate.nginx.files import Block
@@ -108,7 +108,7 @@ def _behind_filters(top: Block) -> Iterator[Block]:
 
 def _listening(top: Block, address: str, context: str) -> Block | None:
     """The server that listens on ``address``, if that is a Unix socket."""
-    for server in top.everywhere("server") if address.startswith("unix:") else ():
+    for server in top.everywhere("server") if address.startswith(UNIX) else ():
         if server.within(context) and any(listen.args[:1] == [address] for listen in server.all("listen")):
             return server
     return None
@@ -376,9 +376,11 @@ def _upstreams(location: Block, config: Config) -> Iterator[Finding]:
 
 
 def _bare(target: Block) -> str:
-    """To whom a ``proxy_pass`` goes, without scheme and path."""
+    """To whom a ``proxy_pass`` goes, without scheme and path. After a Unix socket a colon begins the path."""
     name = re.sub(r"^https?://", "", target.args[0])
-    return name if name.startswith("unix:") else name.partition("/")[0]
+    if name.startswith(UNIX):
+        return UNIX + name.removeprefix(UNIX).partition(":")[0]
+    return name.partition("/")[0]
 
 
 def _nodes(top: Block, name: str, context: str) -> Iterator[str]:
