@@ -13,6 +13,7 @@ from tidegate.config.endpoints import UNIX, overlap
 from tidegate.config.settings import ENVELOPE_BYTES, Config
 
 EDGE_SOCKET = re.compile(r"(node-[0-9]+|behind|counters)\.sock")  # of what an edge listens on in edge.run_dir
+_OF_EDGE = "is where an edge listens itself, in edge.run_dir; choose another name, or another folder"
 
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -106,9 +107,6 @@ def _edge(edge: EdgeSettings) -> Iterator[tuple[str, str]]:
             f"must not be above edge.nofile ({edge.nofile}), as each connection is an open file; "
             "lower it, or raise edge.nofile",
         )
-
-
-_OF_EDGE = "is where an edge listens itself, in edge.run_dir; choose another name, or another folder"
 
 
 def _is_of_edge(path: str, edge: EdgeSettings) -> bool:

@@ -20,7 +20,7 @@ class EdgeSettings(Section, frozen=True):
         Meta(
             min_length=1,
             max_length=100,
-            description="The public ports of all nodes.",
+            description="The public ports of all nodes, or their Unix sockets (server.socket).",
             extra={
                 "allowed": "a list of 1 to 100, none of them twice, each host:port or unix:/path",
                 "is": endpoints.are_different,
