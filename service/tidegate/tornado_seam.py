@@ -246,6 +246,8 @@ def parse(data: bytes) -> tuple[str, HTTPHeaders]:
         return line.rstrip("\r"), HTTPHeaders.parse(block)
     headers = HTTPHeaders()
     for name, value in _field.findall(request[2]):
+        if value and value[-1] in " \t":  # Python before 3.11.5 lets a possessive group keep what it had to give back
+            value = value.rstrip(" \t")
         if name in headers:
             headers.add(name, value)
         else:

@@ -61,6 +61,7 @@ def test_headers_are_read_as_tornado_reads_them(pieces: list[str], end: str):
 
 
 @given(st.binary(max_size=60))
+@example(b"!\t")
 def test_any_bytes_are_read_as_tornado_reads_them(middle: bytes):
     data = b"GET / HTTP/1.1\r\nHost: localhost\r\nX:" + middle + b"\r\n\r\n"
     assert read(parse, data) == read(tornados, data)
