@@ -1,0 +1,7 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+
+class Client:
+    """Follows streams."""
