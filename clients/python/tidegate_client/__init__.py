@@ -8,16 +8,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tidegate_client.client import AnswerTimeout as AnswerTimeout
     from tidegate_client.client import Client as Client
+    from tidegate_client.client import ClientError as ClientError
+    from tidegate_client.client import Closed as Closed
+    from tidegate_client.client import FileStorage as FileStorage
+    from tidegate_client.client import Gap as Gap
+    from tidegate_client.client import Joined as Joined
+    from tidegate_client.client import Left as Left
+    from tidegate_client.client import Message as Message
+    from tidegate_client.client import NotAllowed as NotAllowed
+    from tidegate_client.client import NotJoined as NotJoined
+    from tidegate_client.client import Position as Position
+    from tidegate_client.client import Reason as Reason
+    from tidegate_client.client import Refused as Refused
+    from tidegate_client.client import Subscription as Subscription
+    from tidegate_client.client import UnknownOutcome as UnknownOutcome
 
 __version__ = "0.2.0"
 
-# The module that each public name lives in.
-_HOMES = {
-    "Client": "tidegate_client.client",
-}
+# The module of each public name.
+_HOMES = dict.fromkeys(
+    [
+        "AnswerTimeout",
+        "Client",
+        "ClientError",
+        "Closed",
+        "FileStorage",
+        "Gap",
+        "Joined",
+        "Left",
+        "Message",
+        "NotAllowed",
+        "NotJoined",
+        "Position",
+        "Reason",
+        "Refused",
+        "Subscription",
+        "UnknownOutcome",
+    ],
+    "tidegate_client.client",
+)
 
-__all__ = ["Client", "__version__"]
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

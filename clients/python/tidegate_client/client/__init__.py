@@ -1,7 +1,54 @@
-"""The asyncio client."""
+"""The asyncio client. ``Client`` is what to begin with."""
 
 from __future__ import annotations
 
+from tidegate_client.client.client import Client
+from tidegate_client.client.errors import (
+    AnswerTimeout,
+    ClientError,
+    Closed,
+    NotAllowed,
+    NotJoined,
+    Refused,
+    UnknownOutcome,
+)
+from tidegate_client.client.model import (
+    Answer,
+    Gap,
+    History,
+    Joined,
+    Left,
+    Limits,
+    Message,
+    Position,
+    Presence,
+    Published,
+    Reason,
+)
+from tidegate_client.client.storage import FileStorage, Storage
+from tidegate_client.client.subscription import Subscription
 
-class Client:
-    """Follows streams."""
+__all__ = [
+    "Answer",
+    "AnswerTimeout",
+    "Client",
+    "ClientError",
+    "Closed",
+    "FileStorage",
+    "Gap",
+    "History",
+    "Joined",
+    "Left",
+    "Limits",
+    "Message",
+    "NotAllowed",
+    "NotJoined",
+    "Position",
+    "Presence",
+    "Published",
+    "Reason",
+    "Refused",
+    "Storage",
+    "Subscription",
+    "UnknownOutcome",
+]
