@@ -53,6 +53,7 @@ class Connection:
         if len(pairs) != len(self.query):
             raise ValueError(f"a repeated key: {self.target}")
         self.positions = decode_cursor(self.query["cursor"]) if self.query.get("cursor", "last") != "last" else {}
+        self.streams: dict[str, list[Any]] = dict(self.positions)  # that it has, as far as the gateway said so
         self.groups = [group for group in self.query.get("groups", "").split(",") if group]
         self.commands: list[dict[str, Any]] = []
         self.raw: list[str] = []

@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Play:
         self._last_answer: dict[int, Any] = {}  # connection -> the id of the command that it heard last
         self._data: dict[int, str] = {}  # connection -> the ``data`` of the command that it heard last, as it was sent
         self._bound: dict[str, Any] = {}
+        self._obeying: dict[int, asyncio.Task[None]] = {}
 
     async def play(self) -> None:
         """Raises AssertionError where something else happens than what is written, and where something is left over."""
@@ -46,12 +47,14 @@ class Play:
         options.setdefault("autoConnect", False)
         options = {key: value for key, value in options.items() if value is not None}
         self._ended_s = time.monotonic()
+        if self._scenario.get("gateway") == "stopped":
+            await self._gateway.stop()
         self._driver.order({"do": "open", "url": self._gateway.url, "options": options})
-        for order in self._scenario.get("before", []):
+        for order in _each(self._scenario.get("before", [])):
             self._driver.order(self._filled(order))
         if not options["autoConnect"]:
             self._driver.order({"do": "connect"})
-        for number, step in enumerate(self._scenario["steps"], 1):
+        for number, step in enumerate(_each(self._scenario["steps"]), 1):
             try:
                 await self._step(next(iter(step)), self._filled(step))
             except AssertionError as exc:
@@ -60,6 +63,9 @@ class Play:
             await self._nothing_is_left()
         except AssertionError as exc:
             raise AssertionError(f"at the end: {exc}\n{self._story()}") from exc
+        finally:
+            for task in self._obeying.values():
+                task.cancel()
 
     # Steps
 
@@ -96,9 +102,11 @@ class Play:
                     assert said == wanted, f"{line.said} instead of {wanted}"
             case "quiet_s":
                 await self._quiet(value)
-            case "frozen_s":
-                self._driver.freeze()
+            case "pause_s":
                 await asyncio.sleep(value)
+            case "freezes":
+                self._driver.freeze()
+            case "thaws":
                 self._driver.thaw()
             case "gateway":
                 await (self._gateway.start() if value == "starts" else self._gateway.stop())
@@ -125,6 +133,8 @@ class Play:
             case "pushes":
                 for message in _messages(value):
                     it.say({"type": "message", **message})
+                    if message["stream"] in it.streams:
+                        it.streams[message["stream"]] = [message["epoch"], message["offset"]]
             case "says text":
                 it.say_text(value)
             case "says bytes":
@@ -150,6 +160,15 @@ class Play:
                 before = self._bound.get(f"pings {number}", 0)
                 await self._wait(lambda: it.pings > before, "no ping came", step)
                 self._bound[f"pings {number}"] = it.pings
+            case "obeys":
+                self._obeying[number] = asyncio.create_task(self._obey(it))  # noqa: TID251
+            case "has":
+                await self._wait(lambda: self._has(it, value), lambda: f"it has {it.streams}")
+            case "lacks":
+                groups = [order["group"] for order in _each(self._scenario.get("before", []))]
+                lacking = [name for name in groups if f"group:{self._filled(name)}" not in it.streams]
+                assert lacking, "it has all of them"
+                self._bound[value] = f"group:{self._filled(lacking[0])}"
             case "answers no pings":
                 it.answers_pings = False
             case "closes":
@@ -211,6 +230,7 @@ class Play:
             else:
                 epoch, offset = state
                 streams[stream] = {"epoch": epoch, "offset": offset, "top": offset}
+        it.streams = {stream: [state["epoch"], state["offset"]] for stream, state in streams.items()}
         head = {"type": "welcome", "client": client, "connection": f"n1-{it.number}", "node": "n1"}
         it.say(head | {"ping_interval": 30, "ping_timeout": 60, "limits": LIMITS} | extra | {"streams": streams})
 
@@ -223,6 +243,8 @@ class Play:
             said = {key: value for key, value in said.items() if key != "id"}
         if "key" not in wanted:
             said = {key: value for key, value in said.items() if key != "key"}
+        elif wanted["key"] is None:
+            wanted = {key: value for key, value in wanted.items() if key != "key"}
         assert said.keys() == wanted.keys(), f"it was sent {said}"
         self._match(wanted, said)
 
@@ -284,10 +306,36 @@ class Play:
             assert not it.texts, f"connection {it.number} was sent {it.texts}"
         assert not self._gateway.wrong, self._gateway.wrong
 
-    async def _wait(self, condition: Callable[[], Any], complaint: str, step: Mapping[str, Any] | None = None) -> None:
+    @staticmethod
+    def _has(it: Connection, wanted: dict[str, Any]) -> bool:
+        return all(it.streams.get(stream) == position for stream, position in wanted.items())
+
+    async def _obey(self, it: Connection) -> None:
+        """Answers joins and leaves as a gateway does where nothing was missed."""
+        while True:
+            await self._wait(lambda: it.commands, "", {"within_s": 60})
+            command = it.commands.pop(0)
+            it.raw.pop(0)
+            assert command["type"] in ("join", "leave"), command
+            stream = f"group:{command['group']}"
+            answer: dict[str, Any] = {"type": "reply", "id": command["id"], "stream": stream}
+            if command["type"] == "leave":
+                it.streams.pop(stream, None)
+            else:
+                if "epoch" in command:
+                    it.streams[stream] = [command["epoch"], command["offset"]]
+                epoch, offset = it.streams.setdefault(stream, ["e", 0])
+                answer |= {"epoch": epoch, "offset": offset, "top": offset}
+                if "epoch" in command:
+                    answer |= {"recovered": True, "missed": 0}
+            it.say(answer)
+
+    async def _wait(
+        self, condition: Callable[[], Any], complaint: str | Callable[[], str], step: Mapping[str, Any] | None = None
+    ) -> None:
         end_s = time.monotonic() + scaled((step or {}).get("within_s", _WITHIN_S))
         while not condition():
-            assert time.monotonic() < end_s, complaint
+            assert time.monotonic() < end_s, complaint if isinstance(complaint, str) else complaint()
             assert not self._gateway.wrong, self._gateway.wrong
             await asyncio.sleep(_POLL_S)
 
@@ -301,16 +349,17 @@ class Play:
     # Values
 
     def _filled(self, value: Any) -> Any:
-        """With what names that begin with ``$`` stand for; ``$x*70000`` is a text of that length."""
+        """With what names that begin with ``$`` stand for; ``$x*70000`` is a text of that length, ``<long>`` one of a
+        hundred letters."""
         match value:
             case str() if value.startswith("$x*"):
                 return "x" * int(value[3:])
             case str():
-                return self._bound.get(value, value)
+                return self._bound.get(value, value).replace("<long>", "g" * 100)
             case list():
                 return [self._filled(item) for item in value]
             case dict():
-                return {key: self._filled(item) for key, item in value.items()}
+                return {self._filled(key): self._filled(item) for key, item in value.items()}
         return value
 
     def _match(self, wanted: Any, got: Any) -> None:
@@ -344,6 +393,17 @@ def _channel(said: Mapping[str, Any]) -> str:
         case {"asks": what}:
             return f"asks {what}"
     return next(iter(said), "nothing")
+
+
+def _each(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """``{"each": [1, 40], "step": {…}}`` stands for 40 of them, with the number for ``<n>``."""
+    for step in steps:
+        if "each" not in step:
+            yield step
+            continue
+        first, last = step["each"]
+        for number in range(first, last + 1):
+            yield json.loads(json.dumps(step["step"]).replace("<n>", str(number)))
 
 
 def _messages(value: list[Any]) -> list[dict[str, Any]]:
