@@ -4,7 +4,6 @@ coroutine functions and may fail: then the client goes on without it, and says s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import json
 import os
@@ -105,14 +104,14 @@ class Keeper:
 
     async def flush(self) -> None:
         """Writes what is not written yet."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._writing is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(self._writing)
+        self._stop_timer()
+        if (writing := self._writing) is not None:
+            await asyncio.wait([writing])
         if self._storage is not None and self._was_read and self._dirty:
             await self._write()
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
