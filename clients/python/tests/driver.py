@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tidegate_client.client import Client, ClientError, Gap, Joined, Message, NotAllowed, Subscription
+from tidegate_client.client import Client, ClientError, Closed, Gap, Joined, Message, NotAllowed, Subscription
 
 _OPTIONS = {
     "client": "client",
@@ -78,6 +80,7 @@ class Driver:
                 task = asyncio.get_running_loop().create_task(self.carry_out(order))
                 self.tasks.add(task)
                 task.add_done_callback(self.tasks.discard)
+                await asyncio.sleep(0)  # it has begun before the next order
             else:
                 await self.carry_out(order)
 
@@ -92,7 +95,8 @@ class Driver:
             case "leave":
                 self.client.leave(order["group"])
             case "connect":
-                self.client.connect()
+                with contextlib.suppress(Closed):
+                    self.client.connect()
             case "disconnect":
                 await self.client.disconnect()
             case "close":
@@ -118,6 +122,8 @@ class Driver:
             given["token"] = token
         if options.get("storage") is not None:
             given["storage"] = self.storage = Storage(options["storage"])
+        if (chance := options.get("chance")) is not None:
+            random.uniform = lambda low, high: low + chance * (high - low)
         if "backoff_s" in given:
             given["backoff_s"] = tuple(given["backoff_s"])
         self.client = Client(url, **given)

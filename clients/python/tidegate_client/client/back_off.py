@@ -4,7 +4,6 @@ When the handshake is refused; clients/README.md, The machine, 12 and 16."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,10 +60,8 @@ def after_status(status: int, message: str = "", retry_after_s: float | None = N
 class BackOff:
     """Seconds until the next attempt. Each one that fails lets the next delay grow, until ``rest``."""
 
-    def __init__(
-        self, first_s: float, longest_s: float, uniform: Callable[[float, float], float] = random.uniform
-    ) -> None:
-        self._first_s, self._longest_s, self._uniform = first_s, longest_s, uniform
+    def __init__(self, first_s: float, longest_s: float) -> None:
+        self._first_s, self._longest_s = first_s, longest_s
         self._failures = 0
 
     def rest(self) -> None:
@@ -77,10 +74,10 @@ class BackOff:
         if delay == "none" and failures == 0:
             return 0.0
         if delay == "random":
-            return self._uniform(0, _RANDOM_S if failures == 0 else max(_RANDOM_S, growing_s))
+            return random.uniform(0, _RANDOM_S if failures == 0 else max(_RANDOM_S, growing_s))
         if delay == "longer":
-            return self._uniform(*_LONGER_S)
+            return random.uniform(*_LONGER_S)
         if delay == "retry-after" and retry_after_s is not None:
             wait_s = min(max(retry_after_s, 0.0), _RETRY_AFTER_LIMIT_S)
-            return max(self._uniform(wait_s, wait_s * 1.5), self._uniform(0, growing_s) if wait_s == 0 else 0.0)
-        return self._uniform(0, growing_s)
+            return max(random.uniform(wait_s, wait_s * 1.5), random.uniform(0, growing_s) if wait_s == 0 else 0.0)
+        return random.uniform(0, growing_s)

@@ -85,7 +85,7 @@ class Commands:
                 self._send(waiting)
 
     def awaits(self, link: Sends) -> bool:
-        return any(waiting.sent_by is link for waiting in self._waiting.values())
+        return any(waiting.sent_by is link and not waiting.answer.done() for waiting in self._waiting.values())
 
     def cut(self, link: Sends) -> None:
         """No answers will come from ``link`` any more."""

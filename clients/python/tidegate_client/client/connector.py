@@ -10,6 +10,7 @@ machine, 1 to 3 and 11 to 16."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from tidegate_client.client.model import Reason, State
 from tidegate_client.client.streams import Asked
 from tidegate_client.client.timing import Deadline
 from tidegate_client.client.tokens import Tokens
+
+_LOG = logging.getLogger("tidegate_client")
 
 _PING_INTERVAL_S = 25.0
 
@@ -57,8 +60,6 @@ class Host(Protocol):
     def _awaits(self, connection: Connection) -> bool: ...
 
     def _ping(self, connection: Connection) -> None: ...
-
-    def _error(self, exc: Exception) -> None: ...
 
     def _state_changed(self) -> None: ...
 
@@ -142,7 +143,8 @@ class Connector:
         except NotAllowed as exc:
             raise GiveUp(Plan(Reason("not_allowed", None, str(exc)))) from exc
         except Exception as exc:
-            self._host._error(exc)
+            # What it says may be secret.
+            _LOG.warning("no token: the function raised %s", type(exc).__name__)
             raise GiveUp(Plan(Reason("token", None, f"no token: {type(exc).__name__}", again=True))) from exc
         if connection is not self._next:
             raise asyncio.CancelledError  # the token function held on to an attempt that was given up

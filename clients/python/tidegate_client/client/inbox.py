@@ -3,7 +3,7 @@
     put, gap, joined, left  ->  [ … items … ]  ->  take, then dealt_with
 
 Where the subscription loads a state, a ``Load`` stands in the line: what is behind it is held until ``loaded``, because
-nothing is taken meanwhile. A gap puts another ``Load`` behind itself. Source: clients/README.md, State, then stream."""
+nothing is taken meanwhile. Where that gets too much, all of it is dropped, and the state is loaded once more. A gap puts another ``Load`` behind itself. Source: clients/README.md, State, then stream."""
 
 from __future__ import annotations
 
@@ -39,17 +39,23 @@ class Inbox:
         self._loaded_once = False
         self._floor: Position | None = None
         self._current: Item | None = None
+        self._overflow: Position | None = None  # where it stands since there was no room for what is held
 
     # What comes in
 
     def put(self, message: Message) -> bool:
         """False if there is no room: then the stream must take no more, and go on behind what was put last."""
-        if self._messages >= self.limit:
-            if not self._waits_for_state():
-                return False
-            self._begin_load(Position(message.epoch, message.offset))
-            return True
-        self._append(message)
+        at = Position(message.epoch, message.offset)
+        if self._overflow is not None:
+            self._overflow = at
+        elif self._messages < self.limit:
+            self._append(message)
+        elif self._waits_for_state():
+            self._drop_held()
+            self._overflow = at
+            self._wake()
+        else:
+            return False
         return True
 
     def gap(self, gap: Gap) -> None:
@@ -82,7 +88,7 @@ class Inbox:
         """Nothing that waits will be told."""
         self._items.clear()
         self._messages = 0
-        self._loading = self._floor = self._current = None
+        self._loading = self._floor = self._current = self._overflow = None
         self._loaded_once = False
 
     # What goes out
@@ -94,6 +100,8 @@ class Inbox:
     def take(self) -> Item | Load | None:
         """The next in line. The one before it is dealt with now. A ``Load`` ends by ``loaded`` or ``put_back``."""
         self.dealt_with()
+        if (at := self._overflow) is not None:
+            self._begin_load(at)
         while self._items:
             item = self._items.popleft()
             if isinstance(item, Message):
@@ -156,7 +164,11 @@ class Inbox:
         self._moved()
 
     def _waits_for_state(self) -> bool:
-        return self._loading is not None or any(isinstance(item, Load) for item in self._items)
+        return (
+            self._loading is not None
+            or self._overflow is not None
+            or any(isinstance(item, Load) for item in self._items)
+        )
 
     def _begin_load(self, base: Position) -> None:
         self._drop_held()
@@ -167,7 +179,7 @@ class Inbox:
     def _drop_held(self) -> None:
         """Takes out the loads, the messages behind the first of them, and makes void what is being loaded."""
         held, kept = self._loading is not None, []
-        self._loading = None
+        self._loading = self._overflow = None
         for item in self._items:
             held = held or isinstance(item, Load)
             if not isinstance(item, Load) and not (held and isinstance(item, Message)):

@@ -29,6 +29,7 @@ class Liveness:
     def probe(self) -> None:
         """Sends a ping now, that must be answered soon."""
         self._next.cancel()
+        self.heard()
         self._send(min(PROBE_S, self._timeout_s))
 
     def stop(self) -> None:
@@ -36,7 +37,7 @@ class Liveness:
         self.heard()
 
     def _send(self, timeout_s: float | None = None) -> None:
-        self.heard()
         self._ping()
-        self._deadline = Deadline(timeout_s or self._timeout_s, self._dead)
+        if self._deadline is None:
+            self._deadline = Deadline(timeout_s or self._timeout_s, self._dead, late=self._ping)
         self._next = self._loop.call_later(self._interval_s, self._send)

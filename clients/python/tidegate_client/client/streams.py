@@ -162,10 +162,14 @@ class Streams:
 
     def make_room(self, stream: Stream) -> None:
         """The handler has dealt with something: a stream that was paused may go on."""
-        if stream.paused and stream.inbox is not None and stream.inbox.has_room and not stream.is_own:
-            self._take_again(stream)
-        elif stream.paused and stream.is_own and self._linked and stream.inbox is not None and stream.inbox.has_room:
+        if not (stream.paused and self._linked and self._has_room(stream)):
+            return
+        if stream.is_own:
             self._again()
+        elif stream.confirmed == stream.number:
+            self._take_again(stream)
+        else:
+            self._settle(stream)
 
     # Connections
 

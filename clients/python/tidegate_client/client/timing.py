@@ -11,11 +11,11 @@ _ANSWERS_S = 0.1
 
 
 class Deadline:
-    """Calls ``then`` after ``seconds`` unless it is cancelled. One that comes late begins anew; one in time lets the
+    """Calls ``then`` after ``seconds`` unless it is cancelled. One that comes late calls ``late``, and begins anew; one in time lets the
     loop read what is in the sockets before it calls."""
 
-    def __init__(self, seconds: float, then: Callable[[], None]) -> None:
-        self._seconds, self._then = seconds, then
+    def __init__(self, seconds: float, then: Callable[[], None], late: Callable[[], None] | None = None) -> None:
+        self._seconds, self._then, self._late = seconds, then, late
         self._loop = asyncio.get_running_loop()
         self._begin()
 
@@ -28,6 +28,8 @@ class Deadline:
 
     def _come(self) -> None:
         if self._loop.time() - self._due > LATE_S:
+            if self._late is not None:
+                self._late()
             self._begin()
         else:
             self._timer = self._loop.call_later(min(_ANSWERS_S, self._seconds), self._then)
