@@ -66,6 +66,7 @@ class Play:
         finally:
             for task in self._obeying.values():
                 task.cancel()
+            await asyncio.gather(*self._obeying.values(), return_exceptions=True)
 
     # Steps
 
