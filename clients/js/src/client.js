@@ -1,0 +1,445 @@
+/**
+ * The machine: from `disconnected` to `connected` and back. See clients/README.md.
+ *
+ * At most one connection is current, and at most one is being tried: beside it where the client changes over (the node
+ * is `moving`, or a stream can only be begun anew by connecting), else instead of it. A connection that was replaced is
+ * kept for the answers that it still owes. What is told comes last: a callback may do anything.
+ */
+
+import { delay_ms, growing_ms } from './closes.js';
+import { Commands } from './commands.js';
+import { Connection } from './connection.js';
+import { isId } from './cursor.js';
+import { NotAllowed, TidegateError } from './errors.js';
+import { watchPage } from './liveness.js';
+import { Store } from './store.js';
+import { Streams } from './streams.js';
+import { Subscription } from './subscription.js';
+import { claimsOf } from './token.js';
+
+const TARGET_CHARS = 6144;
+const WAKE_S = 5;
+const DEFAULTS = {
+  storageKey: 'tidegate',
+  welcomeTimeout_s: 10,
+  answerTimeout_s: 10,
+  pingInterval_s: 25,
+  pongTimeout_s: 10,
+  backoff_s: [0.5, 30],
+  stable_s: 10,
+  queueLimit: 1000,
+};
+
+const FINAL = new Set(['unauthorized', 'not_allowed', 'bad_request']);
+
+const endOf = (word, message, code = 1006) => ({ code, word, message, again: false });
+
+const report = (error) => (globalThis.reportError ?? console.error)(error);
+
+const checked = (name) => {
+  if (isId(name)) return name;
+  throw new TidegateError('bad_request', `${JSON.stringify(name)} is no name: see the alphabet of ids`);
+};
+
+export class Tidegate {
+  #url;
+  #options;
+  #state = 'disconnected';
+  #reason = null;
+  #listeners = new Map(); // event -> Set of callbacks
+  #waiting = []; // for `ready`: [resolve, reject]
+  #over = false; // by `close()`
+  #auto = true; // it connects by itself with the next microtask
+
+  #token; // a string, or a function
+  #renewing = null; // the connection whose token is being renewed
+  #store;
+  #stored; // a promise: what was stored has been read
+  #streams;
+  #commands;
+  #keys = null; // of publishes
+
+  #current = null; // the connection that was welcomed
+  #trying = null; // one that is not yet
+  #retired = new Set(); // those that still owe answers
+  #next = null; // timer of the next attempt
+  #giveUp = null; // timer
+  #failures = 0; // since a connection was stable
+  #since_ms = 0; // when the current one was welcomed
+  #sure = false; // whether the client's id is known, and not only remembered
+  #doubt = false; // the next attempt leaves out what would be refused to another client
+  #unwatch = () => {};
+
+  constructor(url, options = {}) {
+    this.#url = new URL(url, globalThis.location?.href);
+    this.#url.protocol = this.#url.protocol.replace('http', 'ws');
+    this.#url.hash = '';
+    this.#options = { ...DEFAULTS, WebSocket: globalThis.WebSocket, ...options };
+    if (!this.#options.WebSocket) throw new Error('there is no WebSocket here: give one as an option');
+    if (options.client !== undefined) checked(options.client);
+    if (options.device !== undefined) checked(options.device);
+    this.#token = options.token;
+    const failed = (error) => this.#failed(error);
+    this.#store = new Store(options.last ? null : options.storage, this.#options.storageKey, failed);
+    this.#commands = new Commands(this.#options.answerTimeout_s);
+    this.#streams = new Streams(this.#store, this.#options.queueLimit, {
+      order: (command, done) => this.#commands.order(command, done),
+      reconnect: () => this.#changeOver(),
+      tell: (event, ...told) => this.#tell(event, ...told),
+      failed,
+      changed: () => this.#checkReady(),
+    });
+    if (options.autoConnect !== false) queueMicrotask(() => this.#auto && this.connect());
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get reason() {
+    return this.#reason;
+  }
+
+  /** The client's id, once the gateway has said it. */
+  get client() {
+    return this.#streams.client;
+  }
+
+  /** How far messages have arrived: `{stream: [epoch, offset]}`. */
+  get positions() {
+    return this.#streams.positions;
+  }
+
+  group(name, handlers) {
+    return new Subscription(this, this.#streams, `group:${checked(name)}`, handlers);
+  }
+
+  direct(handlers) {
+    return new Subscription(this, this.#streams, 'client:', handlers);
+  }
+
+  all(handlers) {
+    return new Subscription(this, this.#streams, 'all', handlers);
+  }
+
+  leave(group) {
+    this.#streams.leave(this.#streams.get(`group:${checked(group)}`));
+  }
+
+  on(event, callback) {
+    if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
+    this.#listeners.get(event).add(callback);
+    return () => this.#listeners.get(event).delete(callback);
+  }
+
+  async ready() {
+    if (this.#state === 'closed') throw new TidegateError('closed', this.#reason.word);
+    await null; // what is asked for in the same breath belongs to it
+    return new Promise((resolve, reject) => {
+      this.#waiting.push([resolve, reject]);
+      this.#checkReady();
+    });
+  }
+
+  connect() {
+    if (this.#over) throw new TidegateError('closed');
+    this.#auto = false;
+    if (this.#current || this.#trying) return;
+    this.#failures = 0;
+    if (this.#state !== 'connecting') this.#reason = null;
+    this.#unwatch();
+    this.#unwatch = watchPage(
+      () => this.#wake(),
+      () => this.#store.flush(),
+    );
+    this.#attempt();
+    this.#become('connecting');
+  }
+
+  disconnect() {
+    if (this.#over) return;
+    this.#stop();
+    this.#reason = null;
+    this.#become('disconnected');
+  }
+
+  close() {
+    if (this.#over) return;
+    this.#over = true;
+    this.#streams.end();
+    this.#end(endOf('done', '', 1000));
+  }
+
+  async publish(group, data, { key } = {}) {
+    const named = key === false ? {} : { key: key ?? this.#uniqueKey() };
+    return this.#ask({ type: 'publish', group: checked(group), data: data ?? null, ...named }, key !== false);
+  }
+
+  async call(method, data) {
+    return this.#ask({ type: 'call', method, data: data ?? null }, false);
+  }
+
+  async history(group, { position, limit } = {}) {
+    const { epoch, offset } = position ?? {};
+    return this.#ask({ type: 'history', group: checked(group), epoch, offset, limit }, true);
+  }
+
+  async presence(group) {
+    return this.#ask({ type: 'presence', group: checked(group) }, true);
+  }
+
+  async ping() {
+    return this.#ask({ type: 'ping' }, false);
+  }
+
+  async refresh(token) {
+    const answer = await this.#ask({ type: 'refresh', token }, true);
+    if (typeof this.#token === 'string') this.#token = token;
+    return answer;
+  }
+
+  #uniqueKey() {
+    const random = () => Math.random().toString(36).slice(2);
+    this.#keys ??= { prefix: random() + random(), last: 0 };
+    return `${this.#keys.prefix}-${++this.#keys.last}`;
+  }
+
+  #ask(command, again) {
+    if (this.#state === 'closed') throw new TidegateError('closed');
+    return this.#commands.request(command, again);
+  }
+
+  // Attempts
+
+  #attempt() {
+    clearTimeout(this.#next);
+    this.#next = null;
+    this.#trying?.drop();
+    const connection = new Connection({
+      event: (from, event) => this.#received(from, event),
+      ended: (...how) => this.#ended(...how),
+    });
+    this.#trying = connection;
+    this.#stored ??= this.#store.load().then(() => this.#streams.loaded());
+    this.#stored.then(() => {
+      if (!connection.over) connection.open(this.#options.welcomeTimeout_s, () => this.#handshake(connection));
+    });
+  }
+
+  /** `[WebSocket, url, protocols]`: who this is, and what is wished at this moment. */
+  async #handshake(connection) {
+    const { client, device, last, WebSocket } = this.#options;
+    const token = await this.#askToken();
+    if (connection.over) return null;
+    const known = client ?? claimsOf(token).sub;
+    if (isId(known)) this.#sure = true;
+    const id = isId(known) ? known : (this.#streams.client ?? (this.#doubt ? null : this.#store.client));
+    if (id !== null && !this.#current) this.#streams.belongTo(id);
+
+    const query = this.#url.search ? [this.#url.search.slice(1)] : [];
+    if (client !== undefined) query.push(`client=${client}`);
+    if (device !== undefined) query.push(`device=${device}`);
+    const chars = TARGET_CHARS - this.#url.pathname.length - query.join('&').length - '?&&cursor=&groups='.length;
+    const doubtful = this.#doubt && !this.#sure;
+    const { cursor, groups, carried } = this.#streams.handshake(chars, this.#commands.limits.groups, last, doubtful);
+    connection.carried = carried;
+    if (cursor !== null) query.push(`cursor=${cursor}`);
+    if (groups.length) query.push(`groups=${groups.join(',')}`);
+
+    const url = new URL(this.#url);
+    url.search = query.join('&');
+    return [WebSocket, url.href, token === undefined ? ['tidegate.v1'] : ['tidegate.v1', `bearer.${token}`]];
+  }
+
+  async #askToken() {
+    if (typeof this.#token !== 'function') return this.#token;
+    const token = await this.#token();
+    if (!token) throw new NotAllowed();
+    return token;
+  }
+
+  /** A second connection, which takes over when it is welcomed. */
+  #changeOver() {
+    if (this.#current && !this.#trying && this.#next === null) this.#attempt();
+  }
+
+  #ended(connection, code, message, [word, delay]) {
+    if (connection !== this.#current && connection !== this.#trying) {
+      this.#forget(connection);
+      return;
+    }
+    const wasCurrent = connection === this.#current;
+    if (wasCurrent) this.#lose();
+    else {
+      this.#trying = null;
+      if (!this.#sure) this.#doubt = !this.#doubt;
+    }
+    // Taken over by our own next connection, which is not welcomed yet.
+    const ownSuccessor = code === 4502 && this.#trying;
+    if (this.#isSpent(connection, code)) this.#end(endOf('token_expired', message, code));
+    else if (!delay && !ownSuccessor) this.#end(endOf(word, message, code));
+    else {
+      if (!this.#current) this.#reason = { code, word, message, again: true };
+      if (!this.#trying && this.#next === null) {
+        this.#next = setTimeout(() => this.#attempt(), delay_ms(delay, this.#failures++, this.#options.backoff_s));
+      }
+      if (wasCurrent) this.#become('connecting');
+    }
+  }
+
+  /** Whether it ended because of a fixed token, of which there is no other one. */
+  #isSpent(connection, code) {
+    if (typeof this.#token !== 'string') return false;
+    return code === 4009 || (!connection.welcome && claimsOf(this.#token).exp * 1000 < Date.now());
+  }
+
+  /** The current connection is no more. */
+  #lose() {
+    const connection = this.#current;
+    if (!connection) return;
+    this.#current = null;
+    connection.drop();
+    this.#streams.cut();
+    this.#commands.cut(connection);
+    if (Date.now() - this.#since_ms >= this.#options.stable_s * 1000) this.#failures = 0;
+  }
+
+  #stop() {
+    this.#auto = false;
+    this.#unwatch();
+    clearTimeout(this.#next);
+    this.#next = null;
+    this.#trying?.drop();
+    this.#trying = null;
+    this.#lose();
+    for (const connection of this.#retired) this.#forget(connection);
+    this.#store.flush();
+  }
+
+  /** Closed, until `connect()`. */
+  #end(reason) {
+    this.#stop();
+    this.#reason = reason;
+    this.#commands.end('closed');
+    for (const [, reject] of this.#waiting.splice(0)) reject(new TidegateError('closed', reason.word));
+    this.#become('closed');
+  }
+
+  #wake() {
+    this.#current?.probe(WAKE_S);
+    if (this.#next !== null) this.#attempt();
+  }
+
+  // A connection
+
+  #received(connection, event) {
+    const { type } = event;
+    if (type === 'welcome') {
+      if (connection === this.#trying) this.#welcomed(connection, event);
+    } else if (type === 'reply' || type === 'error' || type === 'pong') this.#commands.answer(event);
+    else if (connection !== this.#current) return;
+    else if (type === 'expiring') this.#renew(connection);
+    else if (type === 'moving') this.#moving(connection, event);
+    else if (typeof event.stream === 'string') this.#streams.take(event);
+  }
+
+  #welcomed(connection, welcome) {
+    const { pingInterval_s, pongTimeout_s } = this.#options;
+    const replaced = this.#current;
+    this.#current = connection;
+    this.#trying = null;
+    connection.welcome = welcome;
+    this.#since_ms = Date.now();
+    this.#sure = true;
+    Object.assign(this.#commands.limits, welcome.limits);
+    connection.live(Math.min(pingInterval_s, welcome.ping_interval), pongTimeout_s, () =>
+      connection.send('{"type":"ping","id":0}'),
+    );
+    this.#streams.belongTo(welcome.client);
+    this.#streams.cut();
+    this.#commands.use(connection);
+    this.#streams.welcomed(welcome.streams, connection.carried);
+    if (replaced) this.#retire(replaced);
+    this.#become('connected');
+    this.#checkReady();
+  }
+
+  /** Its place is taken. What it still owes is taken until it closes, or until it would be closed. */
+  #retire(connection) {
+    this.#commands.forgetOrders(connection);
+    if (!this.#commands.waitsFor(connection)) {
+      connection.drop();
+      return;
+    }
+    this.#retired.add(connection);
+    connection.retire(connection.within_s ?? this.#options.answerTimeout_s, () => this.#forget(connection));
+  }
+
+  #forget(connection) {
+    this.#retired.delete(connection);
+    connection.drop();
+    this.#commands.cut(connection);
+  }
+
+  #moving(connection, { within }) {
+    connection.within_s = within;
+    this.#changeOver();
+  }
+
+  /** Answers `expiring`. One chain for each connection, until a token was taken or refused. */
+  async #renew(connection) {
+    if (typeof this.#token !== 'function' || this.#renewing === connection) return;
+    this.#renewing = connection;
+    const holds = () => connection === this.#current;
+    for (let failures = 0; holds(); failures++) {
+      try {
+        const token = await this.#askToken();
+        if (holds()) await this.#commands.request({ type: 'refresh', token }, false);
+        break;
+      } catch (error) {
+        if (FINAL.has(error?.code)) {
+          if (error instanceof NotAllowed && holds()) this.#end(endOf('not_allowed', error.message));
+          break; // refused: the gateway says when it ends
+        }
+        await new Promise((resolve) => setTimeout(resolve, growing_ms(failures, this.#options.backoff_s)));
+      }
+    }
+    if (this.#renewing === connection) this.#renewing = null;
+  }
+
+  // What is told
+
+  #become(state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    clearTimeout(this.#giveUp);
+    const { giveUpAfter_s } = this.#options;
+    if (state === 'connecting' && giveUpAfter_s) {
+      const end = () => this.#end(endOf('unreachable', `no welcome within ${giveUpAfter_s} s`));
+      this.#giveUp = setTimeout(end, giveUpAfter_s * 1000);
+    }
+    this.#tell('state', state, this.#reason);
+  }
+
+  #tell(event, ...told) {
+    for (const callback of [...(this.#listeners.get(event) ?? [])]) {
+      if (this.#over && event !== 'state') return;
+      try {
+        callback(...told);
+      } catch (error) {
+        if (event === 'error') report(error);
+        else this.#failed(error);
+      }
+    }
+  }
+
+  #failed(error) {
+    if (this.#listeners.get('error')?.size) this.#tell('error', error);
+    else report(error);
+  }
+
+  #checkReady() {
+    if (this.#state !== 'connected' || !this.#streams.settled) return;
+    for (const [resolve] of this.#waiting.splice(0)) resolve();
+  }
+}

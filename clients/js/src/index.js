@@ -1,0 +1,2 @@
+export { Tidegate } from './client.js';
+export { NotAllowed, TidegateError, UnknownOutcome } from './errors.js';
