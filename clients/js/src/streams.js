@@ -5,7 +5,7 @@
  * comes it goes on from there. For a group that is a `join` with a position. The client's own stream and `all` can't be
  * joined: for them the client connects again.
  *
- * A cursor holds only what is wanted. What it did not hold and a lasting membership brings all the same is passed over
+ * A cursor holds what is wanted. What it did not hold and a lasting membership brings all the same is passed over
  * until its `join` is answered: it comes again.
  */
 
@@ -127,7 +127,10 @@ export class Streams {
 
   /** What a handshake says of the streams: `{cursor, groups, carried}`. `last`: the gateway knows the positions. */
   handshake(chars, most, last, doubtful) {
-    const wanted = [...this.#all.values()].filter(({ wish, paused }) => wish && !paused);
+    // Of the client's own streams also those whose handler may come: while nothing was passed over it costs nothing.
+    const wanted = [...this.#all.values()].filter(({ wish, paused, group, passed, left }) =>
+      wish ? !paused : !group && !passed && !left,
+    );
     wanted.sort((a, b) => Boolean(a.group) - Boolean(b.group));
     const sendable = wanted.filter(({ group }) => group || !doubtful);
     const packed = pack(last ? sendable.map(({ name, group }) => ({ name, group, at: null })) : sendable, chars, most);
@@ -255,7 +258,7 @@ export class Streams {
   #goOn(stream) {
     const at = this.#store.positions.get(stream.name);
     if (!at || stream.delivery?.loads || (stream.at && stream.wish)) return;
-    if (stream.on) stream.passed = true;
+    stream.passed ||= !stream.wish;
     stream.at = at;
   }
 

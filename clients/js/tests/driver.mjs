@@ -3,7 +3,7 @@
  * `drive(write)` gives the function that takes an order.
  */
 
-import { NotAllowed, Tidegate } from '../src/index.js';
+import { Tidegate } from '../src/index.js';
 
 const page = typeof process === 'undefined';
 
