@@ -123,7 +123,7 @@ class Driver:
         if options.get("storage") is not None:
             given["storage"] = self.storage = Storage(options["storage"])
         if (chance := options.get("chance")) is not None:
-            random.uniform = lambda low, high: low + chance * (high - low)
+            random.uniform = lambda a, b: a + chance * (b - a)
         if "backoff_s" in given:
             given["backoff_s"] = tuple(given["backoff_s"])
         self.client = Client(url, **given)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
+from tidegate_client.client import replies
 from tidegate_client.client.back_off import BackOff
 from tidegate_client.client.commands import Commands, to_json
 from tidegate_client.client.connection import Connection
 from tidegate_client.client.connector import Connector, Settings
-from tidegate_client.client.errors import ClientError, Closed, NotAllowed, Refused
+from tidegate_client.client.errors import Closed
+from tidegate_client.client.listeners import Event, Listeners
 from tidegate_client.client.model import (
     Answer,
     Gap,
@@ -31,17 +31,17 @@ from tidegate_client.client.model import (
     State,
     is_name,
 )
+from tidegate_client.client.refresher import Refresher
 from tidegate_client.client.storage import Keeper, Storage
 from tidegate_client.client.streams import ALL, DIRECT, Asked, Stream, Streams
 from tidegate_client.client.subscription import Handlers, Subscription
+from tidegate_client.client.tasks import Changes, Tasks
 from tidegate_client.client.tokens import Token, Tokens
 
 _LOG = logging.getLogger("tidegate_client")
 
 # How long ``close`` lets handlers go on that are at work.
 _HANDLERS_S = 5.0
-
-Event = Literal["state", "gap", "joined", "left", "error"]
 
 
 class Client:
@@ -76,23 +76,28 @@ class Client:
             welcome_timeout_s, answer_timeout_s, ping_interval_s, pong_timeout_s, backoff_s, stable_s, give_up_after_s
         )
         self._tokens = Tokens(token)
+        self._tasks = Tasks()
+        self._handlers = Tasks()
+        self._listeners = Listeners(self._handlers.spawn)
+        self._refresher = Refresher(
+            self._tokens, backoff_s, self._give_token, self._forbid, self._listeners.error, self._tasks.spawn
+        )
         self._connector = Connector(
-            self, url, client, self._tokens, settings, headers or {}, websocket_options or {}, self._spawn
+            self, url, client, self._tokens, settings, headers or {}, websocket_options or {}, self._tasks.spawn
         )
         self._streams = Streams(self._send_wish, self._connector.again, self._moved, last, device)
         self._commands = Commands(answer_timeout_s)
-        self._keeper = Keeper(None if last else storage, storage_key, self._to_store, self._error, self._spawn)
-        self._backoff_s, self._queue_limit, self._client = backoff_s, queue_limit, client
-        self._listeners: dict[str, list[Callable[..., Any]]] = {}
+        self._keeper = Keeper(
+            None if last else storage, storage_key, self._to_store, self._listeners.error, self._tasks.spawn
+        )
+        self._queue_limit, self._client = queue_limit, client
         self._subscriptions: dict[str, Subscription] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._workers: dict[Subscription, asyncio.Task[None]] = {}
         self._own: dict[int, tuple[Connection, Stream, int]] = {}
         self._wish_back_off = BackOff(*backoff_s)
         self._connection: Connection | None = None
-        self._refreshing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._changes: set[asyncio.Future[None]] = set()
+        self._changes = Changes()
 
     # Life
 
@@ -145,17 +150,17 @@ class Client:
         while not (self.state == "connected" and self._streams.is_settled()):
             if (reason := self._closed_by()) is not None:
                 raise Closed(reason)
-            await self._change()
+            await self._changes.next()
 
     async def wait_closed(self) -> Reason:
         """Returns when the client is closed, by whatever."""
         while (reason := self._closed_by()) is None:
-            await self._change()
+            await self._changes.next()
         return reason
 
     async def disconnect(self) -> None:
         """No connection until ``connect()``, which goes on where this one ended."""
-        self._stop_refreshing()
+        self._refresher.stop()
         self._connector.stop()
         await self._keeper.flush()
 
@@ -163,12 +168,13 @@ class Client:
         """The end: the connection is closed, commands that wait raise ``Closed``, iterations end, handlers that are
         at work may end theirs within 5 s. Within a handler it returns at once."""
         if self._closing is None:
-            self._stop_refreshing()
+            self._refresher.stop()
             self._connector.finish(Reason("done", 1000))
             for subscription in list(self._subscriptions.values()):
                 subscription._end()
             self._closing = asyncio.get_running_loop().create_task(self._finish())
-        if asyncio.current_task() not in self._workers.values() and asyncio.current_task() not in self._tasks:
+        task = asyncio.current_task()
+        if task not in self._handlers and task not in self._tasks:
             await asyncio.shield(self._closing)
 
     def wake(self) -> None:
@@ -232,14 +238,7 @@ class Client:
     def on(self, event: Event, callback: Callable[..., Any]) -> Callable[[], None]:
         """Calls back for each ``state`` (state, reason), ``gap`` (Gap), ``joined`` (Joined), ``left`` (Left) and
         ``error`` (exception). Gives a function that ends it."""
-        listeners = self._listeners.setdefault(event, [])
-        listeners.append(callback)
-
-        def off() -> None:
-            with contextlib.suppress(ValueError):
-                listeners.remove(callback)
-
-        return off
+        return self._listeners.on(event, callback)
 
     # Commands
 
@@ -261,7 +260,7 @@ class Client:
         """The journal's messages behind ``position``, or from the oldest on."""
         epoch, offset = position if position is not None else (None, None)
         reply = await self._ask("history", repeats=True, group=group, epoch=epoch, offset=offset, limit=limit)
-        return _history(reply)
+        return replies.history(reply)
 
     async def presence(self, group: str) -> Presence:
         reply = await self._ask("presence", repeats=True, group=group)
@@ -301,24 +300,19 @@ class Client:
         """Handlers are called by a task of their own, as soon as there is a loop."""
         if subscription._handlers.on_message is None:
             return
-        with contextlib.suppress(RuntimeError):
-            loop = asyncio.get_running_loop()
-            if (task := self._workers.get(subscription)) is None or task.done():
-                task = self._workers[subscription] = loop.create_task(subscription._run())
-                task.add_done_callback(_report)
-                task.add_done_callback(lambda task: self._forget_worker(subscription, task))
-
-    def _forget_worker(self, subscription: Subscription, task: asyncio.Task[None]) -> None:
-        if self._workers.get(subscription) is task:
-            del self._workers[subscription]
-            if not subscription._ended and not task.cancelled():
-                self._work(subscription)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if (task := self._workers.get(subscription)) is None or task.done():
+            self._workers[subscription] = self._handlers.spawn(subscription._run())
 
     def _left(self, subscription: Subscription, stream: Stream) -> None:
+        self._workers.pop(subscription, None)
         if self._subscriptions.get(stream.key) is subscription:
             del self._subscriptions[stream.key]
             self._streams.unsubscribe(stream)
-            self._changed()
+            self._changes.tell()
 
     def _join(self, subscription: Subscription, stream: Stream) -> None:
         self._refuse_if_done()
@@ -337,24 +331,6 @@ class Client:
 
     def _closed_by(self) -> Reason | None:
         return self._connector.reason if self._connector.state == "closed" else None
-
-    def _listens(self, event: Event) -> bool:
-        return bool(self._listeners.get(event))
-
-    def _emit(self, event: Event, *given: Any) -> bool:
-        """Whether anybody listens."""
-        listeners = list(self._listeners.get(event, ()))
-        for listener in listeners:
-            try:
-                result = listener(*given)
-                if inspect.iscoroutine(result):
-                    self._spawn(result)
-            except Exception as exc:
-                if event == "error":
-                    _LOG.error("a listener to errors failed", exc_info=exc)
-                else:
-                    self._error(exc)
-        return bool(listeners)
 
     # For the connector: see its Host
 
@@ -382,8 +358,8 @@ class Client:
             connection.asked,
             told,
         )
-        self._commands.welcomed(connection, _limits(event.get("limits")))
-        self._changed()
+        self._commands.welcomed(connection, replies.limits(event.get("limits")))
+        self._changes.tell()
 
     def _event(self, event: Mapping[str, Any]) -> None:
         kind = event.get("type")
@@ -395,9 +371,9 @@ class Client:
             self._streams.joined(event)
         elif kind == "left":
             self._streams.left(event)
-            self._changed()
+            self._changes.tell()
         elif kind == "expiring":
-            self._refresh_soon()
+            self._refresher.begin()
         elif kind in ("reply", "error", "pong"):
             number = event.get("id")
             if type(number) is int and (own := self._own.pop(number, None)) is not None:
@@ -412,7 +388,7 @@ class Client:
     def _cut(self, connection: Connection, current: bool) -> None:
         if current:
             self._connection = None
-            self._stop_refreshing()
+            self._refresher.stop()
             self._streams.cut()
         self._commands.cut(connection)
 
@@ -422,22 +398,18 @@ class Client:
     def _ping(self, connection: Connection) -> None:
         connection.send(f'{{"type":"ping","id":{self._commands.next_number()}}}')
 
-    def _error(self, exc: Exception) -> None:
-        if not self._emit("error", exc):
-            _LOG.error("the client goes on after an error", exc_info=exc)
-
     def _state_changed(self) -> None:
         state, reason = self.state, self.reason
         if state == "closed" and reason is not None:
-            self._stop_refreshing()
+            self._refresher.stop()
             self._commands.end(lambda: Closed(reason))
             for subscription in self._subscriptions.values():
                 subscription._wake.set()
             if reason.word != "done" and self._closing is None:
-                self._spawn(self._keeper.flush())
-        self._changed()
+                self._tasks.spawn(self._keeper.flush())
+        self._changes.tell()
         _LOG.info("%s%s", state, f" after {reason}" if reason is not None and state != "connected" else "")
-        self._emit("state", state, reason)
+        self._listeners.tell("state", state, reason)
 
     # Within
 
@@ -459,59 +431,24 @@ class Client:
             return
         self._wish_back_off.rest()
         self._streams.answered(stream, number, event)
-        self._changed()
+        self._changes.tell()
 
     def _wish_again(self, connection: Connection, stream: Stream, number: int) -> None:
         if connection is self._connection:
             self._streams.repeat(stream, number)
 
-    def _refresh_soon(self) -> None:
-        if self._refreshing is None and self._tokens.can_be_new:
-            self._refreshing = self._spawn(self._refresh())
-
-    async def _refresh(self) -> None:
-        """Until the gateway has a new token, or has said no: then its 4009 decides."""
-        back_off = BackOff(*self._backoff_s)
-        try:
-            while True:
-                try:
-                    token = await self._tokens.ask()
-                    await self._ask("refresh", repeats=False, token=token)
-                    return
-                except NotAllowed as exc:
-                    self._refreshing = None
-                    self._connector.finish(Reason("not_allowed", None, str(exc)))
-                    return
-                except Refused as exc:
-                    if exc.code in ("unauthorized", "not_allowed", "bad_request"):
-                        return
-                except ClientError:
-                    return
-                except Exception as exc:
-                    self._error(exc)
-                await asyncio.sleep(back_off.delay_s("growing"))
-        finally:
-            if self._refreshing is asyncio.current_task():
-                self._refreshing = None
-
-    def _stop_refreshing(self) -> None:
-        task, self._refreshing = self._refreshing, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-
     async def _finish(self) -> None:
         """Waits for what is under way, and leaves no task behind."""
         await self._keeper.flush()
-        workers = set(self._workers.values())
-        if workers:
-            _, late = await asyncio.wait(workers, timeout=_HANDLERS_S)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        await self._handlers.end(_HANDLERS_S)
         await self._keeper.flush()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._tasks.end(_HANDLERS_S)
+
+    async def _give_token(self, token: str) -> None:
+        await self._ask("refresh", repeats=False, token=token)
+
+    def _forbid(self, message: str) -> None:
+        self._connector.finish(Reason("not_allowed", None, message))
 
     def _to_store(self) -> tuple[str | None, Mapping[str, Position]]:
         return self._streams.client, self._streams.stored()
@@ -520,62 +457,6 @@ class Client:
         if self._closing is not None:
             raise Closed(Reason("done", 1000))
 
-    def _changed(self) -> None:
-        for future in self._changes:
-            if not future.done():
-                future.set_result(None)
-        self._changes.clear()
-
-    async def _change(self) -> None:
-        """Returns when something has changed that ``ready`` or ``wait_closed`` may wait for."""
-        future = asyncio.get_running_loop().create_future()
-        self._changes.add(future)
-        try:
-            await future
-        finally:
-            self._changes.discard(future)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_report)
-        return task
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (exc := task.exception()) is not None:
-        _LOG.error("a task of the client failed", exc_info=exc)
-
 
 def _with_id(command: dict[str, Any], number: int) -> str:
     return to_json({"type": command["type"], "id": number} | command)
-
-
-def _limits(found: object) -> Limits:
-    default = Limits()
-    if not isinstance(found, dict):
-        return default
-    return Limits(
-        *(
-            value if type(value := found.get(name)) is int and value > 0 else getattr(default, name)
-            for name in ("message_bytes", "data_bytes", "groups")
-        )
-    )
-
-
-def _history(reply: Mapping[str, Any]) -> History:
-    stream, epoch, gap = reply["stream"], reply["epoch"], reply.get("gap")
-    messages = [
-        Message(stream, epoch, found["offset"], found["time"], found.get("data"), found.get("client"), missed=True)
-        for found in reply.get("messages", ())
-    ]
-    return History(
-        stream,
-        epoch,
-        reply["offset"],
-        reply["top"],
-        messages,
-        reply.get("more", False),
-        Gap(stream, gap["epoch"], gap.get("from"), gap.get("to"), gap["reason"]) if gap else None,
-    )

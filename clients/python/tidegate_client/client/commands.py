@@ -67,6 +67,8 @@ class Commands:
         finally:
             deadline.cancel()
             self._waiting.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, also where this task was cancelled meanwhile
         if reply.get("type") == "error":
             raise Refused(str(reply.get("code")), str(reply.get("message", "")))
         return reply

@@ -115,7 +115,8 @@ class Connector:
 
     def finish(self, reason: Reason) -> None:
         self._end_all()
-        self.reason = reason
+        if self.state != "closed":
+            self.reason = reason
         self._set("closed")
 
     def again(self) -> None:

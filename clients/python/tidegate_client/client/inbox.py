@@ -2,8 +2,9 @@
 
     put, gap, joined, left  ->  [ … items … ]  ->  take, then dealt_with
 
-Where the subscription loads a state, a ``Load`` stands in the line: what is behind it is held until ``loaded``, because
-nothing is taken meanwhile. Where that gets too much, all of it is dropped, and the state is loaded once more. A gap puts another ``Load`` behind itself. Source: clients/README.md, State, then stream."""
+Where the subscription loads a state, a ``Load`` stands in the line: what is behind it is held until ``loaded``,
+because nothing is taken meanwhile. Where that gets too much, all of it is dropped, and the state is loaded once
+more. A gap puts another ``Load`` behind itself. Source: clients/README.md, State, then stream."""
 
 from __future__ import annotations
 
@@ -85,10 +86,15 @@ class Inbox:
         self._append(left)
 
     def clear(self) -> None:
+        """Nothing that waits will be told, and what is being dealt with does not count."""
+        self.drop()
+        self._current = self.done = None
+
+    def drop(self) -> None:
         """Nothing that waits will be told."""
         self._items.clear()
         self._messages = 0
-        self._loading = self._floor = self._current = self._overflow = None
+        self._loading = self._floor = self._overflow = None
         self._loaded_once = False
 
     # What goes out

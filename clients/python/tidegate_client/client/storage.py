@@ -4,13 +4,13 @@ coroutine functions and may fail: then the client goes on without it, and says s
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from tidegate_client.client.calling import carried_out
 from tidegate_client.client.cursor import valid
 from tidegate_client.client.model import Position
 
@@ -81,7 +81,7 @@ class Keeper:
             return None
         try:
             async with asyncio.timeout(_READ_S):
-                text = await _settled(self._storage.get_item(self._key))
+                text = await carried_out(self._storage.get_item, self._key)
         except Exception as exc:
             self._was_read = True
             self._fail(exc)
@@ -129,7 +129,7 @@ class Keeper:
         try:
             if text != self._written:
                 async with asyncio.timeout(_READ_S):
-                    await _settled(self._storage.set_item(self._key, text))
+                    await carried_out(self._storage.set_item, self._key, text)
                 self._written = text
         except Exception as exc:
             self._fail(exc)
@@ -141,7 +141,3 @@ class Keeper:
         if not self._told:
             self._told = True
             self._failed(exc)
-
-
-async def _settled(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result

@@ -356,6 +356,8 @@ class Streams:
         if self.client is not None and self.client != client:
             for stream in self._streams.values():
                 stream.position, stream.dropped = None, False
+                if stream.inbox is not None:
+                    stream.inbox.clear()
         self.client = client
         self._streams[DIRECT].name = DIRECT + client
 

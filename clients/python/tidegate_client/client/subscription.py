@@ -4,13 +4,13 @@ group."""
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tidegate_client.client.calling import carried_out
 from tidegate_client.client.cursor import is_position
 from tidegate_client.client.errors import Closed, NotJoined
 from tidegate_client.client.inbox import Inbox, Item, Load
@@ -71,6 +71,7 @@ class Subscription:
         """The end of this subscription: nothing more is told, iteration ends, and a group is left."""
         if not self._ended:
             self._end()
+            self._inbox.clear()
             self._client._left(self, self._stream)
 
     def join(self) -> None:
@@ -96,7 +97,7 @@ class Subscription:
             item = await self._next()
             if isinstance(item, Message):
                 return item
-            if isinstance(item, Left) and self._handlers.on_left is None and not self._client._listens("left"):
+            if isinstance(item, Left) and self._handlers.on_left is None and not self._client._listeners.any("left"):
                 raise NotJoined(item)
             await self._tell(item)
 
@@ -145,9 +146,8 @@ class Subscription:
             if isinstance(item, Message):
                 assert self._handlers.on_message is not None
                 await self._call(self._handlers.on_message, item)
-                if not self._ended:
-                    self._inbox.dealt_with()
-                    self._client._streams.make_room(self._stream)
+                self._inbox.dealt_with()
+                self._client._streams.make_room(self._stream)
             else:
                 await self._tell(item)
 
@@ -155,7 +155,7 @@ class Subscription:
         handlers = self._handlers
         heard = True
         if isinstance(item, Gap):
-            heard = self._client._emit("gap", item) or handlers.state is not None
+            heard = self._client._listeners.tell("gap", item) or handlers.state is not None
             if handlers.on_gap is not None:
                 await self._call(handlers.on_gap, item)
             elif not heard:
@@ -164,11 +164,11 @@ class Subscription:
                     item.stream, item.first, item.last, item.reason,
                 )  # fmt: skip
         elif isinstance(item, Joined):
-            self._client._emit("joined", item)
+            self._client._listeners.tell("joined", item)
             if handlers.on_joined is not None:
                 await self._call(handlers.on_joined, item)
         else:
-            heard = self._client._emit("left", item)
+            heard = self._client._listeners.tell("left", item)
             if handlers.on_left is not None:
                 await self._call(handlers.on_left, item.reason)
             elif not heard:
@@ -176,22 +176,18 @@ class Subscription:
 
     async def _call(self, function: Callable[[Any], Any], given: Any) -> None:
         try:
-            result = function(given)
-            if inspect.isawaitable(result):
-                await result
+            await carried_out(function, given)
         except Exception as exc:
             await self._failed(exc)
 
     async def _failed(self, exc: Exception) -> None:
         if self._handlers.on_error is not None:
             try:
-                result = self._handlers.on_error(exc)
-                if inspect.isawaitable(result):
-                    await result
+                await carried_out(self._handlers.on_error, exc)
                 return
             except Exception as further:
                 exc = further
-        if not self._client._emit("error", exc):
+        if not self._client._listeners.tell("error", exc):
             _LOG.error("a handler of %s failed", self.stream, exc_info=exc)
 
     # State
@@ -203,9 +199,7 @@ class Subscription:
         try:
             while self._inbox.is_wanted(load):
                 try:
-                    result = self._handlers.state()
-                    if inspect.isawaitable(result):
-                        result = await result
+                    result = await carried_out(self._handlers.state)
                 except Exception as exc:
                     if not self._inbox.is_wanted(load):
                         return
@@ -242,7 +236,7 @@ class Subscription:
 
     def _end(self) -> None:
         self._ended = True
-        self._inbox.clear()
+        self._inbox.drop()
         self._wake.set()
 
     def _revive(self) -> None:

@@ -11,8 +11,8 @@ _ANSWERS_S = 0.1
 
 
 class Deadline:
-    """Calls ``then`` after ``seconds`` unless it is cancelled. One that comes late calls ``late``, and begins anew; one in time lets the
-    loop read what is in the sockets before it calls."""
+    """Calls ``then`` after ``seconds`` unless it is cancelled. One that comes late calls ``late``, and begins anew;
+    one in time lets the loop read what is in the sockets before it calls."""
 
     def __init__(self, seconds: float, then: Callable[[], None], late: Callable[[], None] | None = None) -> None:
         self._seconds, self._then, self._late = seconds, then, late

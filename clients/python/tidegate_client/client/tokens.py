@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import json
 import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tidegate_client.client.calling import carried_out
 from tidegate_client.client.errors import NotAllowed
 
 Token = str | Callable[[], str | Awaitable[str | None] | None] | None
@@ -40,12 +40,10 @@ class Tokens:
         """Raises NotAllowed, and whatever the function raises."""
         if not callable(self._token):
             return self._token
-        token = self._token()
-        if inspect.isawaitable(token):
-            token = await token
+        token = await carried_out(self._token)
         if token is None:
             raise NotAllowed("the token function gave none")
-        return token
+        return str(token)
 
 
 def claims(token: str) -> dict[str, Any]:
