@@ -21,7 +21,7 @@ LIMITS = {"message_bytes": 131072, "data_bytes": 65536, "groups": 100}
 
 _WITHIN_S = 4.0
 _POLL_S = 0.004
-_UNASKED = ("state", "joined")  # channels that need not be told of
+_UNASKED = ("state", "joined", "positions")  # kinds of lines that no step needs to name
 
 
 class Play:
@@ -281,10 +281,10 @@ class Play:
         return bool(before) and before[-1]["state"] == self._driver.lines[index].said["state"]
 
     async def _quiet(self, quiet_s: float) -> None:
-        """For so long nobody comes, and nothing is told but states."""
+        """For so long nobody comes, and nothing is told but what need not be asked for."""
         lines = len(self._driver.lines)
         await asyncio.sleep(quiet_s)
-        told = [line.said for line in self._driver.lines[lines:] if _channel(line.said) != "state"]
+        told = [line.said for line in self._driver.lines[lines:] if not self._is_unasked(line.said)]
         assert not told, f"told: {told}"
         assert len(self._gateway.connections) == self._come, "somebody came"
 
@@ -298,7 +298,7 @@ class Play:
         left = [
             line.said
             for index, line in enumerate(self._driver.lines[: len(self._driver.lines)])
-            if index not in self._taken and _channel(line.said).split()[0] not in (*_UNASKED, "positions")
+            if index not in self._taken and not self._is_unasked(line.said)
         ]
         assert not left, f"nobody asked for {left}"
         assert len(self._gateway.connections) == self._come, f"{len(self._gateway.connections)} connections came"
