@@ -336,8 +336,10 @@ export class Tidegate {
     const { type } = event;
     if (type === 'welcome') {
       if (connection === this.#trying) this.#welcomed(connection, event);
-    } else if (type === 'reply' || type === 'error' || type === 'pong') this.#commands.answer(event);
-    else if (connection !== this.#current) return;
+    } else if (type === 'reply' || type === 'error' || type === 'pong') {
+      this.#commands.answer(event);
+      if (this.#retired.has(connection) && !this.#commands.waitsFor(connection)) this.#forget(connection);
+    } else if (connection !== this.#current) return;
     else if (type === 'expiring') this.#renew(connection);
     else if (type === 'moving') this.#moving(connection, event);
     else if (typeof event.stream === 'string') this.#streams.take(event);

@@ -1,0 +1,484 @@
+/** Positions, handlers, groups: 4 to 8 of the machine. */
+
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { begun, freeTime, Gateway, holdTime, later, pass, recorder, settled, storage } from './gateway.mjs';
+
+let gateway;
+beforeEach(() => {
+  holdTime();
+  gateway = new Gateway();
+});
+afterEach(freeTime);
+
+/** A client that is welcomed, with what is heard of the group news. */
+async function following(at = ['e', 10], options = {}, more = {}) {
+  const news = recorder(more);
+  let group;
+  const tidegate = await gateway.open(options, (client) => (group = client.group('news', news)));
+  await gateway.last.welcome({ 'group:news': at });
+  news.heard.length = 0;
+  return { tidegate, group, heard: news.heard };
+}
+
+async function again() {
+  await gateway.last.end();
+  await pass(1);
+  return gateway.last;
+}
+
+test('duplicates are dropped and counted, a hole is told before what comes behind it', async () => {
+  const { heard, group } = await following();
+  await gateway.last.message('group:news', 'e', 11, 11, 10, 3, 12, 15, 14, 16);
+  assert.deepEqual(heard, [11, 12, 'gap 13-14 hole', 15, 16]);
+  assert.equal(group.duplicates, 4);
+});
+
+test('another epoch without a word is a gap', async () => {
+  const { heard } = await following();
+  await gateway.last.message('group:news', 'f', 7, 8);
+  assert.deepEqual(heard, ['gap null-6 reset', 7, 8]);
+});
+
+test('after a gap the position is its epoch and to, also where that is lower', async () => {
+  const { heard, tidegate } = await following();
+  await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: 11, to: 20, reason: 'newer' });
+  await gateway.last.message('group:news', 'e', 21);
+  await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: null, to: 2, reason: 'reset' });
+  assert.deepEqual(tidegate.positions['group:news'], ['e', 2]);
+  await gateway.last.message('group:news', 'e', 3);
+  assert.deepEqual(heard, ['gap 11-20 newer', 21, 'gap null-2 reset', 3]);
+});
+
+test('to: null leaves the next offset open', async () => {
+  const { heard, tidegate } = await following();
+  await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'f', from: null, to: null, reason: 'reset' });
+  assert.deepEqual(tidegate.positions['group:news'], ['f', 0]);
+  await gateway.last.message('group:news', 'f', 5, 5, 7);
+  assert.deepEqual(heard, ['gap null-null reset', 5, 'gap 6-6 hole', 7]);
+});
+
+test('offsets go up to 2^53', async () => {
+  const { heard, tidegate } = await following(['e', 2 ** 53 - 2]);
+  await gateway.last.message('group:news', 'e', 2 ** 53 - 1, 2 ** 53);
+  assert.deepEqual(heard, [2 ** 53 - 1, 2 ** 53]);
+  assert.deepEqual((await again()).cursor['group:news'], ['e', 2 ** 53]);
+  assert.equal(tidegate.state, 'connecting');
+});
+
+test('a welcome that begins further on, or in another epoch, without saying so is a gap', async () => {
+  const { heard } = await following();
+  const second = await again();
+  await second.welcome({ 'group:news': begun(['e', 12], { recovered: true, missed: 0 }) });
+  const third = await again();
+  await third.welcome({ 'group:news': begun(['f', 3], { recovered: true, missed: 0 }) });
+  assert.deepEqual(heard, ['joined 12', 'gap 11-12 hole', 'joined 3', 'gap null-3 reset']);
+});
+
+test('at offset 0 the epoch may be another one: nothing had been said', async () => {
+  const { heard } = await following(['common', 0]);
+  await (await again()).welcome({ 'group:news': begun(['e', 0], { recovered: true, missed: 1 }) });
+  await gateway.last.message('group:news', 'e', 1);
+  assert.deepEqual(heard, ['joined 0', 1]);
+});
+
+test('what was missed is known by the top of the welcome', async () => {
+  const missed = [];
+  const { tidegate } = await following(['e', 10], {}, { onMessage: ({ missed: it, group, stream }) => missed.push([group, stream, it]) });
+  const start = { epoch: 'e', offset: 10, top: 11, recovered: true, missed: 1 };
+  await (await again()).welcome({ 'group:news': start });
+  await gateway.last.message('group:news', 'e', 11, 12);
+  assert.deepEqual(missed, [['news', 'group:news', true], ['news', 'group:news', false]]);
+  assert.equal(tidegate.state, 'connected');
+});
+
+test('handlers of a subscription run one after the other, and others do not wait for them', async () => {
+  const waits = [];
+  const running = [];
+  const other = recorder();
+  const { tidegate } = await following(['e', 0], {}, {
+    onMessage: ({ offset }) => (running.push(offset), waits.push(later()), waits.at(-1).promise),
+  });
+  tidegate.direct(other);
+  await gateway.last.message('group:news', 'e', 1, 2);
+  await gateway.last.message('client:alice', 'e', 1);
+  assert.deepEqual(running, [1]);
+  assert.deepEqual(other.heard, ['joined 0', 1]);
+  waits[0].reject(new Error('late'));
+  await settled();
+  assert.deepEqual(running, [1, 2]);
+});
+
+test('a handler that throws has dealt with its message, and where it is reported', async () => {
+  const kept = storage();
+  const errors = [];
+  const { tidegate, heard } = await following(['e', 0], { storage: kept }, {
+    onMessage: ({ offset }) => {
+      if (offset === 1) throw new Error('now');
+      return Promise.reject(new Error('later'));
+    },
+  });
+  await gateway.last.message('group:news', 'e', 1, 2);
+  assert.deepEqual(heard, ['error now', 'error later']);
+  tidegate.on('error', (error) => errors.push(error.message));
+  tidegate.all(() => {
+    throw new Error('no onError');
+  });
+  tidegate.direct({ onMessage: () => Promise.reject(new Error('first')), onError: () => { throw new Error('second'); } });
+  await gateway.last.message('all', 'e', 1);
+  await gateway.last.message('client:alice', 'e', 1);
+  assert.deepEqual(errors, ['no onError', 'second']);
+  await pass(0.5);
+  assert.deepEqual(kept.positions['group:news'], ['e', 2]);
+});
+
+test('a cut while a handler is at work repeats nothing', async () => {
+  const work = later();
+  const kept = storage();
+  const heard = [];
+  const { tidegate } = await following(['e', 0], { storage: kept }, { onMessage: ({ offset }) => (heard.push(offset), work.promise) });
+  await gateway.last.message('group:news', 'e', 1, 2);
+  const second = await again();
+  assert.deepEqual(second.cursor['group:news'], ['e', 2]);
+  assert.deepEqual(kept.positions['group:news'], ['e', 0]);
+  await second.welcome();
+  await second.message('group:news', 'e', 3);
+  work.resolve();
+  await pass(1);
+  assert.deepEqual(heard, [1, 2, 3]);
+  assert.deepEqual(kept.positions['group:news'], ['e', 3]);
+  assert.equal(tidegate.state, 'connected');
+});
+
+test('over the limit a group is left to the journal, and joined again behind what was received', async () => {
+  const waits = [];
+  const heard = [];
+  await following(['e', 0], { queueLimit: 4 }, {
+    onMessage: ({ offset }) => (heard.push(offset), waits.push(later()), waits.at(-1).promise),
+  });
+  const { last } = gateway;
+  await last.message('group:news', 'e', 1, 2, 3, 4, 5, 6, 7);
+  const done = async () => {
+    waits.shift().resolve();
+    await settled();
+  };
+  await done();
+  await done();
+  assert.equal(last.commands.length, 0);
+  await done();
+  assert.deepEqual(last.commands, [{ type: 'join', group: 'news', epoch: 'e', offset: 5, id: last.commands[0]?.id }]);
+  await last.message('group:news', 'e', 8);
+  await last.answer('join', { stream: 'group:news', epoch: 'e', offset: 5, top: 8, recovered: true, missed: 3 });
+  await last.message('group:news', 'e', 6, 7, 8);
+  while (waits.length) await done();
+  assert.deepEqual(heard, [1, 2, 3, 4, 5, 6, 7, 8]);
+});
+
+test('a cut while a stream is over the limit leaves it out, until there is room', async () => {
+  const work = later();
+  const heard = [];
+  await following(['e', 0], { queueLimit: 2 }, { onMessage: ({ offset }) => (heard.push(offset), work.promise) });
+  await gateway.last.message('group:news', 'e', 1, 2, 3, 4);
+  const second = await again();
+  assert.equal(second.cursor['group:news'], undefined);
+  assert.deepEqual(second.groups, []);
+  await second.welcome();
+  assert.equal(second.commands.length, 0);
+  work.resolve();
+  await settled();
+  assert.deepEqual([second.commands[0].type, second.commands[0].offset], ['join', 3]);
+  await second.answer('join', { stream: 'group:news', ...begun(['e', 3], { recovered: true, missed: 1 }) });
+  await second.message('group:news', 'e', 4);
+  assert.deepEqual(heard, [1, 2, 3, 4]);
+});
+
+test('over the limit in the own stream the client connects again, beside the connection', async () => {
+  const work = later();
+  const heard = [];
+  const tidegate = await gateway.open({ queueLimit: 2 }, (client) =>
+    client.direct(({ offset }) => (heard.push(offset), work.promise)),
+  );
+  await gateway.last.welcome();
+  await gateway.last.message('client:alice', 'e', 1, 2, 3, 4);
+  assert.equal(gateway.sockets.length, 1);
+  work.resolve();
+  await settled();
+  assert.equal(gateway.sockets.length, 2);
+  assert.deepEqual(gateway.last.cursor['client:alice'], ['e', 3]);
+  await gateway.last.welcome();
+  await gateway.last.message('client:alice', 'e', 4, 5);
+  assert.deepEqual(heard, [1, 2, 3, 4, 5]);
+  assert.equal(gateway.sockets[0].closed, 1000);
+  assert.deepEqual(tidegate.heard, ['connecting', 'connected']);
+});
+
+test('a lasting group whose handler comes later goes on from where it was first told', async () => {
+  const news = recorder();
+  const joined = [];
+  const tidegate = await gateway.open({}, (client) => client.on('joined', ({ group }) => joined.push(group)));
+  await gateway.last.welcome({ 'group:news': ['e', 10] });
+  await gateway.last.message('group:news', 'e', 11, 12);
+  const second = await again();
+  assert.equal(second.cursor['group:news'], undefined);
+  await second.welcome({ 'group:news': ['e', 12] });
+  await second.say({ type: 'joined', stream: 'group:vip', ...begun(['e', 3]) });
+  assert.deepEqual(joined, ['vip']);
+  tidegate.group('news', news);
+  tidegate.group('vip', news);
+  assert.deepEqual(second.commands.map(({ group, offset }) => [group, offset]), [['news', 10], ['vip', 3]]);
+  await second.message('group:news', 'e', 13);
+  await second.say({ type: 'reply', id: second.commands[0].id, stream: 'group:news', epoch: 'e', offset: 10, top: 13, recovered: true, missed: 3 });
+  await second.message('group:news', 'e', 11, 12, 13);
+  assert.deepEqual(news.heard, ['joined 10', 11, 12, 13]);
+});
+
+test('the own stream whose handler comes later: nothing was dropped, or the client connects again', async () => {
+  const all = recorder();
+  const direct = recorder();
+  const tidegate = await gateway.open();
+  await gateway.last.welcome();
+  await gateway.last.message('client:alice', 'e', 1);
+  tidegate.all(all);
+  await settled();
+  assert.equal(gateway.sockets.length, 1);
+  assert.deepEqual(all.heard, ['joined 0']);
+  tidegate.direct(direct);
+  await settled();
+  assert.equal(gateway.sockets.length, 2);
+  assert.deepEqual(gateway.last.cursor, { 'client:alice': ['e', 0], all: ['e', 0] });
+  await gateway.last.welcome();
+  await gateway.last.message('client:alice', 'e', 1);
+  assert.deepEqual(direct.heard, ['joined 0', 1]);
+});
+
+test('who leaves the own stream and comes again begins there, without a new connection', async () => {
+  const first = recorder();
+  const second = recorder();
+  const tidegate = await gateway.open({}, (client) => (client.first = client.direct(first)));
+  await gateway.last.welcome();
+  await gateway.last.message('client:alice', 'e', 1);
+  tidegate.first.leave();
+  await gateway.last.message('client:alice', 'e', 2);
+  tidegate.direct(second);
+  await gateway.last.message('client:alice', 'e', 3);
+  assert.deepEqual(first.heard, ['joined 0', 1]);
+  assert.deepEqual(second.heard, ['joined 2', 3]);
+  assert.equal(gateway.sockets.length, 1);
+  assert.throws(() => tidegate.first.join(), /has a subscription already/);
+});
+
+test('a stream has one subscription at a time', async () => {
+  const { tidegate } = await following();
+  assert.throws(() => tidegate.group('news', () => {}), /news has a subscription already/);
+});
+
+test('a cursor that would be too long: own streams first, the rest joined with positions, over further cuts', async () => {
+  const heard = new Map();
+  const names = Array.from({ length: 60 }, (_, n) => `${n}-`.padEnd(100, 'x'));
+  const tidegate = await gateway.open({}, (client) => {
+    for (const name of names) client.group(name, ({ offset }) => heard.set(name, [...(heard.get(name) ?? []), offset]));
+    client.direct(() => {});
+    client.all(() => {});
+  });
+  const { last } = gateway;
+  assert.ok(last.url.length < 6200);
+  assert.ok(last.groups.length > 50);
+  await last.welcome();
+  const late = last.commands.filter(({ type }) => type === 'join');
+  assert.deepEqual(late.map(({ group }) => group), names.slice(last.groups.length));
+  for (const { group, id } of late) await last.say({ type: 'reply', id, stream: `group:${group}`, ...begun(['e', 0]) });
+  for (const name of names) await last.message(`group:${name}`, 'e', 1);
+
+  for (let cut = 2; cut < 5; cut++) {
+    const next = await again();
+    const carried = Object.keys(next.cursor);
+    assert.deepEqual(carried.slice(0, 2), ['client:alice', 'all']);
+    assert.ok(next.query.get('cursor').length <= 4096 && next.query.get('cursor').length > 3900);
+    assert.deepEqual(next.groups, []);
+    const left = names.filter((name) => !carried.includes(`group:${name}`));
+    // One of them is brought by a lasting membership all the same, from now on.
+    await next.welcome({ [`group:${left[0]}`]: ['e', cut] });
+    assert.deepEqual(next.commands.map(({ group, epoch, offset }) => [group, epoch, offset]).sort(), left.map((name) => [name, 'e', cut - 1]).sort());
+    await next.message(`group:${left[0]}`, 'e', cut + 1);
+    for (const { group, id } of next.commands)
+      await next.say({ type: 'reply', id, stream: `group:${group}`, epoch: 'e', offset: cut - 1, top: cut, recovered: true, missed: 1 });
+    for (const name of names) await next.message(`group:${name}`, 'e', cut);
+  }
+  assert.deepEqual([...heard.values()], names.map(() => [1, 2, 3, 4]));
+  assert.equal(tidegate.state, 'connected');
+});
+
+test('a cut before those joins are answered keeps their positions', async () => {
+  const names = Array.from({ length: 40 }, (_, n) => `${n}-`.padEnd(120, 'x'));
+  const tidegate = await gateway.open({}, (client) => {
+    for (const name of names) client.group(name, () => {});
+  });
+  await gateway.last.welcome();
+  for (const { group, id } of gateway.last.commands) await gateway.last.say({ type: 'reply', id, stream: `group:${group}`, ...begun(['e', 0]) });
+  const before = tidegate.positions;
+  await (await again()).welcome();
+  await (await again()).welcome();
+  assert.deepEqual(tidegate.positions, before);
+  assert.equal(Object.keys(before).length, 42);
+});
+
+test('no more groups in a handshake than a connection may have', async () => {
+  await gateway.open({}, (client) => client.group('g0', () => {}));
+  await gateway.last.welcome({}, { limits: { groups: 3, data_bytes: 65536, message_bytes: 131072 } });
+  const { last } = gateway;
+  last.onclose && (await again());
+  assert.equal(gateway.last.groups.length + Object.keys(gateway.last.cursor).length, 3);
+});
+
+test('a group that is refused is told once, is left out of the next attempt, and join() asks again', async () => {
+  const { heard, group, tidegate } = await following(['e', 10]);
+  const second = await again();
+  await second.welcome({ 'group:news': null });
+  assert.equal(second.commands.length, 0);
+  let ready = false;
+  tidegate.ready().then(() => (ready = true));
+  await settled();
+  assert.equal(ready, false);
+  await second.say({ type: 'left', stream: 'group:news', reason: 'not_allowed' });
+  assert.equal(ready, true);
+  const third = await again();
+  assert.equal(third.cursor['group:news'], undefined);
+  assert.deepEqual(third.groups, []);
+  await third.welcome();
+  group.join();
+  assert.deepEqual(third.commands.map(({ type, offset }) => [type, offset]), [['join', undefined]]);
+  await third.answer('join', 'not_allowed');
+  group.join();
+  await third.answer('join', { stream: 'group:news', ...begun(['e', 12]) });
+  assert.deepEqual(heard, ['left not_allowed', 'left not_allowed', 'joined 12']);
+});
+
+test('what the application takes out it may bring back', async () => {
+  const { heard } = await following();
+  const { last } = gateway;
+  await last.message('group:news', 'e', 11);
+  await last.say({ type: 'left', stream: 'group:news', reason: 'removed' });
+  await last.message('group:news', 'e', 12);
+  await last.say({ type: 'joined', stream: 'group:news', ...begun(['e', 20]) });
+  await last.message('group:news', 'e', 21);
+  assert.deepEqual(heard, [11, 'left removed', 'joined 20', 21]);
+});
+
+test('a join that may succeed later is repeated', async () => {
+  const heard = recorder();
+  const tidegate = await gateway.open();
+  await gateway.last.welcome();
+  tidegate.group('news', heard);
+  await gateway.last.answer('join', 'broker_down');
+  await pass(0.5);
+  assert.equal(gateway.last.commands.length, 2);
+  await gateway.last.answer('join', { stream: 'group:news', ...begun(['e', 1]) });
+  assert.deepEqual(heard.heard, ['joined 1']);
+});
+
+test('after leave() nothing reaches a handler, also what was queued or is on its way', async () => {
+  const work = later();
+  const kept = storage();
+  const heard = [];
+  const { group } = await following(['e', 0], { storage: kept }, {
+    onMessage: ({ offset }) => (heard.push(offset), work.promise),
+    onLeft: () => heard.push('left'),
+  });
+  const { last } = gateway;
+  await last.message('group:news', 'e', 1, 2);
+  group.leave();
+  await last.message('group:news', 'e', 3);
+  await last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: 4, to: 5, reason: 'expired' });
+  await last.answer('leave', { stream: 'group:news' });
+  work.resolve();
+  await pass(1);
+  assert.deepEqual(heard, [1]);
+  assert.equal(kept.positions?.['group:news'], undefined);
+});
+
+test('leave() inside the handler ends it there; join inside it begins anew', async () => {
+  const heard = [];
+  let group;
+  const tidegate = await gateway.open({}, (client) => {
+    group = client.group('news', ({ offset }) => {
+      heard.push(offset);
+      if (offset === 1) group.leave();
+      if (offset === 1) group.join();
+    });
+  });
+  await gateway.last.welcome();
+  await gateway.last.message('group:news', 'e', 1, 2);
+  const { last } = gateway;
+  assert.deepEqual(last.commands.map(({ type }) => type), ['leave']);
+  await last.answer('leave', { stream: 'group:news' });
+  await last.answer('join', { stream: 'group:news', ...begun(['e', 2]) });
+  await last.message('group:news', 'e', 3);
+  assert.deepEqual(heard, [1, 3]);
+  assert.equal(tidegate.state, 'connected');
+});
+
+test('join, leave, join: one command at a time, and what was wished last', async () => {
+  const news = recorder();
+  const tidegate = await gateway.open();
+  await gateway.last.welcome();
+  const { last } = gateway;
+  const group = tidegate.group('news', news);
+  group.leave();
+  group.join();
+  assert.deepEqual(last.commands.map(({ type }) => type), ['join']);
+  await last.answer('join', { stream: 'group:news', ...begun(['e', 1]) });
+  await last.message('group:news', 'e', 2);
+  assert.deepEqual(last.commands.map(({ type }) => type), ['join', 'join']);
+  await last.answer('join', { stream: 'group:news', ...begun(['e', 2]) });
+  await last.message('group:news', 'e', 3);
+  assert.deepEqual(news.heard, ['joined 2', 3]);
+
+  group.leave();
+  assert.equal(last.commands.at(-1).type, 'leave');
+  group.join();
+  group.leave();
+  await last.answer('leave', { stream: 'group:news' });
+  assert.equal(last.commands.length, 3);
+  group.join();
+  assert.equal(last.commands.length, 4);
+});
+
+test('a group that was left is left again when a lasting membership brings it back', async () => {
+  const { group, heard } = await following();
+  group.leave();
+  await gateway.last.answer('leave', { stream: 'group:news' });
+  const second = await again();
+  assert.deepEqual(second.groups, []);
+  await second.welcome({ 'group:news': ['e', 12] });
+  await second.message('group:news', 'e', 13);
+  assert.deepEqual(second.commands.map(({ type }) => type), ['leave']);
+  await second.answer('leave', { stream: 'group:news' });
+  assert.deepEqual(heard, []);
+});
+
+test('a reconnection goes on with the wishes of that moment, whatever was under way', async () => {
+  const news = recorder();
+  const chat = recorder();
+  const tidegate = await gateway.open({}, (client) => (client.news = client.group('news', news)));
+  await gateway.last.welcome();
+  tidegate.news.leave();
+  tidegate.group('chat', chat);
+  const second = await again();
+  assert.deepEqual(second.groups, ['chat']);
+  assert.deepEqual(Object.keys(second.cursor ?? {}).filter((name) => name.startsWith('group:')), []);
+  tidegate.group('more', chat);
+  tidegate.leave('chat');
+  await second.welcome();
+  assert.deepEqual(second.commands.map(({ type, group }) => `${type} ${group}`), ['leave chat', 'join more']);
+});
+
+test('what is not known is passed over', async () => {
+  const { heard, tidegate } = await following();
+  const { last } = gateway;
+  await last.say('pong', 'Pong', '[1]', 'null', '{"newer":1}', '{"type":7}', '{"type":"newer","stream":"group:news"}', '{');
+  await last.say({ type: 'reply', id: 999 }, { type: 'error', id: null, code: 'bad_request', message: '' });
+  await last.say({ type: 'message', stream: 'group:other', epoch: 'e', offset: 1, data: 1 });
+  await last.say({ type: 'message', stream: 'group:news', epoch: 'e', offset: 11, time: 1, data: 1, newer: 1 });
+  assert.deepEqual(heard, [11]);
+  assert.equal(tidegate.state, 'connected');
+});
