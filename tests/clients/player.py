@@ -331,6 +331,9 @@ class Play:
                     answer |= {"recovered": True, "missed": 0}
             it.say(answer)
 
+    def _is_unasked(self, said: Mapping[str, Any]) -> bool:
+        return _channel(said).split()[0] in (*_UNASKED, *self._scenario.get("may", []))
+
     async def _wait(
         self, condition: Callable[[], Any], complaint: str | Callable[[], str], step: Mapping[str, Any] | None = None
     ) -> None:
