@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tidegate_client.client import Client as Client
     from tidegate_client.client import ClientError as ClientError
     from tidegate_client.client import Closed as Closed
+    from tidegate_client.client import CommandRefused as CommandRefused
     from tidegate_client.client import FileStorage as FileStorage
     from tidegate_client.client import Gap as Gap
     from tidegate_client.client import Joined as Joined
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tidegate_client.client import NotJoined as NotJoined
     from tidegate_client.client import Position as Position
     from tidegate_client.client import Reason as Reason
-    from tidegate_client.client import Refused as Refused
     from tidegate_client.client import Subscription as Subscription
     from tidegate_client.client import UnknownOutcome as UnknownOutcome
 
@@ -43,7 +43,7 @@ _HOMES = dict.fromkeys(
         "NotJoined",
         "Position",
         "Reason",
-        "Refused",
+        "CommandRefused",
         "Subscription",
         "UnknownOutcome",
     ],

@@ -7,9 +7,9 @@ from tidegate_client.client.errors import (
     AnswerTimeout,
     ClientError,
     Closed,
+    CommandRefused,
     NotAllowed,
     NotJoined,
-    Refused,
     UnknownOutcome,
 )
 from tidegate_client.client.model import (
@@ -34,6 +34,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Closed",
+    "CommandRefused",
     "FileStorage",
     "Gap",
     "History",
@@ -47,7 +48,6 @@ __all__ = [
     "Presence",
     "Published",
     "Reason",
-    "Refused",
     "Storage",
     "Subscription",
     "UnknownOutcome",

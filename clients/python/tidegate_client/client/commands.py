@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tidegate_client.client.errors import AnswerTimeout, ClientError, Refused, UnknownOutcome
+from tidegate_client.client.errors import AnswerTimeout, ClientError, CommandRefused, UnknownOutcome
 from tidegate_client.client.model import Limits
 from tidegate_client.client.timing import Deadline
 
@@ -46,7 +46,7 @@ class Commands:
         self, kind: str, *, repeats: bool, data: Any = None, has_data: bool = False, **keys: Any
     ) -> dict[str, Any]:
         """The answer to a command, as the gateway sent it; ``keys`` that are None are left out. ``repeats``: it may
-        be sent again after a cut. Raises Refused, UnknownOutcome, AnswerTimeout, and what ``end`` was given;
+        be sent again after a cut. Raises CommandRefused, UnknownOutcome, AnswerTimeout, and what ``end`` was given;
         ValueError for data that is no JSON."""
         number = self.next_number()
         command = {"type": kind, "id": number} | {key: value for key, value in keys.items() if value is not None}
@@ -70,7 +70,7 @@ class Commands:
             if answer.done() and not answer.cancelled():
                 answer.exception()  # seen, also where this task was cancelled meanwhile
         if reply.get("type") == "error":
-            raise Refused(str(reply.get("code")), str(reply.get("message", "")))
+            raise CommandRefused(str(reply.get("code")), str(reply.get("message", "")))
         return reply
 
     def answered(self, event: Mapping[str, Any]) -> None:
@@ -115,13 +115,13 @@ class Commands:
         waiting.sent_by = self._link
         self._link.send(waiting.text)
 
-    def _too_large(self, waiting: _Command) -> Refused | None:
-        if waiting.data_size > self.limits.data_bytes:
-            return Refused("too_large", f"data has {waiting.data_size} bytes; the limit is {self.limits.data_bytes}")
-        if waiting.size > self.limits.message_bytes:
-            return Refused(
-                "too_large", f"the message has {waiting.size} bytes; the limit is {self.limits.message_bytes}"
-            )
+    def _too_large(self, waiting: _Command) -> CommandRefused | None:
+        for what, size, limit in (
+            ("data", waiting.data_size, self.limits.data_bytes),
+            ("the message", waiting.size, self.limits.message_bytes),
+        ):
+            if size > limit:
+                return CommandRefused("too_large", f"{what} has {size} bytes; the limit is {limit}")
         return None
 
 

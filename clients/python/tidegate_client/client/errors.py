@@ -12,7 +12,7 @@ class ClientError(Exception):
     code = "error"
 
 
-class Refused(ClientError):
+class CommandRefused(ClientError):
     """The gateway said no to a command; ``code`` says why, as in the table of errors in docs/protocol.md. ``too_large``
     is also said here, before anything is sent."""
 

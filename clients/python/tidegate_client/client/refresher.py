@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from tidegate_client.client.back_off import BackOff
-from tidegate_client.client.errors import ClientError, NotAllowed, Refused
+from tidegate_client.client.errors import ClientError, CommandRefused, NotAllowed
 from tidegate_client.client.tokens import Tokens
 
 _FINAL = ("unauthorized", "not_allowed", "bad_request")
@@ -51,7 +51,7 @@ class Refresher:
             except NotAllowed as exc:
                 self._forbidden(str(exc))
                 return
-            except Refused as exc:
+            except CommandRefused as exc:
                 if exc.code in _FINAL:
                     return
             except ClientError:

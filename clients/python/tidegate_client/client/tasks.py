@@ -24,7 +24,7 @@ class Tasks:
         return task
 
     async def end(self, patience_s: float) -> None:
-        """Returns when all have ended. Those that have not after ``patience_s`` are cancelled, and have as long again."""
+        """Returns when all have ended. Those that have not after ``patience_s`` are cancelled, and have as long."""
         for _ in range(2):
             if not self._tasks:
                 return

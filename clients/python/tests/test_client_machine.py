@@ -1,0 +1,608 @@
+"""The parts of the client that do no I/O, by the vectors and by hand."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT
+from tidegate_client.client import back_off, cursor
+from tidegate_client.client.back_off import BackOff
+from tidegate_client.client.connection import parsed
+from tidegate_client.client.inbox import Inbox, Load
+from tidegate_client.client.model import Gap, Joined, Left, Message, Position
+from tidegate_client.client.streams import Asked, Stream, Streams
+
+VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/protocol.json").read_text())
+
+
+def plain(positions: dict[str, Position]) -> dict[str, list[Any]]:
+    return {stream: list(at) for stream, at in positions.items()}
+
+
+# Cursors
+
+
+@pytest.mark.parametrize("vector", VECTORS["cursors"])
+def test_cursors_are_those_of_the_vectors(vector: dict[str, Any]) -> None:
+    positions = {stream: Position(*at) for stream, at in vector["positions"].items()}
+    assert cursor.encode(positions) == vector["cursor"]
+    if vector["cursor"] is not None:
+        assert plain(cursor.decode(vector["cursor"])) == vector["positions"]
+
+
+@pytest.mark.parametrize("text", VECTORS["not_cursors"])
+def test_what_is_no_cursor_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a cursor"):
+        cursor.decode(text)
+
+
+def test_what_fits_makes_a_cursor_that_is_not_too_long() -> None:
+    for length in range(1, 128, 7):
+        positions = [(f"group:{'g' * length}-{n}", Position("e" * (1 + n % 64), 10**n)) for n in range(15)] * 9
+        fitting = cursor.fit(positions)
+        assert 0 < len(cursor.encode(fitting) or "") <= cursor.MAX_CHARS
+
+
+# Coming back
+
+
+@pytest.mark.parametrize("vector", VECTORS["closes"])
+def test_close_codes_are_those_of_the_vectors(vector: dict[str, Any]) -> None:
+    plan = back_off.after_close(vector["code"])
+    assert plan.reason.again is vector["again"]
+    assert plan.reason.code == vector["code"]
+    assert plan.token is (vector.get("first") == "token")
+    if vector["again"]:
+        # After 4009 the first one is made at once, the next ones grow.
+        assert plan.delay == ("none" if vector["code"] == 4009 else vector["delay"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["refusals"])
+def test_refusals_are_those_of_the_vectors(vector: dict[str, Any]) -> None:
+    plan = back_off.after_status(vector["status"])
+    assert plan.reason.again is vector["again"]
+    assert plan.token is (vector.get("first") == "token")
+    if vector["again"]:
+        assert plan.delay == vector["delay"]
+
+
+def test_delays_stay_within_their_bounds() -> None:
+    for _ in range(50):
+        growing = BackOff(0.5, 30.0)
+        for longest_s in (0.5, 1, 2, 4, 8, 16, 30, 30):
+            assert 0 <= growing.delay_s("growing") <= longest_s
+        growing.rest()
+        assert growing.delay_s("growing") <= 0.5
+        assert 15 <= growing.delay_s("longer") <= 45
+        assert 4 <= growing.delay_s("retry-after", 4.0) <= 6
+        assert BackOff(0.5, 30).delay_s("random") <= 5
+        assert BackOff(0.5, 30).delay_s("none") == 0.0
+
+
+def test_delays_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def longest(low: float, high: float) -> float:
+        asked.append((low, high))
+        return high
+
+    monkeypatch.setattr(random, "uniform", longest)
+    off = BackOff(0.5, 30)
+    off.delay_s("random")
+    off.delay_s("random")
+    off.delay_s("retry-after", None)
+    assert asked == [(0, 5.0), (0, 5.0), (0, 2.0)]
+
+
+# Positions
+
+
+class Machine:
+    """Streams whose messages are all handled at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Stream, int, dict[str, Any]]] = []
+        self.again = 0
+        self.streams = Streams(lambda *wish: self.sent.append(wish), self._count, lambda: None)
+        self.inboxes: dict[str, Inbox] = {}
+
+    def _count(self) -> None:
+        self.again += 1
+
+    def subscribe(self, name: str, limit: int = 1000, loads: bool = False) -> Inbox:
+        inbox = self.inboxes[name] = Inbox(limit, loads, lambda: None, lambda: None)
+        self.streams.subscribe(name, inbox)
+        return inbox
+
+    def welcome(self, asked: Asked | None = None, told: bool = True, **streams: Any) -> None:
+        named = {
+            name.replace("_", ":"): {"epoch": at[0], "offset": at[1], "top": at[1]} | (at[2] if len(at) > 2 else {})
+            for name, at in ({"client_alice": ("e", 0), "all": ("e", 0)} | streams).items()
+        }
+        self.streams.welcome("alice", named, asked or self.streams.asked("/", 100), told)
+
+    def push(self, stream: str, *offsets: int, epoch: str = "e") -> None:
+        for offset in offsets:
+            self.streams.message({"stream": stream, "epoch": epoch, "offset": offset, "time": 1, "data": offset})
+
+    def answer(self, **reply: Any) -> None:
+        stream, number, _ = self.sent.pop(0)
+        self.streams.answered(stream, number, {"type": "reply"} | reply)
+
+    def commands(self) -> list[dict[str, Any]]:
+        return [command for _, _, command in self.sent]
+
+
+def taken(inbox: Inbox) -> list[Any]:
+    """Offsets of messages, and everything else as it is."""
+    items = []
+    while (item := inbox.take()) is not None:
+        items.append(item.offset if isinstance(item, Message) else item)
+        if isinstance(item, Load):
+            inbox.loaded(item, None)
+    return [item for item in items if not isinstance(item, Joined)]
+
+
+@pytest.mark.parametrize("vector", VECTORS["clients"], ids=lambda vector: vector["name"])
+def test_positions_are_those_of_the_vectors(vector: dict[str, Any]) -> None:
+    machine = Machine()
+    streams = machine.streams
+    for name in ("client:", "all"):
+        machine.subscribe(name)
+    asked = Asked("")
+    waiting: dict[Any, tuple[str, str]] = {}
+    for step in vector["steps"]:
+        if "opened" in step:
+            waiting.clear()
+            given = cursor.decode(step["opened"]["cursor"]) if "cursor" in step["opened"] else {}
+            keys = {"client:" if name.startswith("client:") else name: at for name, at in given.items()}
+            streams.cut()
+            for stream in streams:
+                stream.position = keys.get(stream.key)
+            asked = Asked("", keys, {key: streams.stream(key).number for key in keys})
+        elif "sent" in step:
+            command = json.loads(step["sent"])
+            waiting[json.dumps(command["id"])] = (command["type"], command.get("group", ""))
+        else:
+            _follow(machine, parsed(step["got"]) or {}, asked, waiting)
+            followed = {stream.name: stream.position for stream in streams if stream.present and stream.position}
+            assert {str(name): list(at) for name, at in followed.items()} == step["cursor"], step["got"]
+
+
+def _follow(machine: Machine, event: dict[str, Any], asked: Asked, waiting: dict[Any, tuple[str, str]]) -> None:
+    """As the client does, with a handler for each group that there is."""
+    streams = machine.streams
+    match event:
+        case {"type": "welcome"}:
+            for name in event["streams"]:
+                if name.startswith("group:") and streams.stream(name).inbox is None:
+                    machine.subscribe(name)
+            wishes = {stream.key: stream.number for stream in streams}
+            streams.welcome(event["client"], event["streams"], Asked("", asked.given, wishes), True)
+            machine.sent.clear()
+        case {"type": "message"}:
+            streams.message(event)
+        case {"type": "gap"}:
+            streams.gap(event)
+        case {"type": "joined", "stream": str(name)}:
+            if streams.stream(name).inbox is None:
+                machine.subscribe(name)
+            stream = streams.stream(name)
+            stream.wished, stream.under_way = False, None
+            streams.joined(event)
+        case {"type": "left"}:
+            streams.left(event)
+        case {"type": "reply" | "error", "id": number}:
+            kind, group = waiting.pop(json.dumps(number), ("", ""))
+            stream = streams.stream(f"group:{group}")
+            if kind == "join":
+                if stream.inbox is None:
+                    machine.subscribe(stream.key)
+                stream.number += 1
+                stream.under_way = stream.number
+                stream.wished = True
+                streams.answered(stream, stream.number, event)
+            elif kind == "leave" and event["type"] == "reply":
+                stream.wished, stream.under_way, stream.position = False, -stream.number, None
+                streams.answered(stream, -stream.number, event)
+
+
+def test_a_hole_and_another_epoch_are_told_as_gaps_and_duplicates_are_dropped() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news")
+    machine.welcome(group_news=("e", 5))
+    machine.push("group:news", 6, 6, 5, 9, 10)
+    machine.push("group:news", 3, epoch="f")
+    assert taken(inbox) == [
+        6,
+        Gap("group:news", "e", 7, 8, "hole"),
+        9,
+        10,
+        Gap("group:news", "f", None, 2, "reset"),
+        3,
+    ]
+    assert machine.streams.duplicates == 2
+    assert inbox.done == ("f", 3)
+
+
+def test_a_gap_without_an_end_leaves_the_next_offset_open() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news")
+    machine.welcome(group_news=("e", 5))
+    machine.streams.gap({"stream": "group:news", "epoch": "f", "from": None, "to": None, "reason": "reset"})
+    machine.push("group:news", 70, 71, epoch="f")
+    assert taken(inbox) == [Gap("group:news", "f", None, None, "reset"), 70, 71]
+
+
+def test_offsets_go_up_to_two_to_the_53() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("all")
+    machine.welcome(all=("e", 2**53 - 1))
+    machine.push("all", 2**53)
+    assert taken(inbox) == [2**53]
+    assert machine.streams.asked("/", 100).given["all"] == ("e", 2**53)
+
+
+def test_a_switch_tells_nothing_twice_and_no_gap_that_was_passed() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news")
+    machine.welcome(group_news=("e", 5))
+    machine.push("group:news", 6)
+    asked = machine.streams.asked("/", 100)
+    machine.push("group:news", 7, 8)
+    recovered = {"recovered": True, "missed": 3}
+    machine.welcome(asked, told=False, group_news=("e", 6, recovered))
+    machine.streams.gap({"stream": "group:news", "epoch": "e", "from": 7, "to": 7, "reason": "expired"})
+    machine.push("group:news", 8, 9)
+    assert taken(inbox) == [6, 7, 8, 9]
+
+
+def test_missed_is_said_of_what_came_from_the_journal() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news")
+    machine.welcome(group_news=("e", 5))
+    machine.welcome(group_news=("e", 5, {"recovered": True, "missed": 2}))
+    machine.push("group:news", 6, 7, 8)
+    items = []
+    while (item := inbox.take()) is not None:
+        items.append(item)
+    assert [item.missed for item in items if isinstance(item, Message)] == [True, True, False]
+
+
+# Streams without a handler
+
+
+def test_a_handler_that_comes_late_is_told_what_was_dropped() -> None:
+    machine = Machine()
+    machine.welcome(group_lasting=("e", 3))
+    machine.push("group:lasting", 4, 5)
+    machine.push("client:alice", 1)
+    assert machine.streams.positions()["group:lasting"] == ("e", 3)
+    machine.subscribe("group:lasting")
+    assert machine.commands() == [{"type": "join", "group": "lasting", "epoch": "e", "offset": 3}]
+    machine.push("group:lasting", 6)
+    machine.answer(epoch="e", offset=3, top=6, recovered=True, missed=3)
+    machine.push("group:lasting", 4, 5, 6, 7)
+    assert taken(machine.inboxes["group:lasting"]) == [4, 5, 6, 7]
+    direct = machine.subscribe("client:")
+    assert machine.again == 1
+    machine.push("client:alice", 2)
+    machine.welcome(told=False, client_alice=("e", 0, {"recovered": True, "missed": 2}))
+    machine.push("client:alice", 1, 2, 3)
+    assert taken(direct) == [1, 2, 3]
+
+
+def test_a_stored_group_waits_for_its_handler_and_stays_stored() -> None:
+    machine = Machine()
+    machine.streams.restore("alice", {"group:news": Position("e", 7), "all": Position("e", 1)})
+    asked = machine.streams.asked("/", 100)
+    assert asked.given == {"all": ("e", 1)}
+    assert machine.streams.stored() == {"group:news": ("e", 7), "all": ("e", 1)}
+    machine.welcome(asked, all=("e", 1, {"recovered": True, "missed": 0}))
+    machine.subscribe("group:news")
+    assert machine.commands() == [{"type": "join", "group": "news", "epoch": "e", "offset": 7}]
+
+
+# Cursor
+
+
+def test_what_does_not_fit_is_joined_with_its_position_and_survives_further_cuts() -> None:
+    machine = Machine()
+    names = [f"group:{'n' * 100}-{n}" for n in range(40)]
+    for name in names:
+        machine.subscribe(name)
+    asked = machine.streams.asked("/?client=alice", 100)
+    assert len(asked.query) < 6 * 1024
+    streams: dict[str, Any] = dict.fromkeys(asked.wishes, ("e", 1))
+    machine.welcome(asked, **streams)
+    while machine.sent:
+        machine.answer(epoch="e", offset=1, top=1)
+    for name in names:
+        machine.push(name, 2)
+    for _ in range(2):
+        machine.streams.cut()
+        asked = machine.streams.asked("/?client=alice", 100)
+        assert asked.given["client:"] == ("e", 0)
+        assert 10 < len(asked.given) < 40
+        assert "groups=" not in asked.query
+        late = [name for name in names if name not in asked.given]
+        recovered = {"recovered": True, "missed": 0}
+        # A lasting membership brings one of the late ones, further on.
+        streams = {name: ("e", 2, recovered) for name in asked.given if name != "client:"} | {late[0]: ("e", 9)}
+        machine.welcome(asked, **streams)
+        machine.push(late[0], 10)
+        assert machine.streams.positions()[late[0]] == ("e", 2)
+        assert [command["offset"] for command in machine.commands()] == [2] * len(late)
+        machine.sent.clear()
+
+
+def test_groups_in_the_query_are_as_many_as_the_gateway_takes() -> None:
+    machine = Machine()
+    for n in range(7):
+        machine.subscribe(f"group:g{n}")
+    asked = machine.streams.asked("/", 4)
+    assert asked.query == "groups=g0,g1,g2,g3"
+
+
+# Joining and leaving
+
+
+def test_join_leave_join_ends_joined_with_one_command_at_a_time() -> None:
+    machine = Machine()
+    machine.welcome()
+    machine.subscribe("group:news")
+    machine.streams.leave("group:news")
+    inbox = machine.subscribe("group:news")
+    assert machine.commands() == [{"type": "join", "group": "news"}]
+    machine.answer(epoch="e", offset=5, top=5)
+    machine.push("group:news", 6)
+    assert machine.commands() == [{"type": "join", "group": "news"}]
+    machine.answer(epoch="e", offset=6, top=6)
+    machine.push("group:news", 7)
+    assert taken(inbox) == [7]
+    assert machine.sent == []
+
+
+def test_after_leave_nothing_is_told_and_the_group_is_left_again_when_it_comes_back() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news")
+    machine.welcome(group_news=("e", 5))
+    machine.push("group:news", 6)
+    machine.streams.leave("group:news")
+    inbox.clear()
+    assert machine.commands() == [{"type": "leave", "group": "news"}]
+    machine.push("group:news", 7)
+    machine.answer(stream="group:news")
+    assert taken(inbox) == []
+    machine.welcome(group_news=("e", 9))
+    assert machine.commands() == [{"type": "leave", "group": "news"}]
+
+
+def test_what_is_refused_or_ended_is_told_and_not_wished_any_more() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:secret")
+    asked = machine.streams.asked("/", 100)
+    machine.welcome(asked)
+    assert machine.streams.is_settled()
+    assert machine.sent == []
+    machine.streams.left({"stream": "group:secret", "reason": "not_allowed"})
+    assert taken(inbox) == [Left("group:secret", "not_allowed")]
+    assert machine.streams.asked("/", 100).query.count("groups") == 0
+    machine.streams.joined({"stream": "group:secret", "epoch": "e", "offset": 2, "top": 2})
+    machine.push("group:secret", 3)
+    assert taken(inbox) == [3]
+
+
+# More than there is room for
+
+
+def test_a_full_queue_takes_no_more_and_goes_on_behind_what_it_has() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news", limit=4)
+    machine.welcome(group_news=("e", 0))
+    machine.push("group:news", *range(1, 10))
+    stream = machine.streams.stream("group:news")
+    told = []
+    for _ in range(4):
+        item = inbox.take()
+        while isinstance(item, Joined):
+            item = inbox.take()
+        assert isinstance(item, Message)
+        told.append(item.offset)
+        machine.streams.make_room(stream)
+    assert told == [1, 2, 3, 4]
+    assert machine.commands() == [{"type": "join", "group": "news", "epoch": "e", "offset": 4}]
+    machine.answer(epoch="e", offset=4, top=9, recovered=True, missed=5)
+    machine.push("group:news", 5, 6, 7)
+    assert taken(inbox) == [5, 6, 7]
+
+
+# State, then stream
+
+
+def load_of(inbox: Inbox) -> Load:
+    item = inbox.take()
+    while not isinstance(item, Load):
+        assert isinstance(item, Joined | Gap), item
+        item = inbox.take()
+    return item
+
+
+@pytest.mark.parametrize(("read_at", "told"), [(None, [6, 7, 8]), (5, [6, 7, 8]), (7, [8]), (9, [10])])
+def test_what_the_data_has_already_is_not_told(read_at: int | None, told: list[int]) -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news", loads=True)
+    machine.welcome(group_news=("e", 5))
+    load = load_of(inbox)
+    machine.push("group:news", 6, 7)
+    assert inbox.loaded(load, None if read_at is None else Position("e", read_at)) is None
+    machine.push("group:news", 8)
+    if read_at == 9:
+        machine.push("group:news", 9, 10)
+    assert taken(inbox) == told
+
+
+@pytest.mark.parametrize("position", [Position("e", 3), Position("d", 40)])
+def test_data_from_before_or_of_another_epoch_is_gone_on_from(position: Position) -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news", loads=True)
+    machine.welcome(group_news=("e", 5))
+    load = load_of(inbox)
+    machine.push("group:news", 6)
+    behind = inbox.loaded(load, position)
+    assert behind == position
+    machine.streams.back_to(machine.streams.stream("group:news"), behind)
+    machine.push("group:news", 7)
+    assert machine.commands() == [{"type": "join", "group": "news", "epoch": position.epoch, "offset": position.offset}]
+    machine.answer(epoch=position.epoch, offset=position.offset, top=7, recovered=position.epoch == "e", missed=4)
+    if position.epoch == "d":
+        machine.streams.gap({"stream": "group:news", "epoch": "e", "from": None, "to": 3, "reason": "reset"})
+        load = load_of(inbox)
+        assert load.base == ("e", 3)
+        inbox.loaded(load, None)
+    machine.push("group:news", 4, 5, 6, 7)
+    assert taken(inbox) == [4, 5, 6, 7]
+
+
+def test_a_gap_while_the_state_is_loaded_makes_it_void() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news", loads=True)
+    machine.welcome(group_news=("e", 5))
+    load = load_of(inbox)
+    machine.push("group:news", 6)
+    machine.streams.gap({"stream": "group:news", "epoch": "f", "from": None, "to": 0, "reason": "reset"})
+    machine.push("group:news", 1, epoch="f")
+    assert not inbox.is_wanted(load)
+    assert inbox.loaded(load, Position("e", 5)) is None
+    assert load_of(inbox).base == ("f", 0)
+    assert taken(inbox) == [1]
+
+
+def test_more_than_can_be_held_begins_anew() -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news", limit=3, loads=True)
+    machine.welcome(group_news=("e", 0))
+    load = load_of(inbox)
+    machine.push("group:news", *range(1, 9))
+    assert not inbox.is_wanted(load)
+    again = load_of(inbox)
+    assert again.base == ("e", 8)
+    machine.push("group:news", 9)
+    assert inbox.loaded(again, Position("e", 8)) is None
+    assert taken(inbox) == [9]
+
+
+def test_a_state_of_an_own_stream_that_is_followed_already_begins_now() -> None:
+    machine = Machine()
+    machine.welcome()
+    machine.push("client:alice", 1, 2)
+    inbox = machine.subscribe("client:", loads=True)
+    assert load_of(inbox).base == ("e", 2)
+    machine.push("client:alice", 3)
+    assert machine.again == 0
+
+
+# What comes
+
+
+@pytest.mark.parametrize(
+    ("text", "event"),
+    [("pong", None), ("[1]", None), ("{", None), ('{"type":"x"}', {"type": "x"}), ("[" * 100_000, None)],
+)  # fmt: skip
+def test_what_is_no_event_is_passed_over(text: str, event: Any) -> None:
+    assert parsed(text) == event
+
+
+def test_an_integer_of_any_length_is_data() -> None:
+    event = parsed('{"data":' + "9" * 6000 + "}")
+    assert event is not None
+    assert event["data"].bit_length() == 19932
+
+
+def test_random_orders_of_everything_leave_no_silent_hole() -> None:
+    """A model gateway with one group: pushes, cuts, expiry, slow handlers and switches in any order. What the handler
+    is told is the journal, in order, but for what gaps name."""
+    for seed in range(300):
+        _story(random.Random(seed))
+
+
+def _story(chance: random.Random) -> None:
+    machine = Machine()
+    inbox = machine.subscribe("group:news", limit=chance.choice([2, 5, 50]))
+    stream = machine.streams.stream("group:news")
+    top, first, sent = 0, 1, -1  # of the journal; what this connection was sent
+    told: list[int] = []
+    lost: set[int] = set()
+    begun: int | None = None
+
+    def connect() -> None:
+        nonlocal sent, begun
+        machine.sent.clear()
+        asked = machine.streams.asked("/", 100)
+        at = asked.given.get("group:news")
+        offset = top if at is None or at.offset is None else at.offset
+        begun = offset if begun is None else begun
+        state = {} if at is None else {"recovered": offset >= first - 1, "missed": top - max(offset, first - 1)}
+        streams = {"group_news": ("e", offset, state)} if "group:news" in asked.wishes else {}
+        machine.welcome(asked, told=chance.random() < 0.5, **streams)
+        sent = offset if streams else -1
+
+    def deliver(limit: int) -> None:
+        nonlocal sent
+        while sent >= 0 and limit and sent < top:
+            if sent + 1 < first:
+                machine.streams.gap(
+                    {"stream": "group:news", "epoch": "e", "from": sent + 1, "to": first - 1, "reason": "expired"}
+                )
+                sent = first - 1
+            else:
+                sent += 1
+                machine.push("group:news", sent)
+            limit -= 1
+
+    def handle() -> None:
+        item = inbox.take()
+        machine.streams.make_room(stream)
+        if isinstance(item, Message):
+            told.append(item.offset)
+        elif isinstance(item, Gap):
+            assert item.first is not None
+            assert item.last is not None
+            lost.update(range(item.first, item.last + 1))
+
+    def answer() -> None:
+        nonlocal sent
+        if machine.sent:
+            command = machine.commands()[0]
+            sent = command.get("offset", max(sent, 0) if sent >= 0 else top)
+            state = {"recovered": sent >= first - 1, "missed": 0} if "offset" in command else {}
+            machine.answer(epoch="e", offset=sent, top=top, **state)
+
+    def push() -> None:
+        nonlocal top, first
+        top += 1
+        first = max(first, top - 20)
+
+    def come_back() -> None:
+        machine.streams.cut()
+        connect()
+
+    connect()
+    steps: list[Callable[[], None]] = [
+        push, push, push, lambda: deliver(3), lambda: deliver(30), handle, handle, answer, connect,
+        come_back,
+    ]  # fmt: skip
+    for _ in range(150):
+        chance.choice(steps)()
+    for _ in range(200):
+        answer()
+        deliver(1000)
+        handle()
+    assert begun is not None
+    assert told == sorted(set(told)), "out of order, or twice"
+    assert set(told) | lost >= set(range(begun + 1, top + 1)), "a silent hole"
