@@ -415,6 +415,8 @@ def test_a_full_queue_takes_no_more_and_goes_on_behind_what_it_has() -> None:
         assert isinstance(item, Message)
         told.append(item.offset)
         machine.streams.make_room(stream)
+        # When half of it is done.
+        assert len(machine.sent) == (len(told) >= 2)
     assert told == [1, 2, 3, 4]
     assert machine.commands() == [{"type": "join", "group": "news", "epoch": "e", "offset": 4}]
     machine.answer(epoch="e", offset=4, top=9, recovered=True, missed=5)

@@ -178,7 +178,8 @@ class Subscription:
         try:
             await carried_out(function, given)
         except Exception as exc:
-            await self._failed(exc)
+            if not (self._ended and isinstance(exc, Closed)):  # what it asked was ended with the client
+                await self._failed(exc)
 
     async def _failed(self, exc: Exception) -> None:
         if self._handlers.on_error is not None:
