@@ -71,8 +71,11 @@ class Program:
         assert self.lines.pop(0).said == {"ready": True}
 
     def order(self, order: Mapping[str, Any]) -> None:
-        self._in.write(json.dumps(order).encode() + b"\n")
-        self._in.flush()
+        try:
+            self._in.write(json.dumps(order).encode() + b"\n")
+            self._in.flush()
+        except BrokenPipeError:
+            raise AssertionError(f"the driver has ended, before it could {order}") from None
 
     def freeze(self) -> None:
         self._popen.send_signal(signal.SIGSTOP)

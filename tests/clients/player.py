@@ -359,7 +359,7 @@ class Play:
             case str() if value.startswith("$x*"):
                 return "x" * int(value[3:])
             case str():
-                return self._bound.get(value, value).replace("<long>", "g" * 100)
+                return self._bound.get(value, value.replace("<long>", "g" * 100))
             case list():
                 return [self._filled(item) for item in value]
             case dict():
