@@ -166,6 +166,7 @@ export class Tidegate {
   close() {
     if (this.#over) return;
     this.#over = true;
+    this.#stop();
     this.#streams.end();
     this.#end(endOf('done', '', 1000));
   }
@@ -220,7 +221,7 @@ export class Tidegate {
       ended: (...how) => this.#ended(...how),
     });
     this.#trying = connection;
-    this.#stored ??= this.#store.load().then(() => this.#streams.loaded());
+    this.#stored ??= this.#store.load();
     this.#stored.then(() => {
       if (!connection.over) connection.open(this.#options.welcomeTimeout_s, () => this.#handshake(connection));
     });
@@ -233,7 +234,7 @@ export class Tidegate {
     if (connection.over) return null;
     const known = client ?? claimsOf(token).sub;
     if (isId(known)) this.#sure = true;
-    const id = isId(known) ? known : (this.#streams.client ?? (this.#doubt ? null : this.#store.client));
+    const id = isId(known) ? known : (this.#streams.client ?? this.#store.client);
     if (id !== null && !this.#current) this.#streams.belongTo(id);
 
     const query = this.#url.search ? [this.#url.search.slice(1)] : [];
@@ -252,7 +253,10 @@ export class Tidegate {
   }
 
   async #askToken() {
-    if (typeof this.#token !== 'function') return this.#token;
+    if (typeof this.#token !== 'function') {
+      if (claimsOf(this.#token).exp * 1000 <= Date.now()) throw new TidegateError('token_expired', 'the token has ended');
+      return this.#token;
+    }
     const token = await this.#token();
     if (!token) throw new NotAllowed();
     return token;
@@ -276,21 +280,21 @@ export class Tidegate {
     }
     // Taken over by our own next connection, which is not welcomed yet.
     const ownSuccessor = code === 4502 && this.#trying;
-    if (this.#isSpent(connection, code)) this.#end(endOf('token_expired', message, code));
+    if (code === 4009 && typeof this.#token === 'string') this.#end(endOf('token_expired', message, code));
     else if (!delay && !ownSuccessor) this.#end(endOf(word, message, code));
     else {
       if (!this.#current) this.#reason = { code, word, message, again: true };
       if (!this.#trying && this.#next === null) {
-        this.#next = setTimeout(() => this.#attempt(), delay_ms(delay, this.#failures++, this.#options.backoff_s));
+        this.#next = setTimeout(() => this.#attempt(), this.#delay_ms(delay, connection));
       }
       if (wasCurrent) this.#become('connecting');
     }
   }
 
-  /** Whether it ended because of a fixed token, of which there is no other one. */
-  #isSpent(connection, code) {
-    if (typeof this.#token !== 'string') return false;
-    return code === 4009 || (!connection.welcome && claimsOf(this.#token).exp * 1000 < Date.now());
+  #delay_ms(delay, connection) {
+    const failures = this.#failures++;
+    // They say that a service stops, and not that it can't be had: unless they are all that one hears.
+    return delay_ms(delay, delay === 'random' && connection.welcome ? 0 : failures, this.#options.backoff_s);
   }
 
   /** The current connection is no more. */

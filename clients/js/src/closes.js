@@ -20,11 +20,13 @@ const CODES = {
   4500: ['not_understood'],
   4501: ['disconnected'],
   4502: ['taken_over'],
+  not_allowed: ['not_allowed'], // what asking for a token may end with
+  token_expired: ['token_expired'],
 };
 
 /** `[word, delay]` of a close code. `delay` is undefined where one does not come back. */
-export function meaningOf(code) {
-  return CODES[code] ?? (code >= 4500 && code < 5000 ? ['code'] : ['cut', 'growing']);
+export function meaningOf(code, otherwise = code >= 4500 && code < 5000 ? ['code'] : ['cut', 'growing']) {
+  return CODES[code] ?? otherwise;
 }
 
 /** Full jitter: anything from nothing to a limit that doubles with each failure. */

@@ -32,7 +32,7 @@ export class Connection {
     try {
       made = await prepare();
     } catch (error) {
-      this.end(1006, error?.message ?? String(error), error?.code === 'not_allowed' ? ['not_allowed'] : ['token', 'growing']);
+      this.end(1006, error?.message ?? String(error), meaningOf(error?.code, ['token', 'growing']));
     }
     if (this.over) return;
     try {
@@ -44,7 +44,8 @@ export class Connection {
     }
     this.#socket.onmessage = ({ data }) => this.#receive(data);
     this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
-    this.#socket.onerror = () => {}; // `close` follows
+    // `close` follows at once, but for a handshake that Node was refused.
+    this.#socket.onerror = () => setTimeout(() => this.welcome ?? this.end(1006, 'no connection'));
   }
 
   send(text) {

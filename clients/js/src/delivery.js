@@ -19,12 +19,14 @@ export class Delivery {
   #limit;
   #host;
   #queue = [];
+  #messages = 0; // of them
   #busy = false; // a handler is at work
   #scheduled = false;
   #turn = 0;
   #stale; // the data is to be loaded with the next `joined`
   #due = false; // it is to be loaded now
   #loading = false;
+  #flooded = false; // too much came: nothing is held until `state` is called again
   #from = null; // the position behind which what is held begins
   #tries = 0;
   #hurry = () => {}; // ends a pause between two tries
@@ -47,29 +49,34 @@ export class Delivery {
 
   /** Whether it takes no more. What is held for `state` is dropped instead: the data will have it. */
   get full() {
-    return !this.#loading && this.#queue.length >= this.#limit;
+    return !this.#loading && this.#messages >= this.#limit;
   }
 
   push(item) {
+    const isMessage = item.type === 'message';
     if (this.#loading && item.type === 'gap') {
       this.#void();
       this.#due = false; // again when the gap has been told
-    } else if (this.#loading && item.type === 'message' && this.#queue.length >= this.#limit) {
+    }
+    if (this.#loading && isMessage && this.#messages >= this.#limit) {
       this.#void();
+      this.#flooded = true;
+    }
+    if (isMessage && this.#flooded) {
       this.#from = item.at;
       return;
     }
     this.#queue.push(item);
+    if (isMessage) this.#messages++;
     this.#schedule();
   }
 
   /** What waits is not told any more. */
   reset() {
-    this.#turn++;
+    this.#void();
     this.#queue = [];
     this.#due = false;
     this.#stale = this.loads;
-    this.#hurry();
   }
 
   /** A stream that has ended from outside begins with its data again. */
@@ -77,10 +84,18 @@ export class Delivery {
     this.#stale = this.loads;
   }
 
+  /** What is held is dropped, and what `state` is about to give as well. */
   #void() {
     this.#turn++;
-    this.#queue = this.#queue.filter(({ type }) => type !== 'message');
+    this.#flooded = false;
+    this.#keep(() => false);
     this.#hurry();
+  }
+
+  /** Of the messages that wait, those that `isKept`. */
+  #keep(isKept) {
+    this.#queue = this.#queue.filter((item) => item.type !== 'message' || isKept(item));
+    this.#messages = this.#queue.filter(({ type }) => type === 'message').length;
   }
 
   #schedule() {
@@ -95,6 +110,7 @@ export class Delivery {
   #pump() {
     while (!this.#busy && !this.#loading && this.#queue.length) {
       const item = this.#queue.shift();
+      if (item.type === 'message') this.#messages--;
       const turn = this.#turn;
       this.#busy = true;
       const done = () => {
@@ -132,7 +148,7 @@ export class Delivery {
 
   #dealt({ type, at }) {
     this.#host.done(at);
-    if (this.#queue.length <= this.#limit / 2) this.#host.drained();
+    if (this.#messages <= this.#limit / 2) this.#host.drained();
     if (type === 'message') this.#tries = 0;
     if (this.loads && (type === 'gap' || (type === 'joined' && this.#stale))) {
       this.#from = at;
@@ -147,6 +163,7 @@ export class Delivery {
       const turn = this.#turn;
       if (this.#tries++) await this.#pause(growing_ms(this.#tries - 2, RETRY_S));
       if (turn !== this.#turn) continue;
+      this.#flooded = false;
       try {
         const result = await this.#handlers.state();
         if (turn === this.#turn) this.#loaded(result?.position);
@@ -172,7 +189,7 @@ export class Delivery {
       return;
     }
     this.#tries = 0;
-    this.#queue = this.#queue.filter(({ type, at }) => type !== 'message' || at[0] !== epoch || at[1] > offset);
+    this.#keep(({ at }) => at[0] !== epoch || at[1] > offset);
     this.#host.skip(offset);
   }
 

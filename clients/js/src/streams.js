@@ -54,11 +54,6 @@ export class Streams {
     return stream;
   }
 
-  /** What is stored is known now. */
-  loaded() {
-    for (const stream of this.#all.values()) this.#goOn(stream);
-  }
-
   /** The positions are this client's; if they were another's, everything begins anew. */
   belongTo(client) {
     const another = this.client !== null && this.client !== client;
@@ -70,9 +65,9 @@ export class Streams {
         stream.delivery?.reset();
       }
     }
-    const own = this.get(OWN);
-    own.name = OWN + client;
-    this.#goOn(own);
+    this.get(OWN).name = OWN + client;
+    this.get('all');
+    for (const stream of this.#all.values()) this.#goOn(stream);
   }
 
   /** What hands the stream's messages to `handlers`, one after the other. */
@@ -189,8 +184,11 @@ export class Streams {
 
   /** The end: nothing is told any more. */
   end() {
-    for (const stream of this.#all.values()) this.leave(stream);
-    this.cut();
+    for (const stream of this.#all.values()) {
+      stream.delivery?.reset();
+      stream.delivery = null;
+      stream.wish = false;
+    }
   }
 
   #arrived(stream, event) {
@@ -258,7 +256,7 @@ export class Streams {
   #goOn(stream) {
     const at = this.#store.positions.get(stream.name);
     if (!at || stream.delivery?.loads || (stream.at && stream.wish)) return;
-    stream.passed ||= !stream.wish;
+    if (stream.on && stream.at !== at) stream.passed = true;
     stream.at = at;
   }
 

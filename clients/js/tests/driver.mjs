@@ -10,11 +10,9 @@ const page = typeof process === 'undefined';
 /** Gives what carries out an order; `write(object)` is called with each thing that the library says. */
 export function drive(write) {
   let tidegate;
-  let options;
-  let stored = new Map();
+  const stored = new Map();
   const subscriptions = new Map();
-  const asked = { token: [], states: new Map() };
-  const count = { token: 0 };
+  const asked = []; // {what, group, n, resolve, reject}, the oldest first
 
   const answerOf = (as, promise) =>
     promise.then(
@@ -30,8 +28,7 @@ export function drive(write) {
       };
       return { getItem: fail, setItem: fail, removeItem: fail };
     }
-    const key = options.storageKey ?? 'tidegate';
-    stored = new Map([[key, JSON.stringify(given)]]);
+    for (const [key, kept] of Object.entries(given)) stored.set(key, typeof kept === 'string' ? kept : JSON.stringify(kept));
     return {
       getItem: (name) => stored.get(name) ?? null,
       setItem: (name, text) => stored.set(name, text),
@@ -39,12 +36,13 @@ export function drive(write) {
     };
   }
 
-  function tokenOf(given) {
-    if (typeof given !== 'object') return given;
+  /** A function that asks for an answer, and counts. */
+  function asking(what, group) {
+    let n = 0;
     return () =>
       new Promise((resolve, reject) => {
-        asked.token.push({ resolve, reject });
-        write({ asks: 'token', n: ++count.token });
+        asked.push({ what, group, n: ++n, resolve, reject });
+        write({ asks: what, group, n });
       });
   }
 
@@ -68,14 +66,7 @@ export function drive(write) {
         write({ heard: 'left', stream: `group:${group}`, reason });
       },
     };
-    if (state) {
-      let n = 0;
-      handlers.state = () =>
-        new Promise((resolve, reject) => {
-          asked.states.set(group, { resolve, reject });
-          write({ asks: 'state', group, n: ++n });
-        });
-    }
+    if (state) handlers.state = asking('state', group);
     return handlers;
   }
 
@@ -85,25 +76,26 @@ export function drive(write) {
     else subscriptions.set(name, make(handlersOf(order)));
   }
 
-  function open({ url, options: given = {} }) {
-    options = given;
-    const { storage, token, ...rest } = given;
-    tidegate = new Tidegate(url, { ...rest, storage: storageOf(storage), token: tokenOf(token) });
+  function open({ url, options: { storage, token, chance, ...options } }) {
+    if (chance !== undefined) Math.random = () => chance;
+    tidegate = new Tidegate(url, {
+      ...options,
+      storage: storageOf(storage),
+      token: token?.ask ? asking('token') : token,
+    });
     tidegate.on('state', (state, reason) => write({ state, word: reason?.word, code: reason?.code }));
     tidegate.on('error', (error) => write({ heard: 'error', message: error.message }));
-    tidegate.on('joined', ({ stream, group, offset, recovered }) => {
-      if (group && !subscriptions.has(group)) write({ heard: 'joined', stream, offset, recovered });
-    });
-    tidegate.on('left', ({ stream, group, reason }) => {
-      if (group && !subscriptions.has(group)) write({ heard: 'left', stream, reason });
-    });
   }
 
   function answer(given) {
-    if ('token' in given) asked.token.shift()?.resolve(given.token);
-    if ('token_error' in given) asked.token.shift()?.reject(new Error(given.token_error));
-    if ('state' in given) asked.states.get(given.group)?.resolve(given.state);
-    if ('state_error' in given) asked.states.get(given.group)?.reject(new Error(given.state_error));
+    const what = 'token' in given || 'token_error' in given ? 'token' : 'state';
+    const index = asked.findIndex(
+      (it) => it.what === what && it.group === given.group && (given.n === undefined || it.n === given.n),
+    );
+    const [{ resolve, reject }] = asked.splice(index, 1);
+    const error = given[`${what}_error`];
+    if (error === undefined) resolve(given[what]);
+    else reject(new Error(error));
   }
 
   const orders = {
@@ -116,7 +108,13 @@ export function drive(write) {
       else orders.group({ group });
     },
     leave: ({ group }) => tidegate.leave(group),
-    connect: () => tidegate.connect(),
+    connect: () => {
+      try {
+        tidegate.connect();
+      } catch (error) {
+        if (error.code !== 'closed') throw error; // after `close` there is none
+      }
+    },
     disconnect: () => tidegate.disconnect(),
     close: () => tidegate.close(),
     wake: () => wake(),
@@ -126,11 +124,9 @@ export function drive(write) {
     call: ({ as, method, data }) => answerOf(as, tidegate.call(method, data)),
     refresh: ({ as, token }) => answerOf(as, tidegate.refresh(token)),
     ping: ({ as }) => answerOf(as, tidegate.ping()),
-    stored: () => {
-      const text = stored.get(options.storageKey ?? 'tidegate');
-      write({ stored: text === undefined ? {} : JSON.parse(text) });
-    },
-    positions: () => write({ positions: tidegate.positions }),
+    stored: () =>
+      write({ stored: Object.fromEntries([...stored].map(([key, text]) => [key, JSON.parse(text)])) }),
+    positions: () => write({ positions: tidegate?.positions ?? {} }),
   };
 
   function order(given) {
