@@ -267,11 +267,12 @@ class Client:
         return Presence(reply["stream"], reply["clients"], reply["connections"], reply.get("more", False))
 
     async def refresh(self, token: str | None = None) -> int:
-        """Gives the gateway a new token: this one, or what the token function gives. Its end, in Unix seconds."""
+        """Gives the gateway a new token: this one, or what the token function gives. Its end, in Unix seconds. After a
+        cut (UnknownOutcome) the client comes back with it."""
         if (new := token if token is not None else await self._tokens.ask()) is None:
             raise ValueError("there is no token")
-        reply = await self._ask("refresh", repeats=True, token=new)
-        self._tokens.replace(new)
+        with self._tokens.replaced(new):
+            reply = await self._ask("refresh", repeats=False, token=new)
         return int(reply["expires"])
 
     async def ping(self) -> float:

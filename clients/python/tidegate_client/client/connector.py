@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -263,6 +263,9 @@ class Connector:
     def _cut(self, connection: Connection, plan: Plan) -> None:
         self._current = None
         self._moving_until = None
+        if plan.reason.word == "taken_over" and self._next is not None:
+            # By our own next connection, whose welcome is still on its way.
+            plan = Plan(replace(plan.reason, again=True))
         self._end_liveness()
         self._stop_timer("_stable")
         self._stop_timer("_delay")

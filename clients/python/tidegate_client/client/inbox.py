@@ -23,7 +23,6 @@ class Load:
 
 
 Item = Message | Gap | Joined | Left
-_Positioned = (Message, Gap)
 
 
 class Inbox:
@@ -34,12 +33,12 @@ class Inbox:
         self.limit, self.loads = limit, loads
         self.done: Position | None = None
         self._wake, self._moved = wake, moved
-        self._items: deque[Item | Load] = deque()
+        self._items: deque[tuple[Item | Load, Position | None]] = deque()  # and where one stands behind it
         self._messages = 0
         self._loading: Load | None = None
         self._loaded_once = False
         self._floor: Position | None = None
-        self._current: Item | None = None
+        self._behind: Position | None = None  # behind what was taken last
         self._overflow: Position | None = None  # where it stands since there was no room for what is held
 
     # What comes in
@@ -50,7 +49,7 @@ class Inbox:
         if self._overflow is not None:
             self._overflow = at
         elif self._messages < self.limit:
-            self._append(message)
+            self._append(message, at)
         elif self._waits_for_state():
             self._drop_held()
             self._overflow = at
@@ -59,14 +58,15 @@ class Inbox:
             return False
         return True
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: Gap, at: Position) -> None:
+        """``at``: where the stream goes on."""
         if self.loads and self._waits_for_state():
             # What is held came before the gap, and the state will be loaded after it.
             self._drop_held()
-        self._append(gap)
+        self._append(gap, at)
         self._floor = None
         if self.loads:
-            self._append(Load(Position(gap.epoch, gap.last)))
+            self._append(Load(at))
 
     def joined(self, joined: Joined | None, at: Position, afresh: bool) -> None:
         """The stream goes on behind ``at``; ``afresh``: not from where it was. ``joined`` is what is told, if
@@ -88,7 +88,7 @@ class Inbox:
     def clear(self) -> None:
         """Nothing that waits will be told, and what is being dealt with does not count."""
         self.drop()
-        self._current = self.done = None
+        self._behind = self.done = None
 
     def drop(self) -> None:
         """Nothing that waits will be told."""
@@ -109,26 +109,23 @@ class Inbox:
         if (at := self._overflow) is not None:
             self._begin_load(at)
         while self._items:
-            item = self._items.popleft()
+            item, self._behind = self._items.popleft()
             if isinstance(item, Message):
                 self._messages -= 1
                 if self._below_floor(item):
-                    self._move(Position(item.epoch, item.offset))
+                    self.dealt_with()
                     continue
             if isinstance(item, Load):
                 self._loading = item
                 self._loaded_once = True
-            else:
-                self._current = item
             return item
         return None
 
     def dealt_with(self) -> None:
-        item, self._current = self._current, None
-        if isinstance(item, Message):
-            self._move(Position(item.epoch, item.offset))
-        elif isinstance(item, Gap):
-            self._move(Position(item.epoch, item.last))
+        """What was taken last."""
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            self._move(behind)
 
     def is_wanted(self, load: Load) -> bool:
         """Whether what ``load`` is about to give still counts."""
@@ -138,7 +135,7 @@ class Inbox:
         """It was broken off, and is still to be done."""
         if self._loading is load:
             self._loading = None
-            self._items.appendleft(load)
+            self._items.appendleft((load, None))
 
     def loaded(self, load: Load, read_at: Position | None) -> Position | None:
         """The state is there, of a server that had read ``read_at`` before. Gives the position from which the stream
@@ -149,7 +146,7 @@ class Inbox:
         base = load.base
         if read_at is None:
             self._move(base)
-        elif read_at.epoch == base.epoch and _offset(read_at) >= _offset(base):
+        elif read_at.epoch == base.epoch and read_at.offset >= base.offset:
             self._floor = read_at
             self._move(base)
         else:
@@ -160,8 +157,8 @@ class Inbox:
 
     # Within
 
-    def _append(self, item: Item | Load) -> None:
-        self._items.append(item)
+    def _append(self, item: Item | Load, behind: Position | None = None) -> None:
+        self._items.append((item, behind))
         self._messages += isinstance(item, Message)
         self._wake()
 
@@ -173,7 +170,7 @@ class Inbox:
         return (
             self._loading is not None
             or self._overflow is not None
-            or any(isinstance(item, Load) for item in self._items)
+            or any(isinstance(item, Load) for item, _ in self._items)
         )
 
     def _begin_load(self, base: Position) -> None:
@@ -186,21 +183,17 @@ class Inbox:
         """Takes out the loads, the messages behind the first of them, and makes void what is being loaded."""
         held, kept = self._loading is not None, []
         self._loading = self._overflow = None
-        for item in self._items:
+        for item, behind in self._items:
             held = held or isinstance(item, Load)
             if not isinstance(item, Load) and not (held and isinstance(item, Message)):
-                kept.append(item)
+                kept.append((item, behind))
         self._items = deque(kept)
-        self._messages = sum(isinstance(item, Message) for item in kept)
+        self._messages = sum(isinstance(item, Message) for item, _ in kept)
 
     def _drop_all(self) -> None:
-        self._items = deque(item for item in self._items if not isinstance(item, Message))
+        self._items = deque(pair for pair in self._items if not isinstance(pair[0], Message))
         self._messages = 0
 
     def _below_floor(self, message: Message) -> bool:
         floor = self._floor
-        return floor is not None and message.epoch == floor.epoch and message.offset <= _offset(floor)
-
-
-def _offset(at: Position) -> int:
-    return -1 if at.offset is None else at.offset
+        return floor is not None and message.epoch == floor.epoch and message.offset <= floor.offset

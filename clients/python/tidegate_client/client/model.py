@@ -12,11 +12,10 @@ _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,128}")
 
 
 class Position(NamedTuple):
-    """Everything up to and including ``offset`` lies behind. ``offset`` is None after a gap that left it open: then
-    whatever comes next follows."""
+    """Everything up to and including ``offset`` lies behind."""
 
     epoch: str
-    offset: int | None
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages ``first`` to ``last`` are missing and will not come; the stream goes on behind ``last`` in ``epoch``.
-    ``reason``: ``expired``, ``reset`` (no telling what was lost; ``first`` is None), ``hole`` (the gateway left it out
-    without a word), or another one of the gateway's."""
+    """Messages ``first`` to ``last`` are missing and will not come; the stream goes on behind ``last`` in ``epoch``
+    (None: nobody knows where). ``reason``: ``expired``, ``reset`` (no telling what was lost; ``first`` is None),
+    ``hole`` (the gateway left it out without a word), or another one of the gateway's."""
 
     stream: str
     epoch: str

@@ -36,6 +36,7 @@ class Stream:
     present: bool = False  # the gateway has us in it, on this connection
     awaits_left: bool = False  # a welcome lacked it: the gateway will say why
     was_left: bool = False  # by leave()
+    is_vague: bool = False  # a gap did not say where it ends: whatever comes next follows
     dropped: bool = False  # something came that was not taken, since ``position``
     paused: bool = False  # takes nothing until it has gone back to ``position``
     replay: int = 0  # so many messages are still to come from the journal
@@ -102,7 +103,7 @@ class Streams:
         found = {}
         for stream in self._streams.values():
             at = stream.position if stream.inbox is None else None if stream.inbox.loads else stream.inbox.done
-            if stream.name and at is not None and at.offset is not None:
+            if stream.name and at is not None:
                 found[stream.name] = at
         return found
 
@@ -251,22 +252,22 @@ class Streams:
         gap: Gap | None = None
         if at is not None and at.epoch != epoch:
             gap = Gap(name, epoch, None, offset - 1, "reset")
-        elif at is not None and at.offset is not None:
+        elif at is not None and not stream.is_vague:
             if offset <= at.offset:
                 self.duplicates += 1
                 return
             if offset > at.offset + 1:
                 gap = Gap(name, epoch, at.offset + 1, offset - 1, "hole")
         if gap is not None:
-            stream.inbox.gap(gap)
-            stream.position = Position(epoch, gap.last)
+            stream.position = Position(epoch, offset - 1)
+            stream.inbox.gap(gap, stream.position)
         time, by = event.get("time"), event.get("client")
         message = Message(
             name, epoch, offset, time if isinstance(time, int) else 0, event.get("data"),
             by if isinstance(by, str) else None, missed,
         )  # fmt: skip
         if stream.inbox.put(message):
-            stream.position = Position(epoch, offset)
+            stream.position, stream.is_vague = Position(epoch, offset), False
         else:
             stream.paused = stream.dropped = True
 
@@ -274,15 +275,19 @@ class Streams:
         stream, epoch, first, last = self._known(event), event.get("epoch"), event.get("from"), event.get("to")
         if stream is None or not isinstance(epoch, str) or not isinstance(last, int | None):
             return
-        stream.seen = Position(epoch, last)
+        end = stream.seen if last is None and stream.seen is not None and stream.seen.epoch == epoch else None
+        stream.seen = end or Position(epoch, last or 0)
         if not stream.is_open or stream.inbox is None:
             stream.dropped = True
             return
         at = stream.position
         if first is not None and last is not None and at is not None and _is_behind(Position(epoch, last), at):
             return  # of a position that this connection was given, and that another one has passed since
-        stream.position = Position(epoch, last)
-        stream.inbox.gap(Gap(event["stream"], epoch, first, last, str(event.get("reason"))))
+        if last is not None or at is None or at.epoch != epoch:
+            stream.position = Position(epoch, last or 0)
+        assert stream.position is not None
+        stream.is_vague = last is None
+        stream.inbox.gap(Gap(event["stream"], epoch, first, last, str(event.get("reason"))), stream.position)
 
     def joined(self, event: Mapping[str, Any]) -> None:
         """The application made us a member."""
@@ -370,7 +375,7 @@ class Streams:
         own = [self._streams[DIRECT], self._streams[ALL]]
         for stream in own + [stream for stream in self._streams.values() if not stream.is_own]:
             at, takes = stream.position, stream.is_own or (stream.wished and not stream.paused)
-            if at is None or at.offset is None or stream.name is None or not takes:
+            if at is None or stream.name is None or not takes:
                 continue
             groups += not stream.is_own
             if groups <= groups_limit or stream.is_own:
@@ -416,12 +421,12 @@ class Streams:
         epoch, offset, at = state["epoch"], state["offset"], stream.position
         recovered, missed, top = state.get("recovered"), state.get("missed"), state.get("top")
         afresh = recovered is None or at is None
-        if afresh or at is None or at.epoch != epoch or at.offset is None or offset > at.offset:
+        if afresh or at is None or at.epoch != epoch or offset > at.offset:
             stream.position = Position(epoch, offset)
         if recovered is None and at is not None and at != stream.position and not stream.inbox.loads:
             # It begins elsewhere, without a word.
-            stream.inbox.gap(Gap(stream.name or stream.key, epoch, None, offset, "reset"))
-        stream.dropped = False
+            stream.inbox.gap(Gap(stream.name or stream.key, epoch, None, offset, "reset"), Position(epoch, offset))
+        stream.dropped = stream.is_vague = False
         stream.replay = missed if isinstance(missed, int) else 0
         joined = Joined(
             stream.name or stream.key, offset, top if isinstance(top, int) else offset,
@@ -460,7 +465,7 @@ class Streams:
             if stream.confirmed == stream.number or (stream.paused and not self._has_room(stream)):
                 return
             command: dict[str, Any] = {"type": "join", "group": name}
-            if (at := stream.position) is not None and at.offset is not None:
+            if (at := stream.position) is not None:
                 command |= {"epoch": at.epoch, "offset": at.offset}
             stream.under_way = stream.number
             self._send(stream, stream.number, command)
@@ -474,4 +479,4 @@ class Streams:
 
 def _is_behind(at: Position, other: Position) -> bool:
     """Whether ``at`` is not after ``other``: a stream that goes on from there tells everything behind ``other``."""
-    return at.epoch == other.epoch and at.offset is not None and other.offset is not None and at.offset <= other.offset
+    return at.epoch == other.epoch and at.offset <= other.offset

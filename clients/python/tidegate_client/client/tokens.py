@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from tidegate_client.client.calling import carried_out
-from tidegate_client.client.errors import NotAllowed
+from tidegate_client.client.errors import CommandRefused, NotAllowed
 
 Token = str | Callable[[], str | Awaitable[str | None] | None] | None
 
@@ -31,10 +32,17 @@ class Tokens:
     def are_used(self) -> bool:
         return self._token is not None
 
-    def replace(self, token: str) -> None:
-        """A fixed one is another one from now on."""
-        if not callable(self._token):
+    @contextlib.contextmanager
+    def replaced(self, token: str) -> Iterator[None]:
+        """A fixed one is another one from now on, unless that is refused within."""
+        old = self._token
+        if not callable(old):
             self._token = token
+        try:
+            yield
+        except CommandRefused:
+            self._token = old
+            raise
 
     async def ask(self) -> str | None:
         """Raises NotAllowed, and whatever the function raises."""
