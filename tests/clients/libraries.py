@@ -29,6 +29,6 @@ def node() -> Path:
 
 
 LIBRARIES = [
-    Library("javascript", ROOT / "clients/js/tests/driver.mjs", frozenset({"no status"})),
-    Library("python", ROOT / "clients/python/tests/driver.py", frozenset({"status"})),
+    Library("javascript", ROOT / "clients/js/tests/driver.mjs", frozenset({"process", "wake"})),
+    Library("python", ROOT / "clients/python/tests/driver.py", frozenset({"process", "status"})),
 ]
