@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pytest
+
+from tests.clients.driver import Driver, Program
+from tests.clients.gateway import Gateway
+from tests.clients.player import VECTORS, Play
 from tests.npm import install
 from tests.support import ROOT
 
 
 class Library(NamedTuple):
-    """``sees``: what it can see and others cannot, as scenarios name it under ``needs``."""
+    """``has``: what scenarios name under ``needs``."""
 
     name: str
     driver: Path
-    sees: frozenset[str]
+    has: frozenset[str]
 
     def command(self) -> list[str]:
-        if self.driver.suffix == ".py":
-            return [sys.executable, str(self.driver)]
-        return [str(node()), str(self.driver)]
+        interpreter = sys.executable if self.driver.suffix == ".py" else str(node())
+        return [interpreter, str(self.driver)]
+
+    def scenarios(self) -> list[dict[str, Any]]:
+        return [scenario for scenario in VECTORS["scenarios"] if self.has.issuperset(scenario.get("needs", []))]
+
+    def cases(self) -> list[Any]:
+        """One for each scenario, as pytest takes them."""
+        return [
+            pytest.param(scenario, id=scenario["name"], marks=[pytest.mark.slow] if scenario.get("slow") else [])
+            for scenario in self.scenarios()
+        ]
+
+
+JAVASCRIPT = Library("javascript", ROOT / "clients/js/tests/driver.mjs", frozenset({"process", "wake"}))
+PYTHON = Library("python", ROOT / "clients/python/tests/driver.py", frozenset({"process", "status"}))
 
 
 def node() -> Path:
@@ -28,7 +46,20 @@ def node() -> Path:
     return install(Path(__file__).parent / "node") / ".bin" / "node"
 
 
-LIBRARIES = [
-    Library("javascript", ROOT / "clients/js/tests/driver.mjs", frozenset({"process", "wake"})),
-    Library("python", ROOT / "clients/python/tests/driver.py", frozenset({"process", "status"})),
-]
+async def play(library: Library, scenario: dict[str, Any], folder: Path) -> None:
+    """One scenario, in a process of its own that has its errors in ``folder``."""
+    with (folder / "errors").open("w+b") as errors:
+        program = Program(library.command(), errors)
+        try:
+            await program.begin()
+            await play_to(program, scenario)
+        except AssertionError as exc:
+            errors.seek(0)
+            raise AssertionError(f"{exc}\nits standard error:\n{errors.read().decode(errors='replace')}") from None
+        finally:
+            program.stop()
+
+
+async def play_to(driver: Driver, scenario: dict[str, Any]) -> None:
+    async with Gateway() as gateway:
+        await Play(scenario, gateway, driver).play()
