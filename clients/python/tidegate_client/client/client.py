@@ -442,7 +442,8 @@ class Client:
         """Waits for what is under way, and leaves no task behind."""
         await self._keeper.flush()
         await self._handlers.end(_HANDLERS_S)
-        await self._keeper.flush()
+        await asyncio.sleep(0)  # loops that end now have dealt with their last message
+        await self._keeper.end()
         await self._tasks.end(_HANDLERS_S)
 
     async def _give_token(self, token: str) -> None:

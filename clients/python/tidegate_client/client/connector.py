@@ -203,8 +203,8 @@ class Connector:
     def _attempt(self) -> None:
         self._delay = None
         self._number += 1
-        self._next = Connection(self, self._number, self._options)
-        self._next.task = self._spawn(self._next.run())
+        connection = self._next = Connection(self, self._number, self._options)
+        connection.task = self._spawn(connection.run())
 
     def _beside(self) -> None:
         if self._current is not None and self._next is None and self._delay is None:

@@ -71,6 +71,7 @@ class Keeper:
         self._told = False
         self._was_read = False
         self._dirty = False
+        self._ended = False
         self._written: str | None = None
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -98,9 +99,15 @@ class Keeper:
 
     def changed(self) -> None:
         self._dirty = True
-        if self._storage is None or not self._was_read or self._timer is not None or self._writing is not None:
+        writes = self._writing is not None and not self._writing.done()
+        if self._storage is None or self._ended or not self._was_read or self._timer is not None or writes:
             return
         self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._begin)
+
+    async def end(self) -> None:
+        """Writes for the last time."""
+        await self.flush()
+        self._ended = True
 
     async def flush(self) -> None:
         """Writes what is not written yet."""
