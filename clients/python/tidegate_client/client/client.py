@@ -442,7 +442,6 @@ class Client:
         """Waits for what is under way, and leaves no task behind."""
         await self._keeper.flush()
         await self._handlers.end(_HANDLERS_S)
-        await asyncio.sleep(0)  # loops that end now have dealt with their last message
         await self._keeper.end()
         await self._tasks.end(_HANDLERS_S)
 
