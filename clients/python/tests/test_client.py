@@ -86,9 +86,19 @@ def test_a_client_may_be_made_and_given_handlers_before_there_is_a_loop() -> Non
     assert asyncio.run(main()) == [1, 2]
 
 
-def test_a_url_that_is_none_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="begins with ws"):
-        Client("localhost:8000")
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost/", "ws://", "ws://localhost:port/"])
+def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match=r"no URL of a gateway|Port could not be cast"):
+        Client(url)
+
+
+async def test_an_option_that_is_none_is_said_in_the_log(expected_logs: Logs) -> None:
+    expected_logs.expect("a connection failed")
+    async with scripted(websocket_options={"colour": "blue"}) as (_, client):
+        client.connect()
+        await eventually(lambda: client.reason)
+        assert client.reason is not None
+        assert client.reason.word == "fault"
 
 
 async def test_who_gives_up_after_a_while_is_told_so(expected_logs: Logs) -> None:

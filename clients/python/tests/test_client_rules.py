@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
 
 from tests.client_machine import VECTORS
-from tidegate_client.client import back_off, cursor
+from tests.support import eventually
+from tidegate_client.client import back_off, cursor, timing
 from tidegate_client.client.back_off import BackOff
 from tidegate_client.client.connection import parsed
 from tidegate_client.client.model import Position
@@ -108,3 +110,29 @@ def test_an_integer_of_any_length_is_data() -> None:
     event = parsed('{"data":' + "9" * 6000 + "}")
     assert event is not None
     assert event["data"].bit_length() == 19932
+
+
+# Timers
+
+
+async def test_a_timer_that_comes_late_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LATE_S", 0.1)
+    told: list[str] = []
+    timing.Deadline(0.05, lambda: told.append("dead"), late=lambda: told.append("late"))
+    await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 - the whole program stands still
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert told == ["late"]
+    await eventually(lambda: told == ["late", "dead"])
+
+
+async def test_a_timer_lets_the_loop_read_before_it_judges() -> None:
+    told: list[str] = []
+    deadline = timing.Deadline(0.05, lambda: told.append("dead"))
+    await asyncio.sleep(0.01)
+    time.sleep(0.08)  # noqa: ASYNC251 - it is due, and the answer may be in the socket
+    await asyncio.sleep(0)
+    deadline.cancel()
+    await asyncio.sleep(0.1)
+    assert told == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from tidegate_client.client import back_off
 from tidegate_client.client.back_off import Plan
 from tidegate_client.client.model import Reason
 from tidegate_client.client.streams import Asked
+
+_LOG = logging.getLogger("tidegate_client")
 
 _CLOSE_TIMEOUT_S = 2.0
 # Events have 256 KiB at most.
@@ -99,6 +102,9 @@ class Connection:
                     self._socket.transport.abort()
                 raise
             plan = self._plan
+        except Exception as exc:
+            _LOG.error("a connection failed", exc_info=exc)
+            plan = Plan(Reason("fault", None, type(exc).__name__, again=True))
         if self._socket is not None:
             self._socket.transport.abort()
         if not self._closes:
@@ -125,6 +131,8 @@ class Connection:
             return exc.plan
         except InvalidStatus as exc:
             return _refused(exc)
+        except TypeError:
+            raise  # an option that ``websockets`` does not know
         except Exception as exc:
             # The network, TLS, a proxy, an answer that is none: all of them may be better next time.
             return Plan(Reason("unreachable", None, f"{type(exc).__name__}: {exc}", again=True))

@@ -16,6 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from websockets.exceptions import WebSocketException
+from websockets.uri import parse_uri
+
 from tidegate_client.client import tokens as jwt
 from tidegate_client.client.back_off import BackOff, Plan
 from tidegate_client.client.connection import Connection, GiveUp, Request
@@ -77,9 +80,11 @@ class Connector:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss", "http", "https") or not parts.netloc:
-            raise ValueError("the URL of a gateway begins with ws:// or wss://")
         self._url = parts._replace(scheme=parts.scheme.replace("http", "ws"), path=parts.path or "/", fragment="")
+        try:
+            parse_uri(self._url.geturl())
+        except WebSocketException as exc:
+            raise ValueError(f"no URL of a gateway (ws://… or wss://…): {url!r}") from exc
         self.state: State = "disconnected"
         self.reason: Reason | None = None
         self._host, self._client, self._tokens, self._settings = host, client, tokens, settings

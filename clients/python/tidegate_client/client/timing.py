@@ -23,13 +23,16 @@ class Deadline:
         self._timer.cancel()
 
     def _begin(self) -> None:
-        self._due = self._loop.time() + self._seconds
-        self._timer = self._loop.call_at(self._due, self._come)
+        self._wait(self._seconds, lambda: self._wait(min(_ANSWERS_S, self._seconds), self._then))
 
-    def _come(self) -> None:
-        if self._loop.time() - self._due > LATE_S:
-            if self._late is not None:
-                self._late()
-            self._begin()
-        else:
-            self._timer = self._loop.call_later(min(_ANSWERS_S, self._seconds), self._then)
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        self._due = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._due, self._come, then)
+
+    def _come(self, then: Callable[[], None]) -> None:
+        if self._loop.time() - self._due <= LATE_S:
+            then()
+            return
+        if self._late is not None:
+            self._late()
+        self._begin()
