@@ -54,8 +54,8 @@ def fake_publisher(kind: Kind, fake: Any) -> Iterator[Any]:
 
 
 class Between:
-    """``with Between(port) as between``: passes requests on to a real server, whole, one after the other, and treats each
-    as the next of ``plan`` says, then as ``pass``:
+    """``with Between(port) as between``: passes requests on to a real server, whole, one after the other, and treats
+    each as the next of ``plan`` says, then as ``pass``:
 
     - ``pass``: passes it on, and the answer back;
     - ``lose``: passes it on, and cuts the connection instead of answering;
@@ -63,9 +63,8 @@ class Between:
     - ``hang``: passes it on, and says nothing until the other side goes;
     - bytes: answers with them, and passes nothing on.
 
-    The plan is for requests that have ``only`` in them; others pass. ``end`` says how long a whole message is. ``seen``:
-    those requests, as bytes.
-    """
+    The plan is for requests that have ``only`` in them; others pass. ``end`` says how long a whole message is.
+    ``seen``: those requests, as bytes."""
 
     def __init__(
         self, port: int, *plan: str | bytes, end: Callable[[bytes], int] | None = None, only: bytes = b""

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from tidegate_client.publisher.attempts import Call, Patience, Send, Trouble, Wait
-from tidegate_client.publisher.errors import BadPush, NotConfirmed, NotThroughRedis, PublisherError, PushFailed, Refused
+from tidegate_client.publisher.errors import BadPush, NotConfirmed, NotThroughRedis, PushFailed, Refused
 from tidegate_client.publisher.model import Gap, History, Message, Position, Presence
 from tidegate_client.publisher.over_http import Request, place, query, read
 from tidegate_client.publisher.pushes import Item, Key, Push, Rules, address, checked_id
 
 T = TypeVar("T")
 
-Result: TypeAlias = Position | PublisherError | Trouble | None
+Result: TypeAlias = Position | Refused | Trouble | None
 
 
 class Pushes(Protocol):
@@ -93,7 +93,7 @@ class Calls:
         if not self._answers:
             raise NotThroughRedis(what)
 
-        def result(answer: Any) -> T | PublisherError | Trouble:
+        def result(answer: Any) -> T | Refused | Trouble:
             found = read(answer)
             try:
                 return value(found) if isinstance(found, Mapping) else found
@@ -105,7 +105,7 @@ class Calls:
     def _insist(
         self,
         request: Any,
-        result: Callable[[Any], T | PublisherError | Trouble],
+        result: Callable[[Any], T | Refused | Trouble],
         *,
         repeatable: bool,
         key: str | None = None,
@@ -115,7 +115,7 @@ class Calls:
         may_be_taken = False
         while True:
             found = result((yield Send(request, patience.timeout_s)))
-            if isinstance(found, PublisherError):
+            if isinstance(found, Refused):
                 raise found
             if not isinstance(found, Trouble):
                 return found
@@ -141,7 +141,7 @@ class _Batch:
         self._open = list(range(len(items)))
         self._tried = 0
         self._positions: dict[int, Position | None] = {}
-        self._failures: dict[int, PublisherError] = {}
+        self._failures: dict[int, Refused | NotConfirmed] = {}
         self._maybe: set[int] = set()  # those that an attempt may have brought there
         self._stuck: set[str] = set()  # streams in which the end of a push is unknown
 
@@ -176,9 +176,9 @@ class _Batch:
                 if self._may_be_repeated(at, result):
                     again.append(at)
                     trouble = trouble or result
-            elif isinstance(result, PublisherError):
+            elif isinstance(result, Refused):
                 self._failures[at] = result
-                if isinstance(result, Refused) and not result.of_item:  # the same for all that follow
+                if not result.of_item:  # the same for all that follow
                     self._failures.update(dict.fromkeys(rest, result))
                     rest = []
             else:

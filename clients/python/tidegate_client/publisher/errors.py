@@ -52,7 +52,9 @@ class PushFailed(PublisherError):
     """Some pushes of a batch were not accepted: ``failures`` by their place in it, each a Refused or a NotConfirmed.
     ``positions`` of all others; None each through Redis."""
 
-    def __init__(self, failures: Mapping[int, PublisherError], positions: Mapping[int, Position | None]) -> None:
+    def __init__(
+        self, failures: Mapping[int, Refused | NotConfirmed], positions: Mapping[int, Position | None]
+    ) -> None:
         self.failures = dict(failures)
         self.positions = dict(positions)
         place, first = next(iter(self.failures.items()))

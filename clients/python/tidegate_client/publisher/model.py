@@ -24,7 +24,8 @@ class Presence(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a journal. ``time`` is Unix milliseconds; ``client`` published it, None where the application did."""
+    """One message of a journal. ``time`` is Unix milliseconds; ``client`` published it, None where the application
+    did."""
 
     stream: str
     epoch: str

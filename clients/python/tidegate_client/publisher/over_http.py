@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 from tidegate_client.publisher.attempts import Trouble
-from tidegate_client.publisher.errors import PublisherError, Refused
+from tidegate_client.publisher.errors import Refused
 from tidegate_client.publisher.model import Position
 from tidegate_client.publisher.pushes import Item, Limits
 
-Result: TypeAlias = Position | PublisherError | Trouble
+Result: TypeAlias = Position | Refused | Trouble
 
 MAY_PASS = (408, 429, 502, 503, 504)
 NOT_TAKEN = ("draining", "full", "not_tried", "too_slow")  # of these statuses' codes; and 429 altogether
@@ -83,7 +83,7 @@ class HttpPushes:
         return [_of_item(result) for result in results]
 
 
-def read(answer: Outcome) -> Mapping[str, Any] | PublisherError | Trouble:
+def read(answer: Outcome) -> Mapping[str, Any] | Refused | Trouble:
     """The object in a good answer, else what is wrong and whether it may pass."""
     if not isinstance(answer, Answer):
         return answer
