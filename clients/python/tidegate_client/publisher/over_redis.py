@@ -6,7 +6,8 @@ repeated."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -24,9 +25,10 @@ from tidegate_client.publisher.errors import Refused
 from tidegate_client.publisher.lifetimes import PerLoop, PerProcess
 from tidegate_client.publisher.pushes import Item, Limits
 
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
-
 _MAY_PASS = ("LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "OOM", "TRYAGAIN", "BUSY", "MISCONF")
+
+# How redis-py says that no connection came about, so that nothing was sent; its exceptions do not tell.
+_NOT_REACHED = re.compile(r"(Error .*|Timeout) connecting to ")
 
 Commands: TypeAlias = Sequence[Sequence[Any]]
 Replies: TypeAlias = Sequence[Any]
@@ -97,7 +99,7 @@ def _passes(error: BaseException) -> bool:
 
 def _trouble(exc: redis.exceptions.RedisError) -> Trouble | Refused:
     text = _text(exc)
-    if _passes(exc) or isinstance(exc, redis.sentinel.MasterNotFoundError) or _was_not_reached(exc):
+    if _passes(exc) or isinstance(exc, redis.sentinel.MasterNotFoundError) or _NOT_REACHED.match(text):
         return Trouble("unreachable", text, False)
     refusals = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
     if isinstance(exc, redis.exceptions.TimeoutError):
@@ -109,62 +111,17 @@ def _trouble(exc: redis.exceptions.RedisError) -> Trouble | Refused:
     return Refused("redis", text)
 
 
-def _was_not_reached(exc: BaseException) -> bool:
-    """Whether no connection came about, so that nothing was sent."""
-    causes = list(_causes(exc))
-    return any(isinstance(cause, ConnectionRefusedError | FileNotFoundError) for cause in causes)
-
-
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
 # Who sends
 
 
-class RedisOptions(NamedTuple):
-    url: str
-    timeout_s: float
-
-    def make(self) -> redis.Redis:
-        options = self._options(redis.retry.Retry(redis.backoff.NoBackoff(), 0))
-        if "+sentinel" not in self.url:
-            return redis.Redis.from_url(self.url, **options)
-        where = _sentinels(self.url)
-        sentinels = redis.sentinel.Sentinel(where.addresses, sentinel_kwargs={**options, **where.sentinel}, **options)  # type: ignore[no-untyped-call]
-        made: redis.Redis = sentinels.master_for(where.name, **where.redis)  # type: ignore[no-untyped-call]
-        return made
-
-    def make_async(self) -> redis.asyncio.Redis:
-        options = self._options(redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0))
-        if "+sentinel" not in self.url:
-            return redis.asyncio.Redis.from_url(self.url, **options)
-        where = _sentinels(self.url)
-        sentinels = redis.asyncio.sentinel.Sentinel(
-            where.addresses, sentinel_kwargs={**options, **where.sentinel}, **options
-        )  # type: ignore[no-untyped-call]
-        made: redis.asyncio.Redis = sentinels.master_for(where.name, **where.redis)
-        return made
-
-    def _options(self, retry: Any) -> dict[str, Any]:
-        return {
-            "retry": retry,
-            "socket_timeout": self.timeout_s,
-            "socket_connect_timeout": self.timeout_s,
-            "protocol": 2,
-        }
-
-
-class _Sentinels(NamedTuple):
+class Sentinels(NamedTuple):
     addresses: list[tuple[str, int]]
     name: str
     sentinel: dict[str, Any]  # options of the connections to Sentinels
     redis: dict[str, Any]  # and of those to the Redis that they name
 
 
-def _sentinels(url: str) -> _Sentinels:
+def sentinels(url: str) -> Sentinels:
     """What ``redis+sentinel://user:password@h1:26379,h2:26379/NAME?db=0`` says, as docs/scaling.md has it. Raises
     ValueError."""
     parts = urlsplit(url)
@@ -184,7 +141,7 @@ def _sentinels(url: str) -> _Sentinels:
             "redis+sentinel://[user:password@]host:port[,…]/NAME[?db=&sentinel_username=&sentinel_password=]"
         )
     addresses = [_host_port(host) for host in hosts.split(",")]
-    return _Sentinels(addresses, name, {**both, **sentinel}, {**both, **own})
+    return Sentinels(addresses, name, {**both, **sentinel}, {**both, **own})
 
 
 def _host_port(text: str) -> tuple[str, int]:
@@ -192,12 +149,53 @@ def _host_port(text: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or 26379
 
 
+class _Clients(NamedTuple):
+    """Of one process or one loop: who speaks to Redis, and those who ask Sentinels where it is."""
+
+    redis: Any
+    sentinels: Sequence[Any] = ()
+
+
+class RedisOptions(NamedTuple):
+    """``where`` is for Sentinels, None for a Redis that is named itself."""
+
+    url: str
+    timeout_s: float
+    where: Sentinels | None
+
+    def make(self) -> _Clients:
+        options = self._options(redis.retry.Retry(redis.backoff.NoBackoff(), 0))
+        where = self.where
+        if where is None:
+            return _Clients(redis.Redis.from_url(self.url, **options))
+        asked: Any = redis.sentinel.Sentinel  # has no types
+        finder = asked(where.addresses, sentinel_kwargs={**options, **where.sentinel}, **options)
+        return _Clients(finder.master_for(where.name, **where.redis), finder.sentinels)
+
+    def make_async(self) -> _Clients:
+        options = self._options(redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0))
+        where = self.where
+        if where is None:
+            return _Clients(redis.asyncio.Redis.from_url(self.url, **options))
+        asked: Any = redis.asyncio.sentinel.Sentinel
+        finder = asked(where.addresses, sentinel_kwargs={**options, **where.sentinel}, **options)
+        return _Clients(finder.master_for(where.name, **where.redis), finder.sentinels)
+
+    def _options(self, retry: Any) -> dict[str, Any]:
+        return {
+            "retry": retry,
+            "socket_timeout": self.timeout_s,
+            "socket_connect_timeout": self.timeout_s,
+            "protocol": 2,
+        }
+
+
 class RedisSender:
     def __init__(self, options: RedisOptions) -> None:
         self._redis = PerProcess(options.make)
 
     def send(self, commands: Commands, timeout_s: float) -> Outcome:
-        client: Any = self._redis.get()
+        client = self._redis.get().redis
         try:
             if len(commands) == 1:
                 return [client.execute_command(*commands[0])]
@@ -212,16 +210,17 @@ class RedisSender:
             return _trouble(exc)
 
     def close(self) -> None:
-        if client := self._redis.take():
-            client.close()
+        if made := self._redis.take():
+            for client in (made.redis, *made.sentinels):
+                client.close()
 
 
 class AsyncRedisSender:
     def __init__(self, options: RedisOptions) -> None:
-        self._redis = PerLoop(options.make_async, lambda client: client.aclose())
+        self._redis = PerLoop(options.make_async, _close)
 
     async def send(self, commands: Commands, timeout_s: float) -> Outcome:
-        client: Any = await self._redis.get()
+        client = (await self._redis.get()).redis
         try:
             if len(commands) == 1:
                 return [await client.execute_command(*commands[0])]
@@ -237,3 +236,8 @@ class AsyncRedisSender:
 
     async def close(self) -> None:
         await self._redis.close()
+
+
+async def _close(made: _Clients) -> None:
+    for client in (made.redis, *made.sentinels):
+        await client.aclose()

@@ -56,9 +56,9 @@ def _http(url: str, limits: Limits, options: WireOptions) -> Wire:
 
 
 def _redis(url: str, limits: Limits, options: WireOptions) -> Wire:
-    from tidegate_client.publisher.over_redis import AsyncRedisSender, RedisOptions, RedisPushes, RedisSender
+    from tidegate_client.publisher.over_redis import AsyncRedisSender, RedisOptions, RedisPushes, RedisSender, sentinels
 
     if options.api_key is not None:
         raise ValueError("api_key: the key of Redis is in its URL")
-    own = RedisOptions(url, options.timeout_s)
+    own = RedisOptions(url, options.timeout_s, sentinels(url) if "+sentinel" in url.partition(":")[0] else None)
     return Wire(RedisPushes(options.prefix, limits), False, lambda: RedisSender(own), lambda: AsyncRedisSender(own))
