@@ -41,7 +41,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def journal(gateway: Gateway, last: Any, **stream: Any) -> list[Any]:
-    """The journal, once its last message is this one. A reader is by and by: nothing tells when it has dealt with all."""
+    """The journal, once its last message is this one. A reader is by and by: nothing tells when it has dealt with
+    all."""
     with Publisher(gateway.api_url) as asking:
         deadline = time.monotonic() + scaled(10)
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
@@ -51,8 +50,9 @@ def name_of(client: str) -> str:
     text = client.removeprefix(_MAPPED)
     try:
         name = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        raise ValueError(f"{client} is not of client_id()") from None
-    if client_id(name) != client:
+        known = client_id(name) == client
+    except ValueError:
+        known = False
+    if not known:
         raise ValueError(f"{client} is not of client_id()")
     return name
