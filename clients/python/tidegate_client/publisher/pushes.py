@@ -63,6 +63,11 @@ class Item(NamedTuple):
     def stream(self) -> str:
         return "all" if self.kind == "all" else f"{self.kind}:{self.name}"
 
+    def push(self) -> Push:
+        """What makes the same item again."""
+        address: dict[str, Any] = {self.kind: self.name or True}
+        return Push(data=Json(self.data), key=False if self.key is None else self.key, **address)
+
 
 class Rules:
     """``default`` turns what ``json`` cannot write into something that it can."""
