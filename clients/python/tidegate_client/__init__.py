@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from tidegate_client.names import client_id as client_id
     from tidegate_client.names import name_of as name_of
     from tidegate_client.publisher import AsyncPublisher as AsyncPublisher
+    from tidegate_client.publisher import BadPush as BadPush
     from tidegate_client.publisher import Json as Json
+    from tidegate_client.publisher import NotConfirmed as NotConfirmed
+    from tidegate_client.publisher import NotThroughRedis as NotThroughRedis
     from tidegate_client.publisher import Publisher as Publisher
     from tidegate_client.publisher import PublisherError as PublisherError
     from tidegate_client.publisher import Push as Push
@@ -25,8 +28,11 @@ __version__ = "0.2.0"
 # The module that each public name lives in.
 _HOMES = {
     "AsyncPublisher": "tidegate_client.publisher",
+    "BadPush": "tidegate_client.publisher",
     "Client": "tidegate_client.client",
     "Json": "tidegate_client.publisher",
+    "NotConfirmed": "tidegate_client.publisher",
+    "NotThroughRedis": "tidegate_client.publisher",
     "Publisher": "tidegate_client.publisher",
     "PublisherError": "tidegate_client.publisher",
     "Push": "tidegate_client.publisher",
@@ -38,8 +44,11 @@ _HOMES = {
 
 __all__ = [
     "AsyncPublisher",
+    "BadPush",
     "Client",
     "Json",
+    "NotConfirmed",
+    "NotThroughRedis",
     "Publisher",
     "PublisherError",
     "Push",
