@@ -7,7 +7,7 @@ import re
 
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
 _PATTERN = re.compile(r"[A-Za-z0-9_.@*-]{1,128}\Z", re.ASCII)
-_MAPPED = "b64."
+_MAPPED = "u."
 
 ID_ALLOWED = "1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only"
 
@@ -32,21 +32,17 @@ def checked_pattern(what: str, text: str) -> str:
 
 
 def client_id(name: str) -> str:
-    """A client's id for a user's name of any characters; the same each time, and no two names share one. A name that is
-    an id already stays as it is, another becomes ``b64.`` and the base64url of its UTF-8. Raises ValueError where it is
-    empty or longer than 93 bytes."""
-    if is_id(name) and not name.startswith(_MAPPED):
-        return name
-    mapped = _MAPPED + base64.urlsafe_b64encode(name.encode()).rstrip(b"=").decode()
-    if not name or not is_id(mapped):
-        raise ValueError("a name of 1 to 93 bytes")
-    return mapped
+    """A client's id for a user's name of any characters: ``u.`` and the base64url of its UTF-8. All names are mapped or
+    none: a rule with exceptions would let two users become one. Raises ValueError where it is empty or longer than 94
+    bytes. Source: docs/protocol.md, User ids of another alphabet."""
+    raw = name.encode()
+    if not 1 <= len(raw) <= 94:
+        raise ValueError(f"a name of {len(raw)} bytes has no id: 1 to 94")
+    return _MAPPED + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def name_of(client: str) -> str:
     """The name that ``client_id`` made this id from. Raises ValueError for what it never made."""
-    if not client.startswith(_MAPPED):
-        return client
     text = client.removeprefix(_MAPPED)
     try:
         name = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
