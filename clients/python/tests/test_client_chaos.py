@@ -139,5 +139,5 @@ async def test_no_handler_is_told_anything_but_the_journal() -> None:
 @pytest.mark.parametrize("seed", range(2, 7))
 async def test_no_handler_is_told_anything_but_the_journal_for_long(seed: int) -> None:
     messages, gaps = await chaos(seed, seconds=8)
-    assert messages > 10_000
+    assert messages > 1000
     assert gaps > 0

@@ -145,6 +145,8 @@ def test_a_switch_tells_nothing_twice_and_no_gap_that_was_passed() -> None:
     machine.streams.gap({"stream": "group:news", "epoch": "e", "from": 7, "to": 7, "reason": "expired"})
     machine.push("group:news", 8, 9)
     assert taken(inbox) == [6, 7, 8, 9]
+    machine.streams.gap({"stream": "group:news", "epoch": "e", "from": 7, "to": 12, "reason": "expired"})
+    assert taken(inbox) == [Gap("group:news", "e", 10, 12, "expired")]
 
 
 def test_missed_is_said_of_what_came_from_the_journal() -> None:
@@ -301,8 +303,11 @@ def _story(chance: random.Random) -> None:
 
     def connect() -> None:
         nonlocal sent, begun
-        machine.sent.clear()
         asked = machine.streams.asked("/", 100)
+        if chance.random() < 0.5:
+            deliver(3)  # while the new connection is being made
+            push()
+        machine.sent.clear()
         at = asked.given.get("group:news")
         offset = top if at is None or at.offset is None else at.offset
         begun = offset if begun is None else begun
@@ -364,4 +369,5 @@ def _story(chance: random.Random) -> None:
         handle()
     assert begun is not None
     assert told == sorted(set(told)), "out of order, or twice"
+    assert not lost & set(told), "told, and said to be missing"
     assert set(told) | lost >= set(range(begun + 1, top + 1)), "a silent hole"

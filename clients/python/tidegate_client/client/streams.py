@@ -281,8 +281,11 @@ class Streams:
             stream.dropped = True
             return
         at = stream.position
-        if first is not None and last is not None and at is not None and _is_behind(Position(epoch, last), at):
-            return  # of a position that this connection was given, and that another one has passed since
+        if isinstance(first, int) and at is not None and at.epoch == epoch and first <= at.offset:
+            # It begins where this connection did, and another one has brought more since.
+            if last is not None and last <= at.offset:
+                return
+            first = at.offset + 1
         if last is not None or at is None or at.epoch != epoch:
             stream.position = Position(epoch, last or 0)
         assert stream.position is not None
