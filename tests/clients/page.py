@@ -19,11 +19,21 @@ from tests.clients.driver import Line
 from tests.clients.libraries import Library
 from tests.support import ROOT, eventually
 
-CHROMIUM_PAGE = Library("chromium", ROOT / "tests/clients/driver.html", frozenset({"process", "wake"}))
+_PAGE = "/tests/clients/driver.html"
+
+CHROMIUM_PAGE = Library("chromium", ROOT / _PAGE[1:], frozenset({"process", "wake"}))
+
+
+_THROTTLED = """
+const [every, later, again] = [%d, window.setTimeout, window.setInterval];
+const whole = (ms) => Math.ceil((Date.now() + (ms || 0)) / every) * every - Date.now();
+window.setTimeout = (work, ms, ...more) => later(work, whole(ms), ...more);
+window.setInterval = (work, ms, ...more) => again(work, Math.ceil(ms / every) * every, ...more);
+"""
 
 
 class PageDriver:
-    """``await begin(url)``; orders are carried out one after the other. To freeze it is what a browser does to a page that
+    """``await begin(url)``; orders are carried out one by one. To freeze it is what a browser does to a page that
     was hidden for long: nothing of it runs, and its sockets stay."""
 
     def __init__(self, page: Page, devtools: CDPSession) -> None:
@@ -80,7 +90,7 @@ def files() -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/tests/clients/driver.html"
+        yield f"http://127.0.0.1:{server.server_port}{_PAGE}"
     finally:
         server.shutdown()
         thread.join()
@@ -91,14 +101,18 @@ class Pages:
     """Each has a profile of its own."""
 
     def __init__(self, browser: Browser, url: str) -> None:
+        self.origin = url.removesuffix(_PAGE)
         self._browser = browser
         self._url = url
 
     @contextlib.asynccontextmanager
-    async def driver(self, *, slowed: float = 1) -> AsyncIterator[PageDriver]:
-        """``slowed``: so many times slower than this machine is."""
+    async def driver(self, *, slowed: float = 1, timers_s: float = 0) -> AsyncIterator[PageDriver]:
+        """``slowed``: so many times slower than this machine is. ``timers_s``: timers come only at each whole so many
+        seconds, as in a page that has been hidden for long (there once a minute)."""
         context = await self._browser.new_context()
         page = await context.new_page()
+        if timers_s:
+            await page.add_init_script(_THROTTLED % (timers_s * 1000))
         devtools = await context.new_cdp_session(page)
         await devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowed})
         driver = PageDriver(page, devtools)
