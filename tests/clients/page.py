@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
+import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from playwright.async_api import Browser, CDPSession, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from tests.browser.chromium import ARGUMENTS, CHROMIUM
 from tests.clients.driver import Line
@@ -33,14 +35,14 @@ window.setInterval = (work, ms, ...more) => again(work, Math.ceil(ms / every) * 
 
 
 class PageDriver:
-    """``await begin(url)``; orders are carried out one by one. To freeze it is what a browser does to a page that
-    was hidden for long: nothing of it runs, and its sockets stay."""
+    """``await begin(url)``; orders are carried out one by one. To freeze it stops the processes that pages run in, while
+    the one that has their sockets goes on: as where a page was hidden for long."""
 
-    def __init__(self, page: Page, devtools: CDPSession) -> None:
+    def __init__(self, page: Page, renderers: Sequence[int]) -> None:
         self.lines: list[Line] = []
         self._page = page
-        self._devtools = devtools
-        self._orders: asyncio.Queue[Mapping[str, Any] | str] = asyncio.Queue()
+        self._renderers = renderers
+        self._orders: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
 
     async def begin(self, url: str) -> None:
@@ -54,12 +56,15 @@ class PageDriver:
         self._orders.put_nowait(order)
 
     def freeze(self) -> None:
-        self._orders.put_nowait("frozen")
+        for pid in self._renderers:
+            os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self._orders.put_nowait("active")
+        for pid in self._renderers:
+            os.kill(pid, signal.SIGCONT)
 
     async def stop(self) -> None:
+        self.thaw()
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
@@ -70,11 +75,7 @@ class PageDriver:
 
     async def _work(self) -> None:
         while True:
-            order = await self._orders.get()
-            if isinstance(order, str):
-                await self._devtools.send("Page.setWebLifecycleState", {"state": order})
-            else:
-                await self._page.evaluate("order => { window.order(order); }", order)
+            await self._page.evaluate("order => { window.order(order); }", await self._orders.get())
 
 
 @contextlib.contextmanager
@@ -115,13 +116,18 @@ class Pages:
             await page.add_init_script(_THROTTLED % (timers_s * 1000))
         devtools = await context.new_cdp_session(page)
         await devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowed})
-        driver = PageDriver(page, devtools)
+        driver = PageDriver(page, await self._renderers())
         try:
             await driver.begin(self._url)
             yield driver
         finally:
             await driver.stop()
             await context.close()
+
+    async def _renderers(self) -> list[int]:
+        devtools = await self._browser.new_browser_cdp_session()
+        found = await devtools.send("SystemInfo.getProcessInfo")
+        return [process["id"] for process in found["processInfo"] if process["type"] == "renderer"]
 
 
 @contextlib.asynccontextmanager

@@ -349,6 +349,9 @@ class Scene:
         except (AssertionError, TimeoutError) as exc:
             ledger.complain(f"did not come right: {exc!r}")
             journals = {}
+        processes = [node.process for node in self.stand.nodes] + self._old
+        if any(process.logged("redis.went_back") for process in processes):
+            ledger.resets_allowed_s.append(ledger.now_s())
         records = [application.record for application in self.applications]
         tops = {stream: top for stream, (top, _) in journals.items()}
 
@@ -370,7 +373,7 @@ class Scene:
             ledger.wrong += application.wrong
             if text := self._programs[application][1].read_text(errors="replace"):
                 ledger.complain(f"{application.name} wrote to its standard error: {text[-2000:]}")
-        for process in [node.process for node in self.stand.nodes] + self._old:
+        for process in processes:
             ledger.wrong += [f"logged: {line}" for line in process.lines() if '"level":"error"' in line]
         if ledger.wrong:
             states = [f"{it.name} {it.states[-8:]}" for it in self.applications]
