@@ -34,11 +34,13 @@ const FINAL = new Set(['unauthorized', 'not_allowed', 'bad_request']);
 
 const endOf = (word, message, code = 1006) => ({ code, word, message, again: false });
 
+const uniqueKey = () => [1, 2, 3].map(() => Math.random().toString(36).slice(2)).join('-');
+
 const report = (error) => (globalThis.reportError ?? console.error)(error);
 
 const checked = (name) => {
   if (isId(name)) return name;
-  throw new TidegateError('bad_request', `${JSON.stringify(name)} is no name: see the alphabet of ids`);
+  throw new TidegateError('bad_request', `${JSON.stringify(name)} is no name`);
 };
 
 export class Tidegate {
@@ -46,7 +48,7 @@ export class Tidegate {
   #options;
   #state = 'disconnected';
   #reason = null;
-  #listeners = new Map(); // event -> Set of callbacks
+  #listeners = {}; // event: Set of callbacks
   #waiting = []; // for `ready`: [resolve, reject]
   #over = false; // by `close()`
   #auto = true; // it connects by itself with the next microtask
@@ -57,7 +59,6 @@ export class Tidegate {
   #stored; // a promise: what was stored has been read
   #streams;
   #commands;
-  #keys = null; // of publishes
 
   #current = null; // the connection that was welcomed
   #trying = null; // one that is not yet
@@ -75,7 +76,7 @@ export class Tidegate {
     this.#url.protocol = this.#url.protocol.replace('http', 'ws');
     this.#url.hash = '';
     this.#options = { ...DEFAULTS, WebSocket: globalThis.WebSocket, ...options };
-    if (!this.#options.WebSocket) throw new Error('there is no WebSocket here: give one as an option');
+    if (!this.#options.WebSocket) throw new Error('no WebSocket here: give {WebSocket}');
     if (options.client !== undefined) checked(options.client);
     if (options.device !== undefined) checked(options.device);
     this.#token = options.token;
@@ -127,9 +128,9 @@ export class Tidegate {
   }
 
   on(event, callback) {
-    if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
-    this.#listeners.get(event).add(callback);
-    return () => this.#listeners.get(event).delete(callback);
+    this.#listeners[event] ??= new Set();
+    this.#listeners[event].add(callback);
+    return () => this.#listeners[event].delete(callback);
   }
 
   async ready() {
@@ -172,7 +173,7 @@ export class Tidegate {
   }
 
   async publish(group, data, { key } = {}) {
-    const named = key === false ? {} : { key: key ?? this.#uniqueKey() };
+    const named = key === false ? {} : { key: key ?? uniqueKey() };
     return this.#ask({ type: 'publish', group: checked(group), data: data ?? null, ...named }, key !== false);
   }
 
@@ -197,12 +198,6 @@ export class Tidegate {
     const answer = await this.#ask({ type: 'refresh', token }, true);
     if (typeof this.#token === 'string') this.#token = token;
     return answer;
-  }
-
-  #uniqueKey() {
-    const random = () => Math.random().toString(36).slice(2);
-    this.#keys ??= { prefix: random() + random(), last: 0 };
-    return `${this.#keys.prefix}-${++this.#keys.last}`;
   }
 
   #ask(command, again) {
@@ -231,25 +226,22 @@ export class Tidegate {
   async #handshake(connection) {
     const { client, device, last, WebSocket } = this.#options;
     const token = await this.#askToken();
-    if (connection.over) return null;
+    if (connection.over) return;
     const known = client ?? claimsOf(token).sub;
     if (isId(known)) this.#sure = true;
     const id = isId(known) ? known : (this.#streams.client ?? this.#store.client);
     if (id !== null && !this.#current) this.#streams.belongTo(id);
 
-    const query = this.#url.search ? [this.#url.search.slice(1)] : [];
-    if (client !== undefined) query.push(`client=${client}`);
-    if (device !== undefined) query.push(`device=${device}`);
-    const chars = TARGET_CHARS - this.#url.pathname.length - query.join('&').length - '?&&cursor=&groups='.length;
+    const query = [this.#url.search.slice(1), client && `client=${client}`, device && `device=${device}`];
+    const chars = TARGET_CHARS - this.#url.pathname.length - query.join().length - '?&cursor=&groups='.length;
     const doubtful = this.#doubt && !this.#sure;
     const { cursor, groups, carried } = this.#streams.handshake(chars, this.#commands.limits.groups, last, doubtful);
     connection.carried = carried;
-    if (cursor !== null) query.push(`cursor=${cursor}`);
-    if (groups.length) query.push(`groups=${groups.join(',')}`);
+    query.push(cursor && `cursor=${cursor}`, groups.length && `groups=${groups}`);
 
     const url = new URL(this.#url);
-    url.search = query.join('&');
-    return [WebSocket, url.href, token === undefined ? ['tidegate.v1'] : ['tidegate.v1', `bearer.${token}`]];
+    url.search = query.filter(Boolean).join('&');
+    return [WebSocket, url.href, ['tidegate.v1', ...(token === undefined ? [] : [`bearer.${token}`])]];
   }
 
   async #askToken() {
@@ -345,8 +337,10 @@ export class Tidegate {
       if (this.#retired.has(connection) && !this.#commands.waitsFor(connection)) this.#forget(connection);
     } else if (connection !== this.#current) return;
     else if (type === 'expiring') this.#renew(connection);
-    else if (type === 'moving') this.#moving(connection, event);
-    else if (typeof event.stream === 'string') this.#streams.take(event);
+    else if (type === 'moving') {
+      connection.within_s = event.within;
+      this.#changeOver();
+    } else if (typeof event.stream === 'string') this.#streams.take(event);
   }
 
   #welcomed(connection, welcome) {
@@ -387,11 +381,6 @@ export class Tidegate {
     this.#commands.cut(connection);
   }
 
-  #moving(connection, { within }) {
-    connection.within_s = within;
-    this.#changeOver();
-  }
-
   /** Answers `expiring`. One chain for each connection, until a token was taken or refused. */
   async #renew(connection) {
     if (typeof this.#token !== 'function' || this.#renewing === connection) return;
@@ -428,7 +417,7 @@ export class Tidegate {
   }
 
   #tell(event, ...told) {
-    for (const callback of [...(this.#listeners.get(event) ?? [])]) {
+    for (const callback of [...(this.#listeners[event] ?? [])]) {
       if (this.#over && event !== 'state') return;
       try {
         callback(...told);
@@ -440,7 +429,7 @@ export class Tidegate {
   }
 
   #failed(error) {
-    if (this.#listeners.get('error')?.size) this.#tell('error', error);
+    if (this.#listeners.error?.size) this.#tell('error', error);
     else report(error);
   }
 

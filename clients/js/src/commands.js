@@ -4,9 +4,11 @@
  */
 
 import { TidegateError, UnknownOutcome } from './errors.js';
-import { after } from './liveness.js';
+import { deadline } from './liveness.js';
 
-const bytesOf = (text) => new TextEncoder().encode(text).length;
+function checkSize(text, limit) {
+  if (new TextEncoder().encode(text).length > limit) throw new TidegateError('too_large', `more than ${limit} bytes`);
+}
 
 export class Commands {
   limits = { message_bytes: 131072, data_bytes: 65536, groups: 100 }; // until a gateway says others
@@ -22,20 +24,11 @@ export class Commands {
   /** A promise of the answer without `type` and `id`. `again`: it may be sent twice. */
   request(command, again) {
     return new Promise((resolve, reject) => {
-      if ('data' in command && bytesOf(JSON.stringify(command.data)) > this.limits.data_bytes) {
-        throw new TidegateError('too_large', `data may have ${this.limits.data_bytes} bytes`);
-      }
       const id = ++this.#last;
       const text = JSON.stringify({ ...command, id });
-      if (bytesOf(text) > this.limits.message_bytes) {
-        throw new TidegateError('too_large', `a command may have ${this.limits.message_bytes} bytes`);
-      }
-      const expire = () => this.#done(id, new TidegateError('timeout', 'no answer in time'));
-      // A late timer says that this program stood still: the answer may be here, unread.
-      let cancel = after(this.#timeout_s, (late) => {
-        if (late) cancel = after(1, expire);
-        else expire();
-      });
+      checkSize(text, this.limits.message_bytes);
+      checkSize(JSON.stringify(command.data) ?? '', this.limits.data_bytes);
+      const cancel = deadline(this.#timeout_s, () => this.#done(id, new TidegateError('timeout', 'no answer in time')));
       const done = (error, answer) => {
         cancel();
         if (error) reject(error);

@@ -4,7 +4,7 @@
  */
 
 import { meaningOf } from './closes.js';
-import { after, Liveness } from './liveness.js';
+import { after, deadline, Liveness } from './liveness.js';
 
 export class Connection {
   over = false;
@@ -22,12 +22,7 @@ export class Connection {
 
   /** Opens what `prepare` gives, `[WebSocket, url, protocols]`. There is a `welcome` within the time, or an end. */
   async open(timeout_s, prepare) {
-    const expire = () => this.end(1006, `no welcome within ${timeout_s} s`);
-    // A late timer says that this program stood still: the welcome may be here, unread.
-    this.#cancel = after(timeout_s, (late) => {
-      if (late) this.#cancel = after(1, expire);
-      else expire();
-    });
+    this.#cancel = deadline(timeout_s, () => this.end(1006, `no welcome within ${timeout_s} s`));
     let made;
     try {
       made = await prepare();
@@ -56,7 +51,7 @@ export class Connection {
   live(interval_s, timeout_s, ping) {
     this.#cancel();
     this.#liveness = new Liveness(interval_s, timeout_s, ping, () =>
-      this.end(1006, `no answer to a ping within ${timeout_s} s`),
+      this.end(1006, 'no answer to a ping'),
     );
   }
 

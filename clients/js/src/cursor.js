@@ -5,27 +5,26 @@
 
 const CURSOR_CHARS = 4096;
 const ID = /^(?!\.+$)[\w.@-]{1,128}$/;
-const STREAM = /^(all$|client:|group:)/;
+const STREAM = /^(all|(client|group):(?!\.+$)[\w.@-]{1,128})$/;
+const CURSOR = /^[\w-]{1,4096}$/;
+const EPOCH = /^[\w.-]{1,64}$/;
 
 /** Whether `text` may name a client or a group. */
 export const isId = (text) => typeof text === 'string' && ID.test(text);
 
-const isPosition = (at) =>
-  Array.isArray(at) &&
-  at.length === 2 &&
-  /^[\w.-]{1,64}$/.test(at[0]) &&
-  typeof at[0] === 'string' &&
-  Number.isInteger(at[1]) &&
-  at[1] >= 0 &&
-  at[1] <= 2 ** 53;
+const isPosition = ([epoch, offset, ...more]) =>
+  typeof epoch === 'string' &&
+  EPOCH.test(epoch) &&
+  Number.isInteger(offset) &&
+  offset >= 0 &&
+  offset <= 2 ** 53 &&
+  !more.length;
 
-const isStream = (name) => STREAM.test(name) && (name === 'all' || isId(name.slice(name.indexOf(':') + 1)));
-
-/** A Map of the positions in `object`; null where one of them is none. */
+/** A Map of the positions in an object. Throws where it holds anything else. */
 export function positionsIn(object) {
-  if (typeof object !== 'object' || object === null || Array.isArray(object)) return null;
   const entries = Object.entries(object);
-  return entries.every(([name, at]) => isStream(name) && isPosition(at)) ? new Map(entries) : null;
+  if (Array.isArray(object) || !entries.every(([name, at]) => STREAM.test(name) && isPosition(at))) throw new TypeError();
+  return new Map(entries);
 }
 
 /** Unpadded base64url of the positions as a JSON object; null where it would be too long. */
@@ -37,7 +36,7 @@ export function encodeCursor(positions) {
 /** The positions in a cursor, as a Map; null where it is none. */
 export function decodeCursor(token) {
   try {
-    return /^[\w-]{1,4096}$/.test(token) ? positionsIn(JSON.parse(textOf(token))) : null;
+    return CURSOR.test(token) ? positionsIn(JSON.parse(textOf(token))) : null;
   } catch {
     return null;
   }
@@ -50,31 +49,38 @@ export const textOf = (token) => atob(token.replaceAll('-', '+').replaceAll('_',
 const base64url = (text) => btoa(text).replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
 
 /**
- * What a handshake can carry of `streams`: `{cursor, groups, carried}`. The first ones go first. `carried` is a Set of
- * those that found room, `cursor` is null where none of them has a position.
- * `chars` are left for both in the request's target, `most` is how many groups a connection may have.
+ * What a handshake can carry of `streams`: `{cursor, groups, carried}`. The first ones go first. `carried` are those that
+ * found room, `cursor` is null where none of them has a position.
+ * `chars` are left for both in the request's target, `most` is how many groups a connection may have. `last`: the
+ * gateway knows the positions.
  */
-export function pack(streams, chars, most) {
-  const positions = new Map();
+export function pack(streams, chars, most, last) {
+  const positions = [];
   const groups = [];
-  const carried = new Set();
-  const hasRoom = (stream) => !stream.group || [...carried].filter(({ group }) => group).length < most;
+  const carried = [];
   let bytes = 1;
-  for (const stream of streams) {
-    if (!stream.at || !hasRoom(stream)) continue;
-    const grown = bytes + JSON.stringify(stream.name).length + JSON.stringify(stream.at).length + 2;
+  for (const stream of last ? [] : streams) {
+    const { name, at, group } = stream;
+    if (!at || (group && most < 1)) continue;
+    const grown = bytes + JSON.stringify([name, at]).length;
     if (Math.ceil((grown * 4) / 3) > Math.min(CURSOR_CHARS, chars)) continue;
     bytes = grown;
-    positions.set(stream.name, stream.at);
-    carried.add(stream);
+    if (group) most--;
+    positions.push([name, at]);
+    carried.push(stream);
   }
-  const cursor = positions.size ? encodeCursor(positions) : null;
-  let left = chars - (cursor?.length ?? 0);
+  const cursor = last ? 'last' : positions.length ? encodeCursor(positions) : null;
+  chars -= cursor?.length ?? 0;
   for (const stream of streams) {
-    if (stream.at || !stream.group || !hasRoom(stream) || stream.group.length >= left) continue;
-    left -= stream.group.length + 1;
-    groups.push(stream.group);
-    carried.add(stream);
+    const { at, group } = stream;
+    if (at && !last) continue;
+    if (group) {
+      chars -= group.length + 1;
+      if (chars < 0 || most < 1) break;
+      most--;
+      groups.push(group);
+    }
+    carried.push(stream);
   }
   return { cursor, groups, carried };
 }

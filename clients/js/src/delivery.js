@@ -54,9 +54,10 @@ export class Delivery {
 
   push(item) {
     const isMessage = item.type === 'message';
-    if (this.#loading && item.type === 'gap') {
+    if (item.type === 'left') this.#stale = this.loads; // if it is joined again
+    if (this.#loading && (item.type === 'gap' || item.type === 'left')) {
       this.#void();
-      this.#due = false; // again when the gap has been told
+      this.#due = false; // again when this has been told
     }
     if (this.#loading && isMessage && this.#messages >= this.#limit) {
       this.#void();
@@ -75,12 +76,8 @@ export class Delivery {
   reset() {
     this.#void();
     this.#queue = [];
+    this.#tries = 0;
     this.#due = false;
-    this.#stale = this.loads;
-  }
-
-  /** A stream that has ended from outside begins with its data again. */
-  expectState() {
     this.#stale = this.loads;
   }
 
@@ -148,7 +145,7 @@ export class Delivery {
 
   #dealt({ type, at }) {
     this.#host.done(at);
-    if (this.#messages <= this.#limit / 2) this.#host.drained();
+    this.#relieve();
     if (type === 'message') this.#tries = 0;
     if (this.loads && (type === 'gap' || (type === 'joined' && this.#stale))) {
       this.#from = at;
@@ -172,7 +169,12 @@ export class Delivery {
       }
     }
     this.#loading = false;
+    this.#relieve();
     this.#pump();
+  }
+
+  #relieve() {
+    if (this.#messages <= this.#limit / 2) this.#host.drained();
   }
 
   #loaded(position) {

@@ -10,13 +10,13 @@ export class TidegateError extends Error {
 /** The connection ended behind a command that may not be sent twice: it was carried out, or it was not. */
 export class UnknownOutcome extends TidegateError {
   constructor() {
-    super('unknown_outcome', 'the connection ended before the answer came: nobody can tell whether it was done');
+    super('unknown_outcome', 'the connection ended before the answer: done or not, nobody can tell');
   }
 }
 
 /** For a `token` function to throw: this user may not connect, so asking again is of no use. */
 export class NotAllowed extends TidegateError {
-  constructor(message = 'there is no token for this user') {
+  constructor(message = 'no token') {
     super('not_allowed', message);
   }
 }

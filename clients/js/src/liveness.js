@@ -12,6 +12,18 @@ export function after(seconds, then) {
   return () => clearTimeout(timer);
 }
 
+/**
+ * The same for what has one time limit. Where it comes late this program stood still: what it waits for may be here,
+ * unread.
+ */
+export function deadline(seconds, then) {
+  let cancel = after(seconds, (late) => {
+    if (late) cancel = after(1, then);
+    else then();
+  });
+  return () => cancel();
+}
+
 export class Liveness {
   #asked = false;
   #cancel = () => {};

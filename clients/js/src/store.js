@@ -28,15 +28,11 @@ export class Store {
     if (!this.#storage) return;
     let timer;
     const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error('the storage does not answer')), READ_S * 1000);
+      timer = setTimeout(() => reject(new Error('no answer of the storage')), READ_S * 1000);
     });
     try {
       const text = await Promise.race([this.#storage.getItem(this.#key), late]);
-      const { v, client, positions } = this.#read(text);
-      if (v === 1) {
-        this.client = client;
-        this.positions = positionsIn(positions) ?? this.positions;
-      }
+      this.#read(text);
     } catch (error) {
       this.#end(error);
     }
@@ -45,9 +41,12 @@ export class Store {
 
   #read(text) {
     try {
-      return JSON.parse(text) ?? {};
+      const { v, client, positions } = JSON.parse(text);
+      if (v !== 1) return;
+      this.positions = positionsIn(positions);
+      this.client = client;
     } catch {
-      return {};
+      // Whoever wrote it: it is of no use.
     }
   }
 

@@ -18,6 +18,8 @@ const OWN = 'client:';
 const TRANSIENT = new Set(['broker_down', 'internal_error', 'draining', 'unavailable']);
 const RETRY_S = [0.5, 30];
 
+const keyOf = (name) => (name.startsWith(OWN) ? OWN : name);
+
 export class Streams {
   client = null; // whose own stream it is, once that is known
   #all = new Map(); // name -> Stream; the client's own one is at OWN
@@ -45,7 +47,7 @@ export class Streams {
 
   /** The stream of this name; it is made where there is none. */
   get(name) {
-    const key = name.startsWith(OWN) ? OWN : name;
+    const key = keyOf(name);
     let stream = this.#all.get(key);
     if (!stream) {
       stream = new Stream(key === OWN && this.client ? OWN + this.client : name);
@@ -59,15 +61,16 @@ export class Streams {
     const another = this.client !== null && this.client !== client;
     this.client = client;
     this.#store.belongTo(client);
-    if (another) {
-      for (const stream of this.#all.values()) {
-        stream.forget();
-        stream.delivery?.reset();
-      }
-    }
     this.get(OWN).name = OWN + client;
     this.get('all');
-    for (const stream of this.#all.values()) this.#goOn(stream);
+    for (const stream of this.#all.values()) {
+      if (another) {
+        stream.forget();
+        stream.paused = false;
+        stream.delivery?.reset();
+      }
+      this.#goOn(stream);
+    }
   }
 
   /** What hands the stream's messages to `handlers`, one after the other. */
@@ -128,14 +131,8 @@ export class Streams {
     );
     wanted.sort((a, b) => Boolean(a.group) - Boolean(b.group));
     const sendable = wanted.filter(({ group }) => group || !doubtful);
-    const packed = pack(last ? sendable.map(({ name, group }) => ({ name, group, at: null })) : sendable, chars, most);
-    const carries = ({ group }) => !group || packed.groups.includes(group);
-    const carried = last ? wanted.filter(carries) : [...packed.carried];
-    return {
-      cursor: last ? 'last' : packed.cursor,
-      groups: packed.groups,
-      carried: new Map(carried.map((stream) => [stream, stream.number])),
-    };
+    const { cursor, groups, carried } = pack(sendable, chars, most, last);
+    return { cursor, groups, carried: new Map(carried.map((stream) => [stream, stream.number])) };
   }
 
   /** A new connection follows these. `carried` is of its handshake. */
@@ -167,19 +164,12 @@ export class Streams {
 
   /** An event that names a stream. */
   take(event) {
-    const stream = this.get(event.stream);
-    switch (event.type) {
-      case 'message':
-      case 'gap':
-        this.#arrived(stream, event);
-        break;
-      case 'joined':
-        this.#joined(stream, event);
-        break;
-      case 'left':
-        this.#left(stream, event.reason);
-        break;
-    }
+    const { type } = event;
+    const stream = type === 'joined' ? this.get(event.stream) : this.#all.get(keyOf(event.stream));
+    if (!stream) return;
+    if (type === 'message' || type === 'gap') this.#arrived(stream, event);
+    else if (type === 'joined') this.#joined(stream, event);
+    else if (type === 'left') this.#left(stream, event.reason);
   }
 
   /** The end: nothing is told any more. */
@@ -192,17 +182,12 @@ export class Streams {
   }
 
   #arrived(stream, event) {
-    if (stream.left && !stream.group && stream.at) {
-      if (event.type === 'message') stream.message(event);
-      else stream.gap(event);
-      return; // who comes again begins here
-    }
-    if (!stream.takes || stream.delivery.full) {
+    const move = () => (event.type === 'message' ? stream.message(event) : stream.gap(event));
+    if (stream.left && !stream.group && stream.at) move(); // who comes again begins here
+    else if (!stream.takes || stream.delivery.full) {
       stream.passed = true;
       if (stream.takes) stream.paused = true;
-      return;
-    }
-    this.#tell(stream, event.type === 'message' ? stream.message(event) : stream.gap(event));
+    } else this.#tell(stream, move());
   }
 
   #joined(stream, event) {
@@ -233,12 +218,8 @@ export class Streams {
     stream.forget();
     this.#store.set(stream.name, null);
     const event = { stream: stream.name, group: stream.group, reason };
-    if (!stream.delivery) {
-      this.#host.tell('left', event);
-      return;
-    }
-    stream.delivery.expectState();
-    stream.delivery.push({ type: 'left', event, at: null });
+    if (stream.delivery) stream.delivery.push({ type: 'left', event, at: null });
+    else this.#host.tell('left', event);
   }
 
   /** A stream without a handler: the first position counts. */

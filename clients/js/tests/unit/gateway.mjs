@@ -147,10 +147,9 @@ export async function pass(seconds) {
   }
 }
 
-/** The program stood still for so long: its timers come late, and at once. */
+/** The program stood still for so long: its timers come late, all at once. */
 export async function sleep(seconds) {
-  const now = Date.now();
-  mock.timers.setTime(now + seconds * 1000);
+  mock.timers.tick(seconds * 1000);
   await settled();
 }
 

@@ -1,0 +1,69 @@
+"""The JavaScript library by itself: its unit tests, its types, its size, and what npm packs of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tidegate
+from clients.js.tests.node import LIBRARY, TESTS, application, node, run, tool
+from tests.browser.chromium import Service
+from tests.support import Process
+
+MOST_BYTES = 8192  # minified and gzipped
+
+pytestmark = pytest.mark.timeout(seconds=180)  # the first run installs packages
+
+
+def test_the_unit_tests_pass() -> None:
+    run([node(), "--test", "--test-timeout=30000", *sorted((TESTS / "unit").glob("*.test.mjs"))])
+
+
+def test_it_is_small(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.js"
+    options = ["--bundle", "--minify", "--format=esm", "--target=es2022", "--log-level=warning"]
+    run([tool("esbuild"), LIBRARY / "src" / "index.js", *options, f"--outfile={bundle}"])
+    size = len(gzip.compress(bundle.read_bytes(), 9))
+    assert size <= MOST_BYTES, f"{size} bytes"
+
+
+def test_what_npm_packs_installs_and_has_its_types(tmp_path: Path) -> None:
+    folder = application(tmp_path)
+    exports = (
+        "import * as it from 'tidegate-client';"
+        "console.log(JSON.stringify([Object.keys(it), typeof window, import.meta.resolve('tidegate-client')]))"
+    )
+    names, window, where = json.loads(run([node(), "--input-type=module", "-e", exports], folder))
+    assert names == ["NotAllowed", "Tidegate", "TidegateError", "UnknownOutcome"]
+    assert window == "undefined"
+    assert str(tmp_path) in where
+    shutil.copy(TESTS / "types.ts", folder)
+    options = json.loads((TESTS / "tsconfig.json").read_text())
+    del options["compilerOptions"]["paths"]
+    (folder / "tsconfig.json").write_text(json.dumps(options))
+    run([tool("tsc"), "-p", folder])
+
+
+def test_its_version_is_that_of_the_gateway() -> None:
+    package = json.loads((LIBRARY / "package.json").read_text())
+    assert package["version"] == tidegate.__version__
+    assert "dependencies" not in package
+
+
+async def test_ten_lines_lead_to_a_first_message(start_process: Callable[..., Process], tmp_path: Path) -> None:
+    """Those of the README, as they stand there."""
+    service = Service(start_process, {})
+    await service.start()
+    [text] = [part.partition("```")[0] for part in (LIBRARY / "README.md").read_text().split("```js\n")[1:2]]
+    assert len(text.strip().splitlines()) <= 10
+    program = application(tmp_path) / "first.js"
+    program.write_text(text.replace("localhost:8000", f"127.0.0.1:{service.public}"))
+    process = start_process(node(), program)
+    await process.line("listening")
+    await service.push("groups/news", {"title": "Tide turns"})
+    assert "Tide turns" in await process.line("Tide")
