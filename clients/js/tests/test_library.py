@@ -32,21 +32,30 @@ def test_it_is_small(tmp_path: Path) -> None:
     assert size <= MOST_BYTES, f"{size} bytes"
 
 
-def test_what_npm_packs_installs_and_has_its_types(tmp_path: Path) -> None:
-    folder = application(tmp_path)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An application with the library in it."""
+    return application(tmp_path_factory.mktemp("application"))
+
+
+def test_what_npm_packs_installs_and_works_by_itself(installed: Path) -> None:
     exports = (
         "import * as it from 'tidegate-client';"
         "console.log(JSON.stringify([Object.keys(it), typeof window, import.meta.resolve('tidegate-client')]))"
     )
-    names, window, where = json.loads(run([node(), "--input-type=module", "-e", exports], folder))
+    names, window, where = json.loads(run([node(), "--input-type=module", "-e", exports], installed))
     assert names == ["NotAllowed", "Tidegate", "TidegateError", "UnknownOutcome"]
     assert window == "undefined"
-    assert str(tmp_path) in where
-    shutil.copy(TESTS / "types.ts", folder)
+    assert str(installed) in where
+
+
+@pytest.mark.slow  # a type checker takes its time
+def test_its_types_are_those_that_an_application_needs(installed: Path) -> None:
+    shutil.copy(TESTS / "types.ts", installed)
     options = json.loads((TESTS / "tsconfig.json").read_text())
     del options["compilerOptions"]["paths"]
-    (folder / "tsconfig.json").write_text(json.dumps(options))
-    run([tool("tsc"), "-p", folder])
+    (installed / "tsconfig.json").write_text(json.dumps(options))
+    run([tool("tsc"), "-p", installed])
 
 
 def test_its_version_is_that_of_the_gateway() -> None:
@@ -55,13 +64,13 @@ def test_its_version_is_that_of_the_gateway() -> None:
     assert "dependencies" not in package
 
 
-async def test_ten_lines_lead_to_a_first_message(start_process: Callable[..., Process], tmp_path: Path) -> None:
+async def test_ten_lines_lead_to_a_first_message(start_process: Callable[..., Process], installed: Path) -> None:
     """Those of the README, as they stand there."""
     service = Service(start_process, {})
     await service.start()
     [text] = [part.partition("```")[0] for part in (LIBRARY / "README.md").read_text().split("```js\n")[1:2]]
     assert len(text.strip().splitlines()) <= 10
-    program = application(tmp_path) / "first.js"
+    program = installed / "first.js"
     program.write_text(text.replace("localhost:8000", f"127.0.0.1:{service.public}"))
     process = start_process(node(), program)
     await process.line("listening")

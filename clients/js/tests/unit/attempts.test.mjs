@@ -101,7 +101,12 @@ test('who disconnects and connects while the welcome is told has one new connect
 
 test('log out and in again while a token is on its way: the old one is never used', async () => {
   const tokens = [];
-  const tidegate = await gateway.open({ token: () => (tokens.push(later()), tokens.at(-1).promise) });
+  const tidegate = await gateway.open({
+    token() {
+      tokens.push(later());
+      return tokens.at(-1).promise;
+    },
+  });
   tidegate.disconnect();
   tidegate.connect();
   await settled();
@@ -136,7 +141,13 @@ test('a socket that opens and is silent is given up, and so is a token that does
   assert.equal(gateway.sockets.length, 2);
 
   let asked = 0;
-  await gateway.open({ welcomeTimeout_s: 3, token: () => (asked++, new Promise(() => {})) });
+  await gateway.open({
+    welcomeTimeout_s: 3,
+    token() {
+      asked++;
+      return new Promise(() => {});
+    },
+  });
   await pass(3.5);
   assert.equal(asked, 2);
 });

@@ -21,6 +21,25 @@ async function following(at = ['e', 10], options = {}, more = {}) {
   return { tidegate, group, heard: news.heard };
 }
 
+/** A handler that says what it has begun, and is at work until `done()` ends the oldest. */
+function worker() {
+  const begun = [];
+  const waits = [];
+  return {
+    begun,
+    onMessage({ offset }) {
+      begun.push(offset);
+      waits.push(later());
+      return waits.at(-1).promise;
+    },
+    async done(error) {
+      if (error) waits.shift().reject(error);
+      else waits.shift()?.resolve();
+      await settled();
+    },
+  };
+}
+
 async function again() {
   await gateway.last.end();
   await pass(1);
@@ -93,19 +112,15 @@ test('what was missed is known by the top of the welcome', async () => {
 });
 
 test('handlers of a subscription run one after the other, and others do not wait for them', async () => {
-  const waits = [];
-  const running = [];
+  const { begun: running, done, onMessage } = worker();
   const other = recorder();
-  const { tidegate } = await following(['e', 0], {}, {
-    onMessage: ({ offset }) => (running.push(offset), waits.push(later()), waits.at(-1).promise),
-  });
+  const { tidegate } = await following(['e', 0], {}, { onMessage });
   tidegate.direct(other);
   await gateway.last.message('group:news', 'e', 1, 2);
   await gateway.last.message('client:alice', 'e', 1);
   assert.deepEqual(running, [1]);
   assert.deepEqual(other.heard, ['joined 0', 1]);
-  waits[0].reject(new Error('late'));
-  await settled();
+  await done(new Error('late'));
   assert.deepEqual(running, [1, 2]);
 });
 
@@ -133,17 +148,16 @@ test('a handler that throws has dealt with its message, and where it is reported
 });
 
 test('a cut while a handler is at work repeats nothing', async () => {
-  const work = later();
   const kept = storage();
-  const heard = [];
-  const { tidegate } = await following(['e', 0], { storage: kept }, { onMessage: ({ offset }) => (heard.push(offset), work.promise) });
+  const { begun: heard, done, onMessage } = worker();
+  const { tidegate } = await following(['e', 0], { storage: kept }, { onMessage });
   await gateway.last.message('group:news', 'e', 1, 2);
   const second = await again();
   assert.deepEqual(second.cursor['group:news'], ['e', 2]);
   assert.deepEqual(kept.positions['group:news'], ['e', 0]);
   await second.welcome();
   await second.message('group:news', 'e', 3);
-  work.resolve();
+  for (let n = 0; n < 3; n++) await done();
   await pass(1);
   assert.deepEqual(heard, [1, 2, 3]);
   assert.deepEqual(kept.positions['group:news'], ['e', 3]);
@@ -151,17 +165,10 @@ test('a cut while a handler is at work repeats nothing', async () => {
 });
 
 test('over the limit a group is left to the journal, and joined again behind what was received', async () => {
-  const waits = [];
-  const heard = [];
-  await following(['e', 0], { queueLimit: 4 }, {
-    onMessage: ({ offset }) => (heard.push(offset), waits.push(later()), waits.at(-1).promise),
-  });
+  const { begun: heard, done, onMessage } = worker();
+  await following(['e', 0], { queueLimit: 4 }, { onMessage });
   const { last } = gateway;
   await last.message('group:news', 'e', 1, 2, 3, 4, 5, 6, 7);
-  const done = async () => {
-    waits.shift().resolve();
-    await settled();
-  };
   await done();
   await done();
   assert.equal(last.commands.length, 0);
@@ -173,22 +180,20 @@ test('over the limit a group is left to the journal, and joined again behind wha
     await last.message('group:news', 'e', offset);
     await done();
   }
-  while (waits.length) await done();
+  for (let n = 0; n < 3; n++) await done();
   assert.deepEqual(heard, [1, 2, 3, 4, 5, 6, 7, 8]);
 });
 
 test('a cut while a stream is over the limit leaves it out, until there is room', async () => {
-  const work = later();
-  const heard = [];
-  await following(['e', 0], { queueLimit: 2 }, { onMessage: ({ offset }) => (heard.push(offset), work.promise) });
+  const { begun: heard, done, onMessage } = worker();
+  await following(['e', 0], { queueLimit: 2 }, { onMessage });
   await gateway.last.message('group:news', 'e', 1, 2, 3, 4);
   const second = await again();
   assert.equal(second.cursor['group:news'], undefined);
   assert.deepEqual(second.groups, []);
   await second.welcome();
   assert.equal(second.commands.length, 0);
-  work.resolve();
-  await settled();
+  for (let n = 0; n < 3; n++) await done();
   assert.deepEqual([second.commands[0].type, second.commands[0].offset], ['join', 3]);
   await second.answer('join', { stream: 'group:news', ...begun(['e', 3], { recovered: true, missed: 1 }) });
   await second.message('group:news', 'e', 4);
@@ -196,20 +201,17 @@ test('a cut while a stream is over the limit leaves it out, until there is room'
 });
 
 test('over the limit in the own stream the client connects again, beside the connection', async () => {
-  const work = later();
-  const heard = [];
-  const tidegate = await gateway.open({ queueLimit: 2 }, (client) =>
-    client.direct(({ offset }) => (heard.push(offset), work.promise)),
-  );
+  const { begun: heard, done, onMessage } = worker();
+  const tidegate = await gateway.open({ queueLimit: 2 }, (client) => client.direct(onMessage));
   await gateway.last.welcome();
   await gateway.last.message('client:alice', 'e', 1, 2, 3, 4);
   assert.equal(gateway.sockets.length, 1);
-  work.resolve();
-  await settled();
+  for (let n = 0; n < 3; n++) await done();
   assert.equal(gateway.sockets.length, 2);
   assert.deepEqual(gateway.last.cursor['client:alice'], ['e', 3]);
   await gateway.last.welcome();
   await gateway.last.message('client:alice', 'e', 4, 5);
+  await done();
   assert.deepEqual(heard, [1, 2, 3, 4, 5]);
   assert.equal(gateway.sockets[0].closed, 1000);
   assert.deepEqual(tidegate.heard, ['connecting', 'connected']);
@@ -380,20 +382,16 @@ test('a join that may succeed later is repeated', async () => {
 });
 
 test('after leave() nothing reaches a handler, also what was queued or is on its way', async () => {
-  const work = later();
   const kept = storage();
-  const heard = [];
-  const { group } = await following(['e', 0], { storage: kept }, {
-    onMessage: ({ offset }) => (heard.push(offset), work.promise),
-    onLeft: () => heard.push('left'),
-  });
+  const { begun: heard, done, onMessage } = worker();
+  const { group } = await following(['e', 0], { storage: kept }, { onMessage, onLeft: () => heard.push('left') });
   const { last } = gateway;
   await last.message('group:news', 'e', 1, 2);
   group.leave();
   await last.message('group:news', 'e', 3);
   await last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: 4, to: 5, reason: 'expired' });
   await last.answer('leave', { stream: 'group:news' });
-  work.resolve();
+  await done();
   await pass(1);
   assert.deepEqual(heard, [1]);
   assert.equal(kept.positions?.['group:news'], undefined);
