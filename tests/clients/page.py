@@ -35,8 +35,8 @@ window.setInterval = (work, ms, ...more) => again(work, Math.ceil(ms / every) * 
 
 
 class PageDriver:
-    """``await begin(url)``; orders are carried out one by one. To freeze it stops the processes that pages run in, while
-    the one that has their sockets goes on: as where a page was hidden for long."""
+    """``await begin(url)``; orders are carried out one by one. To freeze it stops the processes that pages run in; the
+    one that has their sockets goes on, as where a page was hidden for long."""
 
     def __init__(self, page: Page, renderers: Sequence[int]) -> None:
         self.lines: list[Line] = []
