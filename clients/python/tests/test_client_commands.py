@@ -13,6 +13,7 @@ from tests.client_support import connected, hears, scripted, welcome
 from tests.support import Logs, eventually
 from tidegate_client import (
     AnswerTimeout,
+    Client,
     CommandRefused,
     Gap,
     Message,
@@ -176,6 +177,25 @@ async def test_refusals_end_or_are_tried_again(status: int, word: str, again: bo
             assert client.reason.code == status
         else:
             assert (await client.wait_closed()).word == word
+
+
+async def test_a_token_does_not_follow_a_redirect() -> None:
+    async def send_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 302 Found\r\nLocation: {script.url}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        writer.close()
+
+    server = await asyncio.start_server(send_away, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with scripted() as (script, _), server:
+        client = Client(f"ws://127.0.0.1:{port}/", token="t1")
+        client.connect()
+        await eventually(lambda: client.reason)
+        await script.nobody_comes()
+        assert client.reason is not None
+        assert (client.reason.word, client.reason.code) == ("refused", 302)
+        await client.close()
 
 
 async def test_retry_after_is_kept() -> None:

@@ -291,7 +291,7 @@ class Client:
     def _subscribe(self, name: str, handlers: Handlers, limit: int | None) -> Subscription:
         self._refuse_if_done()
         if name in self._subscriptions:
-            raise ValueError(f"there is a subscription of {name} already")
+            raise ValueError(f"there is a subscription of {name} already: use it, or leave() it first")
         subscription = Subscription(self, name, handlers, self._queue_limit if limit is None else limit)
         self._subscriptions[name] = subscription
         self._work(subscription)
