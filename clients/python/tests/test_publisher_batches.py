@@ -27,6 +27,7 @@ class Journals:
         self._fates = iter(fates)
         self.journals: defaultdict[str, list[bytes]] = defaultdict(list)
         self._keys: dict[tuple[str, str], Position] = {}
+        self._refused: set[bytes] = set()
 
     def fate(self) -> str:
         return next(self._fates, "ok")
@@ -57,11 +58,15 @@ class Journals:
         results = [self._item(item, stuck) for item in items]
         return Trouble("cut", "behind it", True) if whole == "lost" else results
 
+    def _taken(self) -> set[bytes]:
+        return {data for journal in self.journals.values() for data in journal}
+
     def _item(self, item: Item, stuck: set[str]) -> Result:
         if item.stream in stuck:
             return Trouble("not_tried", "", False)
         fate = self.fate()
-        if fate == "no":
+        if (fate == "no" and item.data not in self._taken()) or item.data in self._refused:
+            self._refused.add(item.data)  # for the same again is refused again
             return Refused("too_deep", "", of_item=True)
         if fate == "later":
             stuck.add(item.stream)
@@ -135,7 +140,7 @@ def test_pauses_grow_are_random_and_end_with_the_deadline() -> None:
     while (pause_s := patience.pause_s(trouble)) is not None:
         pauses.append(pause_s)
         now += pause_s
-        assert patience.timeout_s <= min(5.0, 30.0 - now) + 0.001
+        assert patience.timeout_s == min(5.0, max(1.0, 30.0 - now))
     assert pauses[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
     assert 25 < now < 30
     patience.renew()

@@ -17,6 +17,7 @@ KEY_AGE_S = 300.0  # how long the gateway knows a key
 LONGEST_S = 240.0  # of a call's attempts: the last one must arrive while the first one's key is known
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+LEAST_S = 1.0  # of an attempt
 
 
 class Send(NamedTuple):
@@ -65,8 +66,9 @@ class Patience:
 
     @property
     def timeout_s(self) -> float:
-        """Of the next attempt."""
-        return max(0.001, min(self._timeout_s, self._ends_s - self._clock()))
+        """Of the next attempt, which begins before the deadline: one that had no time would only tell that the end of a
+        push is unknown, where it was known before."""
+        return min(self._timeout_s, max(LEAST_S, self._ends_s - self._clock()))
 
     def pause_s(self, trouble: Trouble) -> float | None:
         """How long to wait before the next attempt; None where none would be in time."""
