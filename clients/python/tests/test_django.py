@@ -21,7 +21,7 @@ from tests.brokers.server import until
 from tests.publishers import Between, answer
 from tests.support import Logs, Process
 from tidegate_client.publisher import BadPush, NotConfirmed, Publisher, Push
-from tidegate_client.publisher.fake import FakePublisher
+from tidegate_client.publisher.fake import AsyncFakePublisher, FakePublisher
 from tidegate_client.pytest import Gateway, gateway
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.django_project"
@@ -106,6 +106,9 @@ def send(**options: Any) -> str:
 def test_the_settings_are_the_options_of_a_publisher(real: Gateway) -> None:
     with override_settings(TIDEGATE={"URL": real.api_url, "TOKEN_KEY": "a secret of 32 bytes or more, for tokens"}):
         assert publisher() is publisher()
+        with use_publisher(AsyncFakePublisher()) as fake:
+            assert async_publisher() is fake
+        assert async_publisher() is async_publisher() is not fake
         assert publisher().token("alice").count(".") == 2
         assert async_publisher().token("alice").count(".") == 2
 

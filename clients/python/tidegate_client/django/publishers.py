@@ -15,6 +15,7 @@ from django.core.signals import setting_changed
 from tidegate_client.publisher import AsyncPublisher, Publisher
 
 T = TypeVar("T")
+AnyPublisher = TypeVar("AnyPublisher", Publisher, AsyncPublisher)
 
 
 class OutboxSettings(NamedTuple):
@@ -26,22 +27,23 @@ class OutboxSettings(NamedTuple):
     keep_failed_s: float = 30 * 86400
 
 
-_used: list[Publisher] = []
+_used: list[Publisher | AsyncPublisher] = []
 
 
 def publisher() -> Publisher:
     """The Publisher of this process. Raises ImproperlyConfigured."""
-    return _used[-1] if _used else _publisher()
+    return next((each for each in reversed(_used) if isinstance(each, Publisher)), None) or _publisher()
 
 
 def async_publisher() -> AsyncPublisher:
     """The AsyncPublisher of this process. Raises ImproperlyConfigured."""
-    return _async_publisher()
+    return next((each for each in reversed(_used) if isinstance(each, AsyncPublisher)), None) or _async_publisher()
 
 
 @contextlib.contextmanager
-def use_publisher(other: Publisher) -> Iterator[Publisher]:
-    """For tests: ``publisher()`` is ``other`` meanwhile, in all threads; a FakePublisher, for instance."""
+def use_publisher(other: AnyPublisher) -> Iterator[AnyPublisher]:
+    """For tests: ``publisher()``, or ``async_publisher()``, is ``other`` meanwhile, in all threads; a fake, for
+    instance."""
     _used.append(other)
     try:
         yield other

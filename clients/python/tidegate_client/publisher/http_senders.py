@@ -20,7 +20,7 @@ IDLE_S = 30.0  # a node closes idle connections after 75 s; whoever is first doe
 
 class HttpOptions(NamedTuple):
     url: str
-    api_key: str | None
+    api_key: str
     ssl_context: ssl.SSLContext | None
 
     def for_httpx(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class HttpSender:
             response = self._client.get().request(
                 request.method, request.path, content=request.body, headers=_raw(request), timeout=timeout_s
             )
-        except httpx.TransportError as exc:
+        except httpx.RequestError as exc:
             return _trouble(exc)
         return _answer(response)
 
@@ -64,7 +64,7 @@ class AsyncHttpSender:
             response = await client.request(
                 request.method, request.path, content=request.body, headers=_raw(request), timeout=timeout_s
             )
-        except httpx.TransportError as exc:
+        except httpx.RequestError as exc:
             return _trouble(exc)
         return _answer(response)
 
@@ -80,7 +80,7 @@ def _answer(response: httpx.Response) -> Answer:
     return Answer(response.status_code, response.content, response.headers.get("Retry-After"))
 
 
-def _trouble(exc: httpx.TransportError) -> Trouble | Refused:
+def _trouble(exc: httpx.RequestError) -> Trouble | Refused:
     text = str(exc) or type(exc).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return Refused("tls", text)

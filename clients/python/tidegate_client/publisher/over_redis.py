@@ -16,6 +16,7 @@ import redis.asyncio
 import redis.asyncio.retry
 import redis.asyncio.sentinel
 import redis.backoff
+import redis.connection
 import redis.exceptions
 import redis.retry
 import redis.sentinel
@@ -121,7 +122,15 @@ class Sentinels(NamedTuple):
     redis: dict[str, Any]  # and of those to the Redis that they name
 
 
-def sentinels(url: str) -> Sentinels:
+def where(url: str) -> Sentinels | None:
+    """The Sentinels that the URL names; None where it names a Redis. Raises ValueError where it is malformed."""
+    if "+sentinel" in url.partition(":")[0]:
+        return _sentinels(url)
+    redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+    return None
+
+
+def _sentinels(url: str) -> Sentinels:
     """What ``redis+sentinel://user:password@h1:26379,h2:26379/NAME?db=0`` says, as docs/scaling.md has it. Raises
     ValueError."""
     parts = urlsplit(url)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tidegate_client.publisher.attempts import LONGEST_S, Call, Patience, Send
 from tidegate_client.publisher.calls import Calls
@@ -147,7 +147,7 @@ class Publisher(_Words):
         """Closes this process's connections. The next call opens new ones."""
         self._sender.close()
 
-    def __enter__(self) -> Publisher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -222,7 +222,7 @@ class AsyncPublisher(_Words):
         """Closes this loop's connections. The next call opens new ones."""
         await self._sender.close()
 
-    async def __aenter__(self) -> AsyncPublisher:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

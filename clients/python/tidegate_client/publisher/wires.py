@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from tidegate_client.publisher.calls import Pushes
 from tidegate_client.publisher.pushes import Limits
 
+_URLS = "url: http://host:port of the gateway's internal port, or redis://host:port/db"
+
 
 class Sender(Protocol):
     def send(self, request: Any, timeout_s: float) -> Any: ...
@@ -44,21 +46,27 @@ def wire(url: str, limits: Limits, options: WireOptions) -> Wire:
             return _http(url.rstrip("/"), limits, options)
         case "redis" | "rediss" | "unix" | "redis+sentinel" | "rediss+sentinel":
             return _redis(url, limits, options)
-    raise ValueError("url: http://host:port of the gateway's internal port, or redis://host:port/db")
+    raise ValueError(_URLS)
 
 
 def _http(url: str, limits: Limits, options: WireOptions) -> Wire:
     from tidegate_client.publisher.http_senders import AsyncHttpSender, HttpOptions, HttpSender
     from tidegate_client.publisher.over_http import HttpPushes
 
-    own = HttpOptions(url, options.api_key, options.ssl_context)
+    parts = urlsplit(url)
+    if not parts.hostname or parts.username is not None or parts.query or parts.port == 0:  # raises ValueError, too
+        raise ValueError(_URLS)
+    key = (options.api_key or "").strip()  # of a file, whose last line has an end
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("api_key: visible ASCII characters only")
+    own = HttpOptions(url, key, options.ssl_context)
     return Wire(HttpPushes(limits), True, lambda: HttpSender(own), lambda: AsyncHttpSender(own))
 
 
 def _redis(url: str, limits: Limits, options: WireOptions) -> Wire:
-    from tidegate_client.publisher.over_redis import AsyncRedisSender, RedisOptions, RedisPushes, RedisSender, sentinels
+    from tidegate_client.publisher.over_redis import AsyncRedisSender, RedisOptions, RedisPushes, RedisSender, where
 
     if options.api_key is not None:
         raise ValueError("api_key: the key of Redis is in its URL")
-    own = RedisOptions(url, options.timeout_s, sentinels(url) if "+sentinel" in url.partition(":")[0] else None)
+    own = RedisOptions(url, options.timeout_s, where(url))
     return Wire(RedisPushes(options.prefix, limits), False, lambda: RedisSender(own), lambda: AsyncRedisSender(own))
