@@ -16,8 +16,8 @@ from tidegate_client.publisher import Publisher
 from tidegate_client.pytest import Gateway, gateway
 
 BUSY = answer(503, '{"error":{"code":"draining","message":"no"}}', "Retry-After: 0")
-PUSHES = 60
-WRITERS = 4
+PUSHES = 40
+WRITERS = 3
 
 
 def plan(seed: int, *faults: str | bytes) -> list[str | bytes]:
