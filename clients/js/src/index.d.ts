@@ -57,8 +57,9 @@ export interface Handlers<Data = unknown> {
   onError?(error: unknown): void;
   /**
    * Loads the data that the messages change: first when the group is joined, again after each gap. What comes meanwhile
-   * is held, and applied behind it. It may give the position that the server read before the data (history with
-   * `limit` 0); without one messages may repeat what the data has, so they should carry new values, not differences.
+   * is held, and applied behind it. The data may have some of it, so messages should carry new values, no differences.
+   * It may give the position that the server read before the data (history with `limit` 0), for data that may be old:
+   * then the group goes on from there.
    */
   state?(): Awaitable<{ position?: Position | null } | null | undefined | void>;
 }
