@@ -67,8 +67,8 @@ export class Tidegate {
   #giveUp = null; // timer
   #failures = 0; // since a connection was stable
   #since_ms = 0; // when the current one was welcomed
-  #sure = false; // whether the client's id is known, and not only remembered
-  #doubt = false; // the next attempt leaves out what would be refused to another client
+  #sure = false; // whether an attempt knew the client's id, and did not only remember it
+  #misses = 0; // attempts without a welcome, one after the other
   #unwatch = () => {};
 
   constructor(url, options = {}) {
@@ -228,13 +228,14 @@ export class Tidegate {
     const token = await this.#askToken();
     if (connection.over) return;
     const known = client ?? claimsOf(token).sub;
-    if (isId(known)) this.#sure = true;
-    const id = isId(known) ? known : (this.#streams.client ?? this.#store.client);
+    this.#sure = isId(known);
+    const id = this.#sure ? known : (this.#streams.client ?? this.#store.client);
     if (id !== null && !this.#current) this.#streams.belongTo(id);
 
     const query = [this.#url.search.slice(1), client && `client=${client}`, device && `device=${device}`];
     const chars = TARGET_CHARS - this.#url.pathname.length - query.join().length - '?&cursor=&groups='.length;
-    const doubtful = this.#doubt && !this.#sure;
+    // A cursor with the stream of one who is another by now would be refused for ever.
+    const doubtful = !this.#sure && this.#misses % 4 === 3;
     const { cursor, groups, carried } = this.#streams.handshake(chars, this.#commands.limits.groups, last, doubtful);
     connection.carried = carried;
     query.push(cursor && `cursor=${cursor}`, groups.length && `groups=${groups}`);
@@ -268,7 +269,7 @@ export class Tidegate {
     if (wasCurrent) this.#lose();
     else {
       this.#trying = null;
-      if (!this.#sure) this.#doubt = !this.#doubt;
+      this.#misses++;
     }
     // Taken over by our own next connection, which is not welcomed yet.
     const ownSuccessor = code === 4502 && this.#trying;
@@ -350,9 +351,9 @@ export class Tidegate {
     this.#trying = null;
     connection.welcome = welcome;
     this.#since_ms = Date.now();
-    this.#sure = true;
+    this.#misses = 0;
     Object.assign(this.#commands.limits, welcome.limits);
-    connection.live(Math.min(pingInterval_s, welcome.ping_interval), pongTimeout_s, () =>
+    connection.live(Math.min(pingInterval_s, welcome.ping_interval || pingInterval_s), pongTimeout_s, () =>
       connection.send('{"type":"ping","id":0}'),
     );
     this.#streams.belongTo(welcome.client);

@@ -73,20 +73,21 @@ export class Streams {
     }
   }
 
-  /** What hands the stream's messages to `handlers`, one after the other. */
-  deliveryOf(stream, handlers) {
+  /** What hands a stream's messages to `handlers`, one after the other. */
+  deliveryOf(name, handlers) {
     return new Delivery(handlers, this.#queueLimit, {
       tell: this.#host.tell,
       failed: this.#host.failed,
-      done: (at) => this.#store.set(stream.name, at),
-      drained: () => this.#drained(stream),
+      done: (at) => this.#store.set(this.get(name).name, at),
+      drained: () => this.#drained(this.get(name)),
       skip: (offset) => {
+        const stream = this.get(name);
         stream.skipTo(offset);
         this.#store.set(stream.name, [stream.at[0], offset]);
       },
       resume: (at) => {
-        stream.resume(at);
-        this.#settle(stream);
+        this.get(name).resume(at);
+        this.#settle(this.get(name));
       },
     });
   }
@@ -147,7 +148,7 @@ export class Streams {
       else if (!stream.paused) stream.rejoin = true;
     }
     for (const [key, stream] of this.#all) {
-      if (stream.group && !stream.on && !stream.wish && !stream.delivery && !stream.left) this.#all.delete(key);
+      if (stream.group && !stream.on && !stream.delivery) this.#all.delete(key); // nobody brings it back
       // What was asked for and is not there is refused: `left` follows.
       else if (stream.on || !carried.has(stream)) this.#settle(stream);
     }

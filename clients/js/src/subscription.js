@@ -2,15 +2,19 @@
 export class Subscription {
   #tidegate;
   #streams;
-  #stream;
+  #name;
   #delivery;
 
   constructor(tidegate, streams, name, handlers) {
     this.#tidegate = tidegate;
     this.#streams = streams;
-    this.#stream = streams.get(name);
-    this.#delivery = streams.deliveryOf(this.#stream, typeof handlers === 'function' ? { onMessage: handlers } : handlers);
+    this.#name = name;
+    this.#delivery = streams.deliveryOf(name, typeof handlers === 'function' ? { onMessage: handlers } : handlers);
     this.join();
+  }
+
+  get #stream() {
+    return this.#streams.get(this.#name);
   }
 
   /** The group's name; null where it is not a group's. */

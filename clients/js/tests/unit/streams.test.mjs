@@ -457,6 +457,18 @@ test('a group that was left is left again when a lasting membership brings it ba
   assert.deepEqual(heard, []);
 });
 
+test('a subscription that was left long ago can be joined again', async () => {
+  const { group, heard } = await following();
+  group.leave();
+  await gateway.last.answer('leave', { stream: 'group:news' });
+  await (await again()).welcome();
+  group.join();
+  await gateway.last.answer('join', { stream: 'group:news', ...begun(['e', 20]) });
+  await gateway.last.message('group:news', 'e', 21);
+  assert.deepEqual(heard, ['joined 20', 21]);
+  assert.equal(group.joined, true);
+});
+
 test('a reconnection goes on with the wishes of that moment, whatever was under way', async () => {
   const news = recorder();
   const chat = recorder();
