@@ -238,7 +238,6 @@ export class Streams {
   #goOn(stream) {
     const at = this.#store.positions.get(stream.name);
     if (!at || stream.delivery?.loads || (stream.at && stream.wish)) return;
-    if (stream.on && stream.at !== at) stream.passed = true;
     stream.at = at;
   }
 

@@ -117,6 +117,53 @@ test('log out and in again while a token is on its way: the old one is never use
   assert.deepEqual(gateway.sockets.map(({ protocols }) => protocols[1]), ['bearer.new']);
 });
 
+test('a token that comes too late says nothing of who this is', async () => {
+  const tokens = [];
+  const tidegate = await gateway.open({
+    token() {
+      tokens.push(later());
+      return tokens.at(-1).promise;
+    },
+  });
+  tidegate.disconnect();
+  tidegate.connect();
+  await settled();
+  const of = (sub) => `h.${btoa(JSON.stringify({ sub }))}.s`;
+  tokens[1].resolve(of('bob'));
+  await settled();
+  await gateway.last.welcome({}, { client: 'bob' });
+  tokens[0].resolve(of('alice'));
+  await settled();
+  assert.equal(tidegate.client, 'bob');
+});
+
+test('who closes while something is told: those behind are not told of it', async () => {
+  const told = [];
+  await gateway.open({}, (client) => {
+    client.all(() => {});
+    client.on('joined', () => client.close());
+    client.on('joined', () => told.push('joined'));
+    client.on('state', (state) => told.push(state));
+  });
+  await gateway.last.welcome();
+  assert.deepEqual(told, ['connecting', 'connected', 'closed']);
+});
+
+test('1012 of a connection that was welcomed waits a random while each time; of one that was not, as any failure', async () => {
+  await gateway.open({ backoff_s: [1, 1] });
+  for (let n = 1; n < 4; n++) {
+    await gateway.last.welcome();
+    await gateway.last.end(1012);
+    await pass(2);
+    assert.equal(gateway.sockets.length, n);
+    await pass(1);
+    assert.equal(gateway.sockets.length, n + 1);
+  }
+  await gateway.last.end(1012);
+  await pass(0.5);
+  assert.equal(gateway.sockets.length, 5);
+});
+
 test('what an older socket still says or does is dropped', async () => {
   const tidegate = await gateway.open();
   const [older] = gateway.sockets;
@@ -314,6 +361,52 @@ test('moving: a second connection takes over, and nobody notices', async () => {
   assert.equal(anew.commands.length, 0);
 });
 
+test('moving: a gap that the new connection tells of, and the old one had filled, is none', async () => {
+  const news = recorder();
+  await gateway.open({}, (client) => client.group('news', news));
+  const [old] = gateway.sockets;
+  await old.welcome({ 'group:news': ['e', 10] });
+  await old.say({ type: 'moving', within: 10 });
+  await old.message('group:news', 'e', 11, 12, 13);
+  await gateway.last.welcome({ 'group:news': { epoch: 'e', offset: 10, top: 13, recovered: false, missed: 1 } });
+  await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: 11, to: 12, reason: 'expired' });
+  await gateway.last.message('group:news', 'e', 13, 14);
+  assert.deepEqual(news.heard, ['joined 10', 11, 12, 13, 'joined 13', 14]);
+});
+
+test('moving: what the old connection still says of streams is passed over, and a join under way is made anew', async () => {
+  const news = recorder();
+  const tidegate = await gateway.open({}, (client) => client.group('news', news));
+  const [old] = gateway.sockets;
+  await old.welcome({ 'group:news': ['e', 10] });
+  tidegate.group('chat', news);
+  await old.say({ type: 'moving', within: 10 });
+  assert.deepEqual(gateway.last.groups, ['chat']);
+  const { onmessage } = old;
+  await gateway.last.welcome({ 'group:chat': null });
+  assert.equal(old.closed, 1000); // a join is no answer to wait for
+  onmessage({ data: '{"type":"left","stream":"group:news","reason":"removed"}' });
+  onmessage({ data: `{"type":"error","id":${old.commands[0].id},"code":"not_allowed"}` });
+  await gateway.last.say({ type: 'left', stream: 'group:chat', reason: 'not_allowed' });
+  assert.deepEqual(news.heard, ['joined 10', 'joined 10', 'left not_allowed']);
+});
+
+test('moving: the end of the old connection ends nothing of the new one', async () => {
+  const tidegate = await gateway.open();
+  const [old] = gateway.sockets;
+  await old.welcome();
+  const first = assert.rejects(tidegate.call('slow', 1), { code: 'unknown_outcome' });
+  await old.say({ type: 'moving', within: 3 });
+  await gateway.last.welcome();
+  const second = tidegate.call('slow', 2);
+  await settled();
+  await old.say({ type: 'left', stream: 'all', reason: 'odd' });
+  await pass(3.5);
+  await first;
+  await gateway.last.answer('call', { status: 200, data: 2 });
+  assert.equal((await second).data, 2);
+});
+
 test('moving: what the old connection did not answer in time is unknown, or sent again', async () => {
   const tidegate = await gateway.open();
   const [old] = gateway.sockets;
@@ -343,7 +436,7 @@ test('moving: a second attempt that fails is tried again; a cut meanwhile is a c
   await old.end(1012, 'service restart');
   assert.equal(tidegate.state, 'connecting');
   assert.equal(tidegate.reason.word, 'restart');
-  await pass(1);
+  await pass(5);
   assert.equal(gateway.sockets.length, 3);
   await gateway.last.welcome();
   assert.equal(tidegate.state, 'connected');

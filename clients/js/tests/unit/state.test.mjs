@@ -179,7 +179,7 @@ test('removed while the data is loaded: it is told, and the next join loads agai
   assert.deepEqual(heard, ['joined 10', 'state', 'left removed', 'joined 20', 'state']);
 });
 
-test('more than can be held: all of it is dropped, and loaded anew', async () => {
+test('more than can be held: all of it is dropped up to the next call, and loaded anew', async () => {
   const { heard, give } = await loading(['e', 10], { queueLimit: 3 });
   const { last } = gateway;
   await last.message('group:news', 'e', 11, 12, 13, 14, 15);
@@ -187,9 +187,52 @@ test('more than can be held: all of it is dropped, and loaded anew', async () =>
   await pass(0.5);
   assert.deepEqual(heard, ['joined 10', 'state', 'state']);
   await last.message('group:news', 'e', 16);
-  await give({ position: { epoch: 'e', offset: 15 } });
+  await give();
   assert.deepEqual(heard.slice(3), [16]);
   assert.equal(last.commands.length, 0);
+});
+
+test('a position before what has come takes nothing back', async () => {
+  const { heard, give } = await loading();
+  await gateway.last.message('group:news', 'e', 11, 12, 13);
+  await give({ position: { epoch: 'e', offset: 12 } });
+  await gateway.last.message('group:news', 'e', 14);
+  assert.deepEqual(heard.slice(2), [13, 14]);
+});
+
+test('taken out and brought back: loaded again', async () => {
+  const { heard, give } = await loading();
+  await give();
+  await gateway.last.say({ type: 'left', stream: 'group:news', reason: 'removed' });
+  await gateway.last.say({ type: 'joined', stream: 'group:news', ...begun(['e', 20]) });
+  assert.deepEqual(heard, ['joined 10', 'state', 'left removed', 'joined 20', 'state']);
+});
+
+test('over the limit, and then all that waited is in the data: it goes on behind that', async () => {
+  const work = later();
+  const loads = [];
+  await gateway.open({ queueLimit: 4 }, (client) =>
+    client.group('news', {
+      onMessage: () => work.promise,
+      state() {
+        loads.push(later());
+        if (loads.length === 1) loads[0].resolve();
+        return loads.at(-1).promise;
+      },
+    }),
+  );
+  const { last } = gateway;
+  await last.welcome({ 'group:news': ['e', 10] });
+  await last.message('group:news', 'e', 11, 12);
+  await last.say({ type: 'gap', ...RETRY, from: 13, to: 14, reason: 'expired' });
+  await last.message('group:news', 'e', 15, 16, 17, 18);
+  work.resolve();
+  await settled();
+  assert.equal(loads.length, 2);
+  assert.equal(last.commands.length, 0);
+  loads[1].resolve({ position: { epoch: 'e', offset: 20 } });
+  await settled();
+  assert.deepEqual(last.commands.map(({ type, offset }) => [type, offset]), [['join', 20]]);
 });
 
 test('it begins without a stored position, and also for the own stream', async () => {

@@ -327,12 +327,32 @@ test('a cut before those joins are answered keeps their positions', async () => 
   assert.equal(Object.keys(before).length, 42);
 });
 
-test('no more groups in a handshake than a connection may have', async () => {
-  await gateway.open({}, (client) => client.group('g0', () => {}));
-  await gateway.last.welcome({}, { limits: { groups: 3, data_bytes: 65536, message_bytes: 131072 } });
-  const { last } = gateway;
-  last.onclose && (await again());
-  assert.equal(gateway.last.groups.length + Object.keys(gateway.last.cursor).length, 3);
+test('no more groups in a handshake than a connection may have; the gateway says what becomes of the rest', async () => {
+  const limits = { groups: 3, data_bytes: 65536, message_bytes: 131072 };
+  const tidegate = await gateway.open();
+  await gateway.last.welcome({}, { limits });
+  for (let n = 0; n < 5; n++) tidegate.group(`g${n}`, () => {});
+  const second = await again();
+  assert.deepEqual(second.groups, ['g0', 'g1', 'g2']);
+  await second.welcome({}, { limits });
+  assert.deepEqual(second.commands.map(({ group }) => group), ['g3', 'g4']);
+  for (const { group, id } of second.commands) await second.say({ type: 'reply', id, stream: `group:${group}`, ...begun(['e', 0]) });
+  const third = await again();
+  assert.deepEqual(Object.keys(third.cursor), ['client:alice', 'all', 'group:g0', 'group:g1', 'group:g2']);
+  assert.deepEqual(third.groups, []);
+});
+
+test('what was over the limit for one user is not for the next', async () => {
+  const { begun: heard, onMessage } = worker();
+  const tidegate = await gateway.open({ client: undefined, queueLimit: 1 }, (client) => client.group('news', { onMessage }));
+  await gateway.last.welcome();
+  await gateway.last.message('group:news', 'e', 1, 2, 3);
+  await (await again()).welcome({ 'group:news': ['e', 7] }, { client: 'bob' });
+  assert.equal(tidegate.client, 'bob');
+  assert.deepEqual(heard, [1]);
+  assert.deepEqual(tidegate.positions['group:news'], ['e', 7]);
+  await gateway.last.message('group:news', 'e', 8);
+  assert.deepEqual(tidegate.positions['group:news'], ['e', 8]);
 });
 
 test('a group that is refused is told once, is left out of the next attempt, and join() asks again', async () => {
