@@ -98,7 +98,7 @@ class Connector:
         self._moving_until: float | None = None
         self._deadline: Deadline | None = None
         self._liveness: Liveness | None = None
-        self._delay: asyncio.TimerHandle | None = None
+        self._delay: asyncio.Handle | None = None
         self._stable: asyncio.TimerHandle | None = None
         self._give_up: asyncio.TimerHandle | None = None
 
@@ -109,7 +109,8 @@ class Connector:
             return
         self._refused_tokens = 0
         self._begin_to_connect()
-        self._attempt()
+        # Not here: a loop with eager tasks may carry it out, to its end, before the state is set.
+        self._delay = asyncio.get_running_loop().call_soon(self._attempt)
         self._set("connecting")
 
     def stop(self) -> None:
