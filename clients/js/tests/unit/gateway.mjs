@@ -108,6 +108,25 @@ export class Gateway {
     await settled();
     return tidegate;
   }
+
+  /** A client that is welcomed, with what is heard of the group news from then on. */
+  async following(at = ['e', 10], options = {}, more = {}) {
+    const news = recorder(more);
+    let group;
+    const tidegate = await this.open(options, (client) => {
+      group = client.group('news', news);
+    });
+    await this.last.welcome({ 'group:news': at });
+    news.heard.length = 0;
+    return { tidegate, group, heard: news.heard };
+  }
+
+  /** The next connection, after a cut. */
+  async again() {
+    await this.last.end();
+    await pass(1);
+    return this.last;
+  }
 }
 
 export const begun = ([epoch, offset], more = {}) => ({ epoch, offset, top: offset, ...more });
@@ -123,6 +142,25 @@ export function recorder(more = {}) {
     onLeft: (reason) => void heard.push(`left ${reason}`),
     onError: (error) => void heard.push(`error ${error.message}`),
     ...more,
+  };
+}
+
+/** A handler that says what it has begun, and is at work until `done()` ends the oldest. */
+export function worker() {
+  const begun = [];
+  const waits = [];
+  return {
+    begun,
+    onMessage({ offset }) {
+      begun.push(offset);
+      waits.push(later());
+      return waits.at(-1).promise;
+    },
+    async done(error) {
+      if (error) waits.shift().reject(error);
+      else waits.shift()?.resolve();
+      await settled();
+    },
   };
 }
 

@@ -1,8 +1,8 @@
-/** Positions, handlers, groups: 4 to 8 of the machine. */
+/** Positions, handlers and cursors: 4 to 7 of the machine. */
 
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
-import { begun, freeTime, Gateway, holdTime, later, pass, recorder, settled, storage } from './gateway.mjs';
+import { begun, freeTime, Gateway, holdTime, pass, recorder, settled, storage, worker } from './gateway.mjs';
 
 let gateway;
 beforeEach(() => {
@@ -11,56 +11,21 @@ beforeEach(() => {
 });
 afterEach(freeTime);
 
-/** A client that is welcomed, with what is heard of the group news. */
-async function following(at = ['e', 10], options = {}, more = {}) {
-  const news = recorder(more);
-  let group;
-  const tidegate = await gateway.open(options, (client) => (group = client.group('news', news)));
-  await gateway.last.welcome({ 'group:news': at });
-  news.heard.length = 0;
-  return { tidegate, group, heard: news.heard };
-}
-
-/** A handler that says what it has begun, and is at work until `done()` ends the oldest. */
-function worker() {
-  const begun = [];
-  const waits = [];
-  return {
-    begun,
-    onMessage({ offset }) {
-      begun.push(offset);
-      waits.push(later());
-      return waits.at(-1).promise;
-    },
-    async done(error) {
-      if (error) waits.shift().reject(error);
-      else waits.shift()?.resolve();
-      await settled();
-    },
-  };
-}
-
-async function again() {
-  await gateway.last.end();
-  await pass(1);
-  return gateway.last;
-}
-
 test('duplicates are dropped and counted, a hole is told before what comes behind it', async () => {
-  const { heard, group } = await following();
+  const { heard, group } = await gateway.following();
   await gateway.last.message('group:news', 'e', 11, 11, 10, 3, 12, 15, 14, 16);
   assert.deepEqual(heard, [11, 12, 'gap 13-14 hole', 15, 16]);
   assert.equal(group.duplicates, 4);
 });
 
 test('another epoch without a word is a gap', async () => {
-  const { heard } = await following();
+  const { heard } = await gateway.following();
   await gateway.last.message('group:news', 'f', 7, 8);
   assert.deepEqual(heard, ['gap null-6 reset', 7, 8]);
 });
 
 test('after a gap the position is its epoch and to, also where that is lower', async () => {
-  const { heard, tidegate } = await following();
+  const { heard, tidegate } = await gateway.following();
   await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: 11, to: 20, reason: 'newer' });
   await gateway.last.message('group:news', 'e', 21);
   await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: null, to: 2, reason: 'reset' });
@@ -70,7 +35,7 @@ test('after a gap the position is its epoch and to, also where that is lower', a
 });
 
 test('to: null leaves the next offset open', async () => {
-  const { heard, tidegate } = await following();
+  const { heard, tidegate } = await gateway.following();
   await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'f', from: null, to: null, reason: 'reset' });
   assert.deepEqual(tidegate.positions['group:news'], ['f', 0]);
   await gateway.last.message('group:news', 'f', 5, 5, 7);
@@ -78,34 +43,34 @@ test('to: null leaves the next offset open', async () => {
 });
 
 test('offsets go up to 2^53', async () => {
-  const { heard, tidegate } = await following(['e', 2 ** 53 - 2]);
+  const { heard, tidegate } = await gateway.following(['e', 2 ** 53 - 2]);
   await gateway.last.message('group:news', 'e', 2 ** 53 - 1, 2 ** 53);
   assert.deepEqual(heard, [2 ** 53 - 1, 2 ** 53]);
-  assert.deepEqual((await again()).cursor['group:news'], ['e', 2 ** 53]);
+  assert.deepEqual((await gateway.again()).cursor['group:news'], ['e', 2 ** 53]);
   assert.equal(tidegate.state, 'connecting');
 });
 
 test('a welcome that begins further on, or in another epoch, without saying so is a gap', async () => {
-  const { heard } = await following();
-  const second = await again();
+  const { heard } = await gateway.following();
+  const second = await gateway.again();
   await second.welcome({ 'group:news': begun(['e', 12], { recovered: true, missed: 0 }) });
-  const third = await again();
+  const third = await gateway.again();
   await third.welcome({ 'group:news': begun(['f', 3], { recovered: true, missed: 0 }) });
   assert.deepEqual(heard, ['joined 12', 'gap 11-12 hole', 'joined 3', 'gap null-3 reset']);
 });
 
 test('at offset 0 the epoch may be another one: nothing had been said', async () => {
-  const { heard } = await following(['common', 0]);
-  await (await again()).welcome({ 'group:news': begun(['e', 0], { recovered: true, missed: 1 }) });
+  const { heard } = await gateway.following(['common', 0]);
+  await (await gateway.again()).welcome({ 'group:news': begun(['e', 0], { recovered: true, missed: 1 }) });
   await gateway.last.message('group:news', 'e', 1);
   assert.deepEqual(heard, ['joined 0', 1]);
 });
 
 test('what was missed is known by the top of the welcome', async () => {
   const missed = [];
-  const { tidegate } = await following(['e', 10], {}, { onMessage: ({ missed: it, group, stream }) => missed.push([group, stream, it]) });
+  const { tidegate } = await gateway.following(['e', 10], {}, { onMessage: ({ missed: it, group, stream }) => missed.push([group, stream, it]) });
   const start = { epoch: 'e', offset: 10, top: 11, recovered: true, missed: 1 };
-  await (await again()).welcome({ 'group:news': start });
+  await (await gateway.again()).welcome({ 'group:news': start });
   await gateway.last.message('group:news', 'e', 11, 12);
   assert.deepEqual(missed, [['news', 'group:news', true], ['news', 'group:news', false]]);
   assert.equal(tidegate.state, 'connected');
@@ -114,7 +79,7 @@ test('what was missed is known by the top of the welcome', async () => {
 test('handlers of a subscription run one after the other, and others do not wait for them', async () => {
   const { begun: running, done, onMessage } = worker();
   const other = recorder();
-  const { tidegate } = await following(['e', 0], {}, { onMessage });
+  const { tidegate } = await gateway.following(['e', 0], {}, { onMessage });
   tidegate.direct(other);
   await gateway.last.message('group:news', 'e', 1, 2);
   await gateway.last.message('client:alice', 'e', 1);
@@ -127,7 +92,7 @@ test('handlers of a subscription run one after the other, and others do not wait
 test('a handler that throws has dealt with its message, and where it is reported', async () => {
   const kept = storage();
   const errors = [];
-  const { tidegate, heard } = await following(['e', 0], { storage: kept }, {
+  const { tidegate, heard } = await gateway.following(['e', 0], { storage: kept }, {
     onMessage: ({ offset }) => {
       if (offset === 1) throw new Error('now');
       return Promise.reject(new Error('later'));
@@ -150,9 +115,9 @@ test('a handler that throws has dealt with its message, and where it is reported
 test('a cut while a handler is at work repeats nothing', async () => {
   const kept = storage();
   const { begun: heard, done, onMessage } = worker();
-  const { tidegate } = await following(['e', 0], { storage: kept }, { onMessage });
+  const { tidegate } = await gateway.following(['e', 0], { storage: kept }, { onMessage });
   await gateway.last.message('group:news', 'e', 1, 2);
-  const second = await again();
+  const second = await gateway.again();
   assert.deepEqual(second.cursor['group:news'], ['e', 2]);
   assert.deepEqual(kept.positions['group:news'], ['e', 0]);
   await second.welcome();
@@ -166,7 +131,7 @@ test('a cut while a handler is at work repeats nothing', async () => {
 
 test('over the limit a group is left to the journal, and joined again behind what was received', async () => {
   const { begun: heard, done, onMessage } = worker();
-  await following(['e', 0], { queueLimit: 4 }, { onMessage });
+  await gateway.following(['e', 0], { queueLimit: 4 }, { onMessage });
   const { last } = gateway;
   await last.message('group:news', 'e', 1, 2, 3, 4, 5, 6, 7);
   await done();
@@ -186,9 +151,9 @@ test('over the limit a group is left to the journal, and joined again behind wha
 
 test('a cut while a stream is over the limit leaves it out, until there is room', async () => {
   const { begun: heard, done, onMessage } = worker();
-  await following(['e', 0], { queueLimit: 2 }, { onMessage });
+  await gateway.following(['e', 0], { queueLimit: 2 }, { onMessage });
   await gateway.last.message('group:news', 'e', 1, 2, 3, 4);
-  const second = await again();
+  const second = await gateway.again();
   assert.equal(second.cursor['group:news'], undefined);
   assert.deepEqual(second.groups, []);
   await second.welcome();
@@ -223,7 +188,7 @@ test('a lasting group whose handler comes later goes on from where it was first 
   const tidegate = await gateway.open({}, (client) => client.on('joined', ({ group }) => joined.push(group)));
   await gateway.last.welcome({ 'group:news': ['e', 10] });
   await gateway.last.message('group:news', 'e', 11, 12);
-  const second = await again();
+  const second = await gateway.again();
   assert.equal(second.cursor['group:news'], undefined);
   await second.welcome({ 'group:news': ['e', 12] });
   await second.say({ type: 'joined', stream: 'group:vip', ...begun(['e', 3]) });
@@ -273,7 +238,7 @@ test('who leaves the own stream and comes again begins there, without a new conn
 });
 
 test('a stream has one subscription at a time', async () => {
-  const { tidegate } = await following();
+  const { tidegate } = await gateway.following();
   assert.throws(() => tidegate.group('news', () => {}), /news has a subscription already/);
 });
 
@@ -295,7 +260,7 @@ test('a cursor that would be too long: own streams first, the rest joined with p
   for (const name of names) await last.message(`group:${name}`, 'e', 1);
 
   for (let cut = 2; cut < 5; cut++) {
-    const next = await again();
+    const next = await gateway.again();
     const carried = Object.keys(next.cursor);
     assert.deepEqual(carried.slice(0, 2), ['client:alice', 'all']);
     assert.ok(next.query.get('cursor').length <= 4096 && next.query.get('cursor').length > 3900);
@@ -321,8 +286,8 @@ test('a cut before those joins are answered keeps their positions', async () => 
   await gateway.last.welcome();
   for (const { group, id } of gateway.last.commands) await gateway.last.say({ type: 'reply', id, stream: `group:${group}`, ...begun(['e', 0]) });
   const before = tidegate.positions;
-  await (await again()).welcome();
-  await (await again()).welcome();
+  await (await gateway.again()).welcome();
+  await (await gateway.again()).welcome();
   assert.deepEqual(tidegate.positions, before);
   assert.equal(Object.keys(before).length, 42);
 });
@@ -332,12 +297,12 @@ test('no more groups in a handshake than a connection may have; the gateway says
   const tidegate = await gateway.open();
   await gateway.last.welcome({}, { limits });
   for (let n = 0; n < 5; n++) tidegate.group(`g${n}`, () => {});
-  const second = await again();
+  const second = await gateway.again();
   assert.deepEqual(second.groups, ['g0', 'g1', 'g2']);
   await second.welcome({}, { limits });
   assert.deepEqual(second.commands.map(({ group }) => group), ['g3', 'g4']);
   for (const { group, id } of second.commands) await second.say({ type: 'reply', id, stream: `group:${group}`, ...begun(['e', 0]) });
-  const third = await again();
+  const third = await gateway.again();
   assert.deepEqual(Object.keys(third.cursor), ['client:alice', 'all', 'group:g0', 'group:g1', 'group:g2']);
   assert.deepEqual(third.groups, []);
 });
@@ -347,171 +312,10 @@ test('what was over the limit for one user is not for the next', async () => {
   const tidegate = await gateway.open({ client: undefined, queueLimit: 1 }, (client) => client.group('news', { onMessage }));
   await gateway.last.welcome();
   await gateway.last.message('group:news', 'e', 1, 2, 3);
-  await (await again()).welcome({ 'group:news': ['e', 7] }, { client: 'bob' });
+  await (await gateway.again()).welcome({ 'group:news': ['e', 7] }, { client: 'bob' });
   assert.equal(tidegate.client, 'bob');
   assert.deepEqual(heard, [1]);
   assert.deepEqual(tidegate.positions['group:news'], ['e', 7]);
   await gateway.last.message('group:news', 'e', 8);
   assert.deepEqual(tidegate.positions['group:news'], ['e', 8]);
-});
-
-test('a group that is refused is told once, is left out of the next attempt, and join() asks again', async () => {
-  const { heard, group, tidegate } = await following(['e', 10]);
-  const second = await again();
-  await second.welcome({ 'group:news': null });
-  assert.equal(second.commands.length, 0);
-  let ready = false;
-  tidegate.ready().then(() => (ready = true));
-  await settled();
-  assert.equal(ready, false);
-  await second.say({ type: 'left', stream: 'group:news', reason: 'not_allowed' });
-  assert.equal(ready, true);
-  const third = await again();
-  assert.equal(third.cursor['group:news'], undefined);
-  assert.deepEqual(third.groups, []);
-  await third.welcome();
-  group.join();
-  assert.deepEqual(third.commands.map(({ type, offset }) => [type, offset]), [['join', undefined]]);
-  await third.answer('join', 'not_allowed');
-  group.join();
-  await third.answer('join', { stream: 'group:news', ...begun(['e', 12]) });
-  assert.deepEqual(heard, ['left not_allowed', 'left not_allowed', 'joined 12']);
-});
-
-test('what the application takes out it may bring back', async () => {
-  const { heard } = await following();
-  const { last } = gateway;
-  await last.message('group:news', 'e', 11);
-  await last.say({ type: 'left', stream: 'group:news', reason: 'removed' });
-  await last.message('group:news', 'e', 12);
-  await last.say({ type: 'joined', stream: 'group:news', ...begun(['e', 20]) });
-  await last.message('group:news', 'e', 21);
-  assert.deepEqual(heard, [11, 'left removed', 'joined 20', 21]);
-});
-
-test('a join that may succeed later is repeated', async () => {
-  const heard = recorder();
-  const tidegate = await gateway.open();
-  await gateway.last.welcome();
-  tidegate.group('news', heard);
-  await gateway.last.answer('join', 'broker_down');
-  await pass(0.5);
-  assert.equal(gateway.last.commands.length, 2);
-  await gateway.last.answer('join', { stream: 'group:news', ...begun(['e', 1]) });
-  assert.deepEqual(heard.heard, ['joined 1']);
-});
-
-test('after leave() nothing reaches a handler, also what was queued or is on its way', async () => {
-  const kept = storage();
-  const { begun: heard, done, onMessage } = worker();
-  const { group } = await following(['e', 0], { storage: kept }, { onMessage, onLeft: () => heard.push('left') });
-  const { last } = gateway;
-  await last.message('group:news', 'e', 1, 2);
-  group.leave();
-  await last.message('group:news', 'e', 3);
-  await last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: 4, to: 5, reason: 'expired' });
-  await last.answer('leave', { stream: 'group:news' });
-  await done();
-  await pass(1);
-  assert.deepEqual(heard, [1]);
-  assert.equal(kept.positions?.['group:news'], undefined);
-});
-
-test('leave() inside the handler ends it there; join inside it begins anew', async () => {
-  const heard = [];
-  let group;
-  const tidegate = await gateway.open({}, (client) => {
-    group = client.group('news', ({ offset }) => {
-      heard.push(offset);
-      if (offset === 1) group.leave();
-      if (offset === 1) group.join();
-    });
-  });
-  await gateway.last.welcome();
-  await gateway.last.message('group:news', 'e', 1, 2);
-  const { last } = gateway;
-  assert.deepEqual(last.commands.map(({ type }) => type), ['leave']);
-  await last.answer('leave', { stream: 'group:news' });
-  await last.answer('join', { stream: 'group:news', ...begun(['e', 2]) });
-  await last.message('group:news', 'e', 3);
-  assert.deepEqual(heard, [1, 3]);
-  assert.equal(tidegate.state, 'connected');
-});
-
-test('join, leave, join: one command at a time, and what was wished last', async () => {
-  const news = recorder();
-  const tidegate = await gateway.open();
-  await gateway.last.welcome();
-  const { last } = gateway;
-  const group = tidegate.group('news', news);
-  group.leave();
-  group.join();
-  assert.deepEqual(last.commands.map(({ type }) => type), ['join']);
-  await last.answer('join', { stream: 'group:news', ...begun(['e', 1]) });
-  await last.message('group:news', 'e', 2);
-  assert.deepEqual(last.commands.map(({ type }) => type), ['join', 'join']);
-  await last.answer('join', { stream: 'group:news', ...begun(['e', 2]) });
-  await last.message('group:news', 'e', 3);
-  assert.deepEqual(news.heard, ['joined 2', 3]);
-
-  group.leave();
-  assert.equal(last.commands.at(-1).type, 'leave');
-  group.join();
-  group.leave();
-  await last.answer('leave', { stream: 'group:news' });
-  assert.equal(last.commands.length, 3);
-  group.join();
-  assert.equal(last.commands.length, 4);
-});
-
-test('a group that was left is left again when a lasting membership brings it back', async () => {
-  const { group, heard } = await following();
-  group.leave();
-  await gateway.last.answer('leave', { stream: 'group:news' });
-  const second = await again();
-  assert.deepEqual(second.groups, []);
-  await second.welcome({ 'group:news': ['e', 12] });
-  await second.message('group:news', 'e', 13);
-  assert.deepEqual(second.commands.map(({ type }) => type), ['leave']);
-  await second.answer('leave', { stream: 'group:news' });
-  assert.deepEqual(heard, []);
-});
-
-test('a subscription that was left long ago can be joined again', async () => {
-  const { group, heard } = await following();
-  group.leave();
-  await gateway.last.answer('leave', { stream: 'group:news' });
-  await (await again()).welcome();
-  group.join();
-  await gateway.last.answer('join', { stream: 'group:news', ...begun(['e', 20]) });
-  await gateway.last.message('group:news', 'e', 21);
-  assert.deepEqual(heard, ['joined 20', 21]);
-  assert.equal(group.joined, true);
-});
-
-test('a reconnection goes on with the wishes of that moment, whatever was under way', async () => {
-  const news = recorder();
-  const chat = recorder();
-  const tidegate = await gateway.open({}, (client) => (client.news = client.group('news', news)));
-  await gateway.last.welcome();
-  tidegate.news.leave();
-  tidegate.group('chat', chat);
-  const second = await again();
-  assert.deepEqual(second.groups, ['chat']);
-  assert.deepEqual(Object.keys(second.cursor ?? {}).filter((name) => name.startsWith('group:')), []);
-  tidegate.group('more', chat);
-  tidegate.leave('chat');
-  await second.welcome();
-  assert.deepEqual(second.commands.map(({ type, group }) => `${type} ${group}`), ['leave chat', 'join more']);
-});
-
-test('what is not known is passed over', async () => {
-  const { heard, tidegate } = await following();
-  const { last } = gateway;
-  await last.say('pong', 'Pong', '[1]', 'null', '{"newer":1}', '{"type":7}', '{"type":"newer","stream":"group:news"}', '{');
-  await last.say({ type: 'reply', id: 999 }, { type: 'error', id: null, code: 'bad_request', message: '' });
-  await last.say({ type: 'message', stream: 'group:other', epoch: 'e', offset: 1, data: 1 });
-  await last.say({ type: 'message', stream: 'group:news', epoch: 'e', offset: 11, time: 1, data: 1, newer: 1 });
-  assert.deepEqual(heard, [11]);
-  assert.equal(tidegate.state, 'connected');
 });
