@@ -54,6 +54,7 @@ async def _heard(page: Page, data: list[Any]) -> bool:
     return bool(await page.evaluate("JSON.stringify(window.heard)") == json.dumps(data).replace(" ", ""))
 
 
+@pytest.mark.slow
 async def test_in_a_worker(start_process: Callable[..., Process]) -> None:
     async with page_of(start_process, "worker") as (page, service):
         await service.push("groups/news", 1, 2)
@@ -83,6 +84,7 @@ async def test_a_page_that_is_loaded_again_goes_on_where_it_was(start_process: C
         await heard(page, 2, 3)
 
 
+@pytest.mark.slow
 async def test_what_says_that_a_page_is_back_asks_the_gateway_at_once(start_process: Callable[..., Process]) -> None:
     async with page_of(start_process) as (page, _):
 
