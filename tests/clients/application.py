@@ -88,7 +88,7 @@ class Application:
         name = f"p{push.id}"
         self._ledger.asked(push)
         self.driver.order({"do": "publish", "as": name, "group": push.group, "data": push.data})
-        await eventually(lambda: name in self.answers, 30)
+        await eventually(lambda: name in self.answers, 400)  # it may not run for minutes
         said = self.answers.pop(name)
         if "error" in said:
             self._ledger.refused(push, said["error"])

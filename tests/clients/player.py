@@ -367,14 +367,14 @@ class Play:
         return value
 
     def _match(self, wanted: Any, got: Any) -> None:
-        """Each key that is wanted; more may be there. ``$_`` stands for anything."""
+        """Each key that is wanted, null where it may be missing; more may be there. ``$_`` stands for anything."""
         if isinstance(wanted, str) and wanted.startswith("$"):
             if wanted != "$_":
                 self._bound[wanted] = got
         elif isinstance(wanted, dict) and isinstance(got, dict):
             for key, item in wanted.items():
-                assert key in got, f"no {key} in {got}"
-                self._match(item, got[key])
+                assert key in got or item is None, f"no {key} in {got}"
+                self._match(item, got.get(key))
         else:
             assert wanted == got, f"{got!r} instead of {wanted!r}"
 

@@ -27,7 +27,7 @@ from tests.clients.libraries import JAVASCRIPT, PYTHON
 from tests.edges.crowd import all_ready
 from tests.edges.edge import DIRECT, NGINX, Stand
 from tests.faults.ledger import Ledger, Push
-from tests.support import Process, eventually, scaled
+from tests.support import Process, eventually, lasting_port, scaled
 
 GROUPS = ["g0", "g1", "g2"]
 RETENTION = 500
@@ -92,7 +92,7 @@ class Scene:
             for name in OF_EDGE:
                 self._faults.pop(name, None)
         self._chance = random.Random(seed)
-        self._redis = RedisServer(appendonly="yes", appendfsync="always")
+        self._redis = RedisServer(port=lasting_port(), appendonly="yes", appendfsync="always")
         self.stand = Stand(variant, nodes=2, **{**SETTINGS, "BROKER__URL": self._redis.url, **(settings or {})})
         libraries = [JAVASCRIPT] * javascript + [PYTHON] * python
         self._programs = {
@@ -265,6 +265,7 @@ class Scene:
             NGINX, "-e", "stderr", "-c", edge.file, "-g", "daemon off;", folder=edge.folder / "run", cwd=edge.folder
         )
         await edge.ready()
+        assert edge.process.exit_code is None, edge.process
 
     async def _stop_node(self) -> None:
         """It drains, and comes back."""

@@ -111,7 +111,7 @@ class Edge:
     def __init__(self, variant: str, folder: Path, settings: Settings) -> None:
         self.variant = variant
         self.folder = folder
-        self.port, self.tls_port, self.internal, calls_port = free_ports(4)
+        self.port, self.tls_port, self.internal, calls_port = (lasting_port() for _ in range(4))
         self.access_log = folder / "access.log"
         self.environ = environ(
             {
