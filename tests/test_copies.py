@@ -70,13 +70,18 @@ def test_the_edges_close_with_the_codes_of_the_service() -> None:
     assert constant("nginx/njs/session.js", "RESTART") == CloseCode.RESTART
 
 
-def test_the_console_has_words_for_each_close_code_and_comes_back_where_the_protocol_says_so() -> None:
+def test_the_console_has_words_for_each_close_code() -> None:
     table = found(f"{CONSOLE}/client.js", r"^const CLOSES = new Map\(\[\n((?:  \[.*\n)+)\]\);")[1]
-    rows = re.findall(rf"\[({NUMBER}), \['.*', '(\w+)'\]\]", table)
-    assert [int(code) for code, _ in rows] == list(CloseCode)
-    assert {int(code) for code, back in rows if back == "no"} == FINAL
-    assert [int(code) for code, back in rows if back == "later"] == [CloseCode.TRY_LATER]
-    assert [int(code) for code, back in rows if back == "token"] == [CloseCode.TOKEN_EXPIRED]
+    assert [int(code) for code in re.findall(rf"\[({NUMBER}), '.*'\]", table)] == list(CloseCode)
+
+
+def test_the_javascript_library_comes_back_where_the_protocol_says_so() -> None:
+    table = found("clients/js/src/closes.js", r"^const CODES = \{\n((?:  .*\n)+)\};")[1]
+    rows = {int(code): delay for code, delay in re.findall(rf"({NUMBER}): \['\w+'(?:, '(\w+)')?\]", table)}
+    assert set(rows) == set(CloseCode) - {CloseCode.NO_STATUS, CloseCode.ABNORMAL}
+    assert {code for code, delay in rows.items() if not delay} == FINAL
+    assert [code for code, delay in rows.items() if delay == "longer"] == [CloseCode.TRY_LATER]
+    assert [code for code, delay in rows.items() if delay == "token"] == [CloseCode.TOKEN_EXPIRED]
 
 
 @pytest.mark.parametrize("path", ["examples/vue-heartbeat/src/useTidegate.js", "examples/flutter/lib/tidegate.dart"])
@@ -216,7 +221,7 @@ def test_lengths_of_names_and_keys_are_the_same_everywhere() -> None:
 def test_cursors_and_tokens_are_as_long_as_the_protocol_says() -> None:
     said = (ROOT / "docs/protocol.md").read_text()
     assert f"It has {model.CURSOR_BYTES} characters at most" in said
-    assert constant(f"{CONSOLE}/cursor.js", "CURSOR_CHARS") == model.CURSOR_BYTES
+    assert constant("clients/js/src/cursor.js", "CURSOR_CHARS") == model.CURSOR_BYTES
     assert f"request lines of {LINE_BYTES // 1024} KiB through" in said
     assert f"An event is never longer than {settings.EVENT_BYTES // 1024} KiB" in said
     assert f"frames of {render.FRAME_BYTES // 1024} KiB" in said

@@ -36,9 +36,26 @@ rendered() {
     rm -rf "$folder"
 }
 
+# bundled: the JavaScript library as one module, for the console
+bundled() {
+    file=service/tidegate/http/console/tidegate-client.js
+    folder=clients/js/tests
+    [ -x "$folder/node_modules/.bin/esbuild" ] || npm ci --silent --ignore-scripts --no-audit --no-fund --prefix "$folder"
+    {
+        echo "// Generated from clients/js/src by tools/generated.sh. Do not edit."
+        "$folder/node_modules/.bin/esbuild" clients/js/src/index.js --bundle --format=esm --target=es2022 --log-level=warning
+    } >"$fresh"
+    if [ "$action" = write ]; then
+        cat "$fresh" >"$file"
+    elif ! diff -u --label "$file" --label "clients/js/src" "$file" "$fresh"; then
+        stale=1
+    fi
+}
+
 generated config.yaml -m tidegate.config.load
 generated docs/operations.md tools/metrics_table.py
 rendered
+bundled
 
 if [ "$stale" = 1 ]; then
     echo "generated: some files are not current; make generate writes them" >&2

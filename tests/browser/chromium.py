@@ -70,7 +70,11 @@ class Service:
     async def push(self, address: str, *data: Any) -> None:
         """Pushes each of ``data`` to ``clients/alice``, ``groups/news`` or ``all``, in order."""
         for each in data:
-            await self.post(f"api/{address}/push", {"data": each})
+            await self.push_one(address, each)
+
+    async def push_one(self, address: str, data: Any) -> Any:
+        """Its position."""
+        return await self.post(f"api/{address}/push", {"data": data})
 
 
 class Console:

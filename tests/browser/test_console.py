@@ -257,6 +257,25 @@ async def test_the_cursor_kept_here_is_the_one_the_gateway_knows(new_service: St
         await expect(console.page.locator("#fact-cursor")).to_have_text("agrees")
 
 
+async def test_a_join_with_a_position_brings_what_came_before(new_service: StartService) -> None:
+    service = new_service()
+    await service.start()
+    async with chromium() as browser:
+        console = await browser.open(service)
+        await console.connect()
+        await service.push("groups/chat", 1, 2, 3)
+        answer = await service.push_one("groups/chat", 4)
+        await console.page.locator("#tab-command").click()
+        join = {"type": "join", "group": "chat", "epoch": answer["epoch"], "offset": 2}
+        await console.page.locator("#command-json").fill(json.dumps(join))
+        await console.page.locator("#command-form .primary").click()
+        await expect(console.page.locator("#command-answer")).to_contain_text('"recovered": true')
+        await console.shows(3, 4)
+        await service.push("groups/chat", 5)
+        await console.shows(3, 4, 5)
+        await expect(console.notes.filter(has_text="Promise broken")).to_have_count(0)
+
+
 async def test_a_refused_command_is_answered_in_words(new_service: StartService) -> None:
     service = new_service()
     await service.start()

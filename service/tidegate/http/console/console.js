@@ -14,7 +14,7 @@ import { Feed } from './feed.js';
 import { startLookup } from './lookup.js';
 import { startOverview } from './overview.js';
 import { startPush } from './push.js';
-import { forgetPositions, loadForm, loadPositions, saveForm, savePositions } from './store.js';
+import { forgetPositions, loadForm, loadPositions, saveForm, storageOf } from './store.js';
 
 const PILLS = { idle: 'Not connected', connecting: 'Connecting', online: 'Online', waiting: 'Coming back' };
 
@@ -64,14 +64,19 @@ function connect() {
   }
   const name = chosenClient();
   const groups = chosenGroups();
-  const positions = loadPositions(name);
-  // A group taken out of the field is not to come back with the cursor.
-  for (const stream of positions.keys()) {
-    if (groupOf(stream) !== null && !groups.includes(groupOf(stream))) positions.delete(stream);
-  }
   const token = byToken() ? at('token').value.trim() : null;
-  const who = { address: at('address').value, client: name, token, groups, positions };
-  client = new Client(who, { onstate, onevent, onpositions });
+  // A group taken out of the field is not to come back with the cursor.
+  const storage = storageOf(name, (stream) => groupOf(stream) === null || groups.includes(groupOf(stream)));
+  client?.close();
+  was = 'idle';
+  try {
+    const who = { address: at('address').value, client: name, token, groups, storage };
+    client = new Client(who, { onstate, onevent, onpositions: drawStreams });
+  } catch (error) {
+    client = null;
+    say(at('connect-words'), error.message, true);
+    return;
+  }
   remember(true);
   client.connect();
 }
@@ -156,11 +161,6 @@ function welcomed({ connection, node, streams }) {
   if (given.length) words.push(`${missed} missed`);
   if (lost.length) words.push(`not without loss: ${lost.join(', ')}`);
   feed.note(lost.length ? 'warn' : 'good', given.length ? 'Resumed' : 'Connected', words.join(' · '));
-}
-
-function onpositions() {
-  savePositions(client.client, client.positions);
-  drawStreams();
 }
 
 function showConnection() {
@@ -255,7 +255,6 @@ async function refreshToken() {
   const token = at('token').value.trim();
   try {
     const { event } = await client.send({ type: 'refresh', token });
-    client.token = token;
     feed.note('good', 'Token refreshed', `it expires ${new Date(event.expires * 1000).toLocaleString('en-GB')}`);
   } catch (error) {
     say(at('connect-words'), inWords(error), true);

@@ -32,3 +32,19 @@ export function savePositions(client, positions) {
 export function forgetPositions(client) {
   localStorage.removeItem(POSITIONS + client);
 }
+
+/** A storage for the library, which keeps the positions of `client` here, but for those that `wanted(stream)` denies. */
+export function storageOf(client, wanted) {
+  return {
+    getItem() {
+      const positions = Object.fromEntries([...loadPositions(client)].filter(([stream]) => wanted(stream)));
+      return JSON.stringify({ v: 1, client, positions });
+    },
+    setItem(_, text) {
+      savePositions(client, new Map(Object.entries(JSON.parse(text).positions)));
+    },
+    removeItem() {
+      forgetPositions(client);
+    },
+  };
+}
