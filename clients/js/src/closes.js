@@ -1,7 +1,7 @@
 /** What the end of a connection means: docs/protocol.md, Close codes. */
 
 const RANDOM_S = 5;
-const LONGER_S = [15, 45];
+const LONGER_S = [30, 60];
 
 // code: [word, delay before coming back]. Without a delay one does not come back.
 const CODES = {

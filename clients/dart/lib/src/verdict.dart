@@ -108,7 +108,7 @@ class Backoff {
     return switch (kind) {
       Delay.none => Duration.zero,
       Delay.random when isFirst => _between(0, 5000),
-      Delay.longer => _between(15000, 45000),
+      Delay.longer => _between(30000, 60000),
       Delay.random || Delay.growing => _between(0, ceiling),
     };
   }

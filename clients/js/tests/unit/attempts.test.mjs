@@ -244,7 +244,7 @@ test('1013 waits longer, 1012 a few seconds, 4009 with a function not at all the
   await gateway.last.welcome();
   await pass(10);
   await gateway.last.end(1013);
-  await pass(29.5);
+  await pass(44.5);
   assert.equal(sockets.length, 2);
   await pass(0.5);
   assert.equal(sockets.length, 3);

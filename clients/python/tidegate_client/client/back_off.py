@@ -27,7 +27,7 @@ _DELAYS: dict[int, Delay] = {1001: "random", 1012: "random", 1013: "longer", 400
 _LATER = (408, 425, 429)
 _RETRY_AFTER_LIMIT_S = 3600.0
 _RANDOM_S = 5.0
-_LONGER_S = (15.0, 45.0)
+_LONGER_S = (30.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 // Generated from clients/js/src by tools/generated.sh. Do not edit.
 // clients/js/src/closes.js
 var RANDOM_S = 5;
-var LONGER_S = [15, 45];
+var LONGER_S = [30, 60];
 var CODES = {
   1e3: ["done"],
   1001: ["moved", "random"],
