@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.http.node import JSON, Answer, Link, head
 from tests.peer import Peer
-from tests.support import ROOT, Process, eventually, free_port, free_ports, lasting_port
+from tests.support import ROOT, Process, eventually, free_port, lasting_port
 from tidegate.config import load as configuration
 from tidegate.nginx import render
 
