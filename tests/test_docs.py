@@ -14,7 +14,7 @@ import tidegate
 from tests.support import ROOT
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_TEST = re.compile(r"tests/[\w/]+\.(?:py|json|js)")
+_TEST = re.compile(r"(?:clients/\w+/)?tests/[\w/]+\.(?:py|json|js)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
