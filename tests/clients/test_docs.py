@@ -1,5 +1,5 @@
-"""What docs/clients.md and the READMEs of libraries show: each block with a file's name is run, against a real gateway. The
-ports are the test's own, all else is what the reader is given."""
+"""What docs/clients.md and the libraries' READMEs show: each block with a file's name is run, against a real gateway.
+The ports are the test's own, all else is what the reader is given."""
 
 from __future__ import annotations
 

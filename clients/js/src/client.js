@@ -76,7 +76,7 @@ export class Tidegate {
     this.#url.protocol = this.#url.protocol.replace('http', 'ws');
     this.#url.hash = '';
     this.#options = { ...DEFAULTS, WebSocket: globalThis.WebSocket, ...options };
-    if (!this.#options.WebSocket) throw new Error('no WebSocket here: give {WebSocket}');
+    if (!this.#options.WebSocket) throw new Error('no WebSocket here: take Node 22, or give {WebSocket}');
     if (options.client !== undefined) checked(options.client);
     if (options.device !== undefined) checked(options.device);
     this.#token = options.token;

@@ -68,7 +68,7 @@ async def test_ten_lines_lead_to_a_first_message(start_process: Callable[..., Pr
     """Those of the README, as they stand there."""
     service = Service(start_process, {})
     await service.start()
-    [text] = [part.partition("```")[0] for part in (LIBRARY / "README.md").read_text().split("```js\n")[1:2]]
+    [text] = [part.partition("```")[0] for part in (LIBRARY / "README.md").read_text().split("```js first.mjs\n")[1:]]
     assert len(text.strip().splitlines()) <= 10
     program = installed / "first.js"
     program.write_text(text.replace("localhost:8000", f"127.0.0.1:{service.public}"))

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-import jwt
-
+from tidegate_client.extras import of_extra
 from tidegate_client.names import checked_id, checked_pattern
+
+with of_extra("token", "jwt"):
+    import jwt
 
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")  # those that a gateway can be set to (auth.algorithm)
 SECRET_BYTES = 32  # RFC 7518, 3.2

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from tidegate_client.extras import of_extra
 from tidegate_client.publisher.calls import Pushes
 from tidegate_client.publisher.pushes import Limits
 
@@ -50,7 +51,8 @@ def wire(url: str, limits: Limits, options: WireOptions) -> Wire:
 
 
 def _http(url: str, limits: Limits, options: WireOptions) -> Wire:
-    from tidegate_client.publisher.http_senders import AsyncHttpSender, HttpOptions, HttpSender
+    with of_extra("http", "httpx"):
+        from tidegate_client.publisher.http_senders import AsyncHttpSender, HttpOptions, HttpSender
     from tidegate_client.publisher.over_http import HttpPushes
 
     parts = urlsplit(url)
@@ -64,7 +66,8 @@ def _http(url: str, limits: Limits, options: WireOptions) -> Wire:
 
 
 def _redis(url: str, limits: Limits, options: WireOptions) -> Wire:
-    from tidegate_client.publisher.over_redis import AsyncRedisSender, RedisOptions, RedisPushes, RedisSender, where
+    with of_extra("redis", "redis"):
+        from tidegate_client.publisher.over_redis import AsyncRedisSender, RedisOptions, RedisPushes, RedisSender, where
 
     if options.api_key is not None:
         raise ValueError("api_key: the key of Redis is in its URL")

@@ -1116,7 +1116,7 @@ var Tidegate = class {
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     this.#url.hash = "";
     this.#options = { ...DEFAULTS, WebSocket: globalThis.WebSocket, ...options };
-    if (!this.#options.WebSocket) throw new Error("no WebSocket here: give {WebSocket}");
+    if (!this.#options.WebSocket) throw new Error("no WebSocket here: take Node 22, or give {WebSocket}");
     if (options.client !== void 0) checked(options.client);
     if (options.device !== void 0) checked(options.device);
     this.#token = options.token;
