@@ -38,7 +38,7 @@ class Library(NamedTuple):
 
 
 JAVASCRIPT = Library("javascript", ROOT / "clients/js/tests/driver.mjs", frozenset({"process", "wake"}))
-PYTHON = Library("python", ROOT / "clients/python/tests/driver.py", frozenset({"process", "status"}))
+PYTHON = Library("python", ROOT / "clients/python/tests/driver.py", frozenset({"process", "status", "wake"}))
 
 
 def node() -> Path:
