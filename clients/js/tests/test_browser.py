@@ -85,6 +85,25 @@ async def test_a_page_that_is_loaded_again_goes_on_where_it_was(start_process: C
 
 
 @pytest.mark.slow
+async def test_a_tab_and_its_copy_have_each_a_cursor_of_its_own(start_process: Callable[..., Process]) -> None:
+    """What a page opens begins with a copy of its sessionStorage."""
+    async with page_of(start_process) as (page, service):
+        await service.push("groups/news", 1)
+        await heard(page, 1)
+        await eventually(lambda: page.evaluate("sessionStorage.tidegate?.includes(',1]') ?? false"), 10)
+        async with page.expect_popup() as opened:
+            await page.evaluate("void open(location)")
+        copy = await opened.value
+        await copy.wait_for_function("window.started")
+        address = page.url
+        await page.goto("data:text/html,elsewhere")
+        await service.push("groups/news", 2, 3)
+        await heard(copy, 2, 3)  # which moves the cursor of the copy alone
+        await page.goto(address)
+        await heard(page, 2, 3)
+
+
+@pytest.mark.slow
 async def test_what_says_that_a_page_is_back_asks_the_gateway_at_once(start_process: Callable[..., Process]) -> None:
     async with page_of(start_process) as (page, _):
 
