@@ -334,6 +334,7 @@ def bundle(folder: Path) -> None:
 # Django
 
 
+@pytest.mark.slow
 async def test_django(start_process: Start, tmp_path: Path) -> None:
     gateway = await started(start_process)
     lay(tmp_path, gateway, "views.py")
