@@ -62,7 +62,7 @@ export function pack(streams, chars, most, last) {
   for (const stream of last ? [] : streams) {
     const { name, at, group } = stream;
     if (!at || (group && most < 1)) continue;
-    const grown = bytes + JSON.stringify([name, at]).length;
+    const grown = bytes + JSON.stringify([name, at]).length - 1;
     if (Math.ceil((grown * 4) / 3) > Math.min(CURSOR_CHARS, chars)) continue;
     bytes = grown;
     if (group) most--;

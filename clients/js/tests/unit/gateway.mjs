@@ -96,8 +96,8 @@ export class Gateway {
   }
 
   /** A client of this gateway, as far as its first socket. */
-  async open(options = {}, prepare = () => {}) {
-    const tidegate = new Tidegate('ws://gateway/ws/', {
+  async open({ url = 'ws://gateway/ws/', ...options } = {}, prepare = () => {}) {
+    const tidegate = new Tidegate(url, {
       WebSocket: this.WebSocket,
       client: 'token' in options ? undefined : 'alice',
       ...options,

@@ -58,7 +58,7 @@ for (const { code, again, delay, first } of VECTORS.closes) {
       await gateway.last.welcome();
       await gateway.last.end(code);
     }
-    await comesAfter({ growing: 0.5, random: 2.5, longer: 30 }[delay]);
+    await comesAfter({ growing: 0.5, random: 2.5, longer: 45 }[delay]);
   });
 }
 
@@ -95,77 +95,133 @@ const read = (text) => {
   }
 };
 
-/** Plays one vector. What the vector's client sends is asked of the library in its own words. */
+/** Joins that go somewhere: `{group, at, before}`, where the client stood before. */
+function moves(steps) {
+  const found = [];
+  let positions = {};
+  for (const { sent, cursor } of steps) {
+    positions = cursor ?? positions;
+    const { type, group, epoch, offset } = read(sent ?? '');
+    if (type === 'join' && epoch) found.push({ group, at: [epoch, offset], before: positions[`group:${group}`] });
+  }
+  return found;
+}
+
+/** An address so long that the longest cursor of these steps finds room in the request's target, and no more. */
+function addressFor(steps) {
+  const lengths = steps.map(({ opened }) => opened?.cursor?.length ?? 0);
+  const longest = Math.max(...lengths.slice(1));
+  const path = longest > 0 ? 6144 - longest - ',client=alice,?&cursor=&groups='.length : 4;
+  return `ws://gateway/${'p'.repeat(path - 2)}/`;
+}
+
+/**
+ * Plays one vector. What the vector's client sends is asked of the library in its own words; joins that follow from what
+ * was joined before it must send by itself.
+ */
 class Played {
   gateway = new Gateway();
   ids = new Map(); // the vector's ids -> those that the library chose
-  absent = new Set(); // streams that were asked for and are not in the welcome: `left` follows
+  groups = new Set(); // that have a subscription
+  open = new Set(); // streams of which it is not settled where the client stands: refused, being left, joined anew
   states = new Map(); // group -> what gives the data's position
 
   async play({ steps }) {
     const first = steps[0].opened?.cursor ? decodeCursor(steps[0].opened.cursor) : new Map();
-    const events = steps.filter(({ got }) => got).map(({ got }) => read(got));
-    const followed = new Set(events.flatMap(groupsIn));
-    const joins = steps.map(({ sent }) => sent && JSON.parse(sent)).filter((sent) => sent?.type === 'join');
-    for (const { group, epoch, offset } of joins)
-      if (epoch && !followed.has(group)) first.set(`group:${group}`, [epoch, offset]);
-    for (const name of first.keys()) if (name.startsWith('group:') && !joins.length) followed.add(name.slice(6));
-    const moved = joins.filter(({ group, epoch }) => epoch && followed.has(group)).map(({ group }) => group);
-    const open = () =>
-      this.gateway.open({ storage: storage({ v: 1, client: 'alice', positions: Object.fromEntries(first) }) }, (client) => {
+    for (const { group, at, before } of moves(steps)) if (!before) first.set(`group:${group}`, at);
+    const moved = moves(steps).filter(({ at, before }) => before && String(at) !== String(before));
+    this.moved = new Set(moved.map(({ group }) => group));
+    const joined = steps.map(({ sent }) => read(sent ?? '')).filter(({ type }) => type === 'join');
+    const asked = joined.length ? [] : [...first.keys()].filter((name) => name.startsWith('group:'));
+    const followed = [
+      ...steps.filter(({ got }) => got).flatMap(({ got }) => groupsIn(read(got))),
+      ...asked.map((name) => name.slice(6)),
+      ...(steps[0].opened?.groups?.split(',') ?? []),
+    ];
+    const start = async () => {
+      this.groups.clear();
+      const kept = storage({ v: 1, client: 'alice', positions: Object.fromEntries(first) });
+      this.tidegate = await this.gateway.open({ storage: kept, url: addressFor(steps) }, (client) => {
         client.direct(() => {});
         client.all(() => {});
-        for (const group of followed) client.group(group, moved.includes(group) ? { state: () => this.state(group) } : () => {});
+        for (const group of followed) this.follow(group, client);
       });
-    this.tidegate = await open();
+    };
+    await start();
     for (const [index, step] of steps.entries()) {
       if (step.opened && index > 0) {
+        this.ids.clear();
         if (step.opened.cursor) {
           this.tidegate.disconnect();
           this.tidegate.connect();
           await settled();
           assert.deepEqual(this.gateway.last.cursor, Object.fromEntries(decodeCursor(step.opened.cursor)));
-        } else this.tidegate = await open();
+        } else await start();
       }
       if (step.sent) await this.send(JSON.parse(step.sent));
-      if (step.got) await this.get(step.got, step.cursor);
+      if (step.got) await this.get(step.got, step.cursor, read(steps[index + 1]?.sent ?? ''));
     }
+  }
+
+  follow(group, client = this.tidegate) {
+    if (this.groups.has(group)) return;
+    this.groups.add(group);
+    client.group(group, this.moved.has(group) ? { state: () => this.state(group) } : () => {});
   }
 
   state(group) {
     return new Promise((resolve) => this.states.set(group, (position) => resolve({ position })));
   }
 
+  /** What the library sent and no step of the vector has taken yet. */
+  sent({ type, group }) {
+    const taken = new Set(this.ids.values());
+    return this.gateway.last.sent
+      .map((text) => JSON.parse(text))
+      .find((one) => one.type === type && one.group === group && one.id !== 0 && !taken.has(one.id));
+  }
+
   async send(command) {
-    const { type, group, epoch, offset, data, method, token, limit } = command;
-    const before = this.gateway.last.sent.length;
+    if (!this.sent(command)) this.ask(command);
+    await settled();
+    if (command.type === 'join' && !this.sent(command)) await pass(1); // once more, after one that was refused
+    const { id, epoch, offset } = this.sent(command) ?? { id: `not sent: ${command.id}` };
+    if (command.epoch) assert.deepEqual([epoch, offset], [command.epoch, command.offset]);
+    this.ids.set(command.id, id);
+  }
+
+  ask({ type, group, epoch, offset, data, method, token, limit }) {
     const { tidegate } = this;
     const ignore = (outcome) => outcome.catch(() => {});
     if (type === 'join' && this.states.has(group)) {
       if (epoch) this.states.get(group)({ epoch, offset });
-      this.absent.add(`group:${group}`); // until it is answered its position is that of the join
-    } else if (type === 'join' && !tidegate.positions[`group:${group}`]) tidegate.group(group, () => {});
-    else if (type === 'leave') tidegate.leave(group);
-    else if (type === 'publish') ignore(tidegate.publish(group, data));
+      this.open.add(`group:${group}`); // until it is answered its position is that of the join
+    } else if (type === 'join') this.follow(group);
+    else if (type === 'leave') {
+      this.groups.delete(group);
+      this.open.add(`group:${group}`); // to the library it is left already
+      tidegate.leave(group);
+    } else if (type === 'publish') ignore(tidegate.publish(group, data));
     else if (type === 'history') ignore(tidegate.history(group, { position: epoch && { epoch, offset }, limit }));
     else if (type === 'presence') ignore(tidegate.presence(group));
     else if (type === 'call') ignore(tidegate.call(method, data));
     else if (type === 'refresh') ignore(tidegate.refresh(token));
     else if (type === 'ping') ignore(tidegate.ping());
-    await settled();
-    const sent = this.gateway.last.sent.slice(before).map((text) => JSON.parse(text));
-    this.ids.set(command.id, sent.find((one) => one.type === type)?.id ?? `not sent: ${command.id}`);
   }
 
-  async get(text, wanted) {
+  async get(text, wanted, next) {
     const event = read(text);
-    if (event.type === 'welcome')
-      for (const name of Object.keys(this.tidegate.positions)) if (!(name in event.streams)) this.absent.add(name);
-    if (event.stream && event.type !== 'message') this.absent.delete(event.stream);
+    if (event.type === 'welcome') {
+      // `left` follows
+      for (const name of Object.keys(this.gateway.last.cursor ?? {})) if (!(name in event.streams)) this.open.add(name);
+      // The library leaves again what it has left: unless it is wanted again.
+      const again = next.type === 'leave' ? next.group : null;
+      for (const group of groupsIn(event)) if (group !== again) this.follow(group);
+    }
+    if (event.stream && event.type !== 'message') this.open.delete(event.stream);
     await this.gateway.last.say(this.ids.has(event.id) ? { ...event, id: this.ids.get(event.id) } : text);
-    const positions = Object.entries(this.tidegate.positions).filter(([name]) => !this.absent.has(name));
-    const rest = Object.entries(wanted).filter(([name]) => !this.absent.has(name));
-    assert.deepEqual(Object.fromEntries(positions), Object.fromEntries(rest), text);
+    const settledOf = (positions) => Object.fromEntries(Object.entries(positions).filter(([name]) => !this.open.has(name)));
+    assert.deepEqual(settledOf(this.tidegate.positions), settledOf(wanted), text);
   }
 }
 
