@@ -196,7 +196,7 @@ export class Hub {
       ? { type: 'gap', stream, epoch, from, to, reason }
       : { type: 'message', stream, epoch, offset, time, client, data };
     // Put back within its epoch, it is so for everybody. A new epoch is news only to those who are not in it yet.
-    const back = gap && feed.at?.[0] === epoch && (reason === 'reset' || to === null);
+    const back = gap && feed.at?.[0] === epoch && (from === null || to === null);
     const entry = { epoch, offset: gap ? (to ?? 0) : offset, gap, back, text: JSON.stringify(told) };
     feed.joined = true;
     feed.from ??= [epoch, gap ? entry.offset : offset - 1];

@@ -95,11 +95,13 @@ export class Stream {
     return items;
   }
 
-  /** What the handler is told of a `gap`. Nothing where all of it has come over another connection. */
+  /** What the handler is told of a `gap`: what is left of it, where it begins before `at`. */
   gap({ epoch, from, to, reason }) {
     const [before, last] = this.at;
-    if (reason !== 'reset' && epoch === before && to !== null && to <= last && !this.#open) return [];
-    const item = this.#gap(epoch, from, to, reason);
+    // It begins where its connection did, and the one before brought more since.
+    const late = from !== null && from <= last && epoch === before && !this.#open;
+    if (late && to !== null && to <= last) return [];
+    const item = this.#gap(epoch, late ? last + 1 : from, to, reason);
     this.#open = to === null;
     return [item];
   }

@@ -373,6 +373,20 @@ test('moving: a gap that the new connection tells of, and the old one had filled
   assert.deepEqual(news.heard, ['joined 10', 11, 12, 13, 'joined 13', 14]);
 });
 
+test('moving: of a gap that the old connection had filled in part, the rest is told', async () => {
+  const news = recorder();
+  const tidegate = await gateway.open({}, (client) => client.group('news', news));
+  const [old] = gateway.sockets;
+  await old.welcome({ 'group:news': ['e', 10] });
+  await old.say({ type: 'moving', within: 10 });
+  await old.message('group:news', 'e', 11, 12, 13);
+  await gateway.last.welcome({ 'group:news': { epoch: 'e', offset: 10, top: 16, recovered: false, missed: 1 } });
+  await gateway.last.say({ type: 'gap', stream: 'group:news', epoch: 'e', from: 11, to: 15, reason: 'expired' });
+  await gateway.last.message('group:news', 'e', 16);
+  assert.deepEqual(news.heard, ['joined 10', 11, 12, 13, 'joined 13', 'gap 14-15 expired', 16]);
+  assert.deepEqual(tidegate.positions['group:news'], ['e', 16]);
+});
+
 test('moving: what the old connection still says of streams is passed over, and a join under way is made anew', async () => {
   const news = recorder();
   const tidegate = await gateway.open({}, (client) => client.group('news', news));

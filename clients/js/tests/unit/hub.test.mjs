@@ -5,6 +5,7 @@ import { beforeEach, mock, test } from 'node:test';
 
 import { encodeCursor } from '../../src/cursor.js';
 import { Hub } from '../../src/hub.js';
+import { Stream } from '../../src/stream.js';
 
 /** A client as the hub needs it. */
 class Client {
@@ -177,6 +178,28 @@ test('what is put back within an epoch is told to all', () => {
   client().gap('e', 2);
   client().message(3);
   assert.deepEqual(heard('a'), ['gap e 2', 3]);
+});
+
+test('of a gap each tab tells its handlers what it has not heard, from another leader or at all', () => {
+  open('a', ['e', 10]);
+  open('b', ['e', 13]);
+  open('c', ['e', 15]);
+  begin();
+  client().connected(0, 16);
+  client().gap('e', 15, 'expired', 11);
+  client().message(16);
+  const toldTo = (socket, offset) => {
+    const stream = new Stream('group:news');
+    stream.at = ['e', offset];
+    const items = told.get(socket).flatMap((event) => {
+      if (event.type === 'welcome') return stream.begin(event.streams['group:news']);
+      return event.type === 'gap' ? stream.gap(event) : stream.message(event);
+    });
+    return items.map(({ type, event }) => (type === 'gap' ? `gap ${event.from}-${event.to}` : `${type} ${event.offset}`));
+  };
+  assert.deepEqual(toldTo('a', 10), ['joined 10', 'gap 11-15', 'message 16']);
+  assert.deepEqual(toldTo('b', 13), ['joined 13', 'gap 14-15', 'message 16']);
+  assert.deepEqual(toldTo('c', 15), ['joined 15', 'message 16']);
 });
 
 test('a position that no message has leads to a gap, not to silence', () => {
