@@ -13,7 +13,7 @@ import pytest
 import tidegate
 from clients.js.tests.node import LIBRARY, TESTS, application, node, run, tool
 from tests.browser.chromium import Service
-from tests.support import Process
+from tests.support import ROOT, Process
 
 MOST_BYTES = 8192  # minified and gzipped
 
@@ -47,6 +47,17 @@ def test_what_npm_packs_installs_and_works_by_itself(installed: Path) -> None:
     assert names == ["NotAllowed", "Tidegate", "TidegateError", "UnknownOutcome"]
     assert window == "undefined"
     assert str(installed) in where
+
+
+def test_npm_packs_the_sources_their_types_and_the_licence(installed: Path) -> None:
+    package = installed / "node_modules" / "tidegate-client"
+    packed = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
+    sources = {f"src/{path.name}" for path in (LIBRARY / "src").iterdir()}
+    assert packed == sources | {"LICENSE", "README.md", "package.json"}
+    for library in (LIBRARY, ROOT / "clients" / "python"):
+        assert (library / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    described = json.loads((package / "package.json").read_text())["exports"]
+    assert {name.removeprefix("./") for entry in described.values() for name in entry.values()} <= packed
 
 
 @pytest.mark.slow  # a type checker takes its time
