@@ -11,7 +11,7 @@ import { Commands } from './commands.js';
 import { Connection } from './connection.js';
 import { isId } from './cursor.js';
 import { NotAllowed, TidegateError } from './errors.js';
-import { watchPage } from './liveness.js';
+import { idle, watchPage } from './liveness.js';
 import { Store } from './store.js';
 import { Streams } from './streams.js';
 import { Subscription } from './subscription.js';
@@ -30,7 +30,7 @@ const DEFAULTS = {
   queueLimit: 1000,
 };
 
-const FINAL = new Set(['unauthorized', 'not_allowed', 'bad_request']);
+const FINAL = new Set(['unauthorized', 'not_allowed', 'bad_request']); // a token that was refused so is not sent again
 
 const endOf = (word, message, code = 1006) => ({ code, word, message, again: false });
 
@@ -134,8 +134,8 @@ export class Tidegate {
   }
 
   async ready() {
-    if (this.#state === 'closed') throw new TidegateError('closed', this.#reason.word);
     await null; // what is asked for in the same breath belongs to it
+    if (this.#state === 'closed') throw new TidegateError('closed', this.#reason.word);
     return new Promise((resolve, reject) => {
       this.#waiting.push([resolve, reject]);
       this.#checkReady();
@@ -397,7 +397,7 @@ export class Tidegate {
           if (error instanceof NotAllowed && holds()) this.#end(endOf('not_allowed', error.message));
           break; // refused: the gateway says when it ends
         }
-        await new Promise((resolve) => setTimeout(resolve, growing_ms(failures, this.#options.backoff_s)));
+        await new Promise((resolve) => idle(resolve, growing_ms(failures, this.#options.backoff_s)));
       }
     }
     if (this.#renewing === connection) this.#renewing = null;
@@ -419,7 +419,8 @@ export class Tidegate {
 
   #tell(event, ...told) {
     for (const callback of [...(this.#listeners[event] ?? [])]) {
-      if (this.#over && event !== 'state') return;
+      // One of those before may have closed it, or changed the state.
+      if (event === 'state' ? told[0] !== this.#state : this.#over) return;
       try {
         callback(...told);
       } catch (error) {

@@ -10,6 +10,7 @@ export class Connection {
   over = false;
   welcome = null;
   carried = null; // what its handshake said of the streams
+  within_s; // so long it lasts since its node is `moving`
   #hooks;
   #socket = null;
   #liveness = null;
@@ -50,9 +51,7 @@ export class Connection {
   /** Welcomed: from now on silence ends it. */
   live(interval_s, timeout_s, ping) {
     this.#cancel();
-    this.#liveness = new Liveness(interval_s, timeout_s, ping, () =>
-      this.end(1006, 'no answer to a ping'),
-    );
+    this.#liveness = new Liveness(interval_s, timeout_s, ping, () => this.end(1006, 'no answer to a ping'));
   }
 
   /** Another one has taken its place: `then` after so many seconds, or an end before that. */

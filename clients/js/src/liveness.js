@@ -24,6 +24,9 @@ export function deadline(seconds, then) {
   return () => cancel();
 }
 
+/** A timer that keeps no program running: what it is for matters only while there is a connection. */
+export const idle = (then, ms) => setTimeout(then, ms).unref?.();
+
 export class Liveness {
   #asked = false;
   #cancel = () => {};

@@ -25,6 +25,7 @@ export class Store {
 
   /** Reads what is stored. Takes 2 s at most. */
   async load() {
+    await null; // what it says if it fails is not told in the midst of `connect`
     if (!this.#storage) return;
     let timer;
     const late = new Promise((_, reject) => {

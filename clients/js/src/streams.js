@@ -12,6 +12,7 @@
 import { pack } from './cursor.js';
 import { growing_ms } from './closes.js';
 import { Delivery } from './delivery.js';
+import { idle } from './liveness.js';
 import { Stream } from './stream.js';
 
 const OWN = 'client:';
@@ -284,14 +285,12 @@ export class Streams {
     } else if (stream.wish && TRANSIENT.has(error.code)) {
       const busy = { type: 'pause' };
       stream.busy = busy;
-      setTimeout(
-        () => {
-          if (stream.busy !== busy) return;
-          stream.busy = null;
-          this.#settle(stream);
-        },
-        growing_ms(stream.failures++, RETRY_S),
-      );
+      const again = () => {
+        if (stream.busy !== busy) return;
+        stream.busy = null;
+        this.#settle(stream);
+      };
+      idle(again, growing_ms(stream.failures++, RETRY_S));
     } else if (stream.wish && stream.number === number) {
       stream.wish = false;
       this.#refused(stream, error.code);

@@ -82,6 +82,39 @@ test('who closes while the welcome is told is closed, and nobody is told that it
   await assert.rejects(tidegate.ready(), { code: 'closed' });
 });
 
+test('who closes in the breath in which it asked whether it is ready is told so', async () => {
+  const tidegate = await gateway.open();
+  const ready = tidegate.ready();
+  tidegate.close();
+  await assert.rejects(ready, { code: 'closed' });
+});
+
+test('of two who listen the second is not told of a state that the first has changed', async () => {
+  const told = [];
+  await gateway.open({}, (client) => {
+    client.on('state', (state) => state === 'connected' && client.disconnect());
+    client.on('state', (state) => told.push(state));
+  });
+  await gateway.last.welcome();
+  assert.deepEqual(told, ['connecting', 'disconnected']);
+});
+
+test('nothing that waits keeps a program running that has closed its client', async () => {
+  freeTime();
+  const running = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+  const before = running();
+  const tidegate = await gateway.open({ token: () => 't', backoff_s: [60, 60] }, (client) => client.group('news', () => {}));
+  await gateway.last.welcome({ 'group:news': null });
+  await gateway.last.say({ type: 'left', stream: 'group:news', reason: 'removed' });
+  tidegate.group('chat', () => {});
+  await gateway.last.answer('join', 'broker_down');
+  await gateway.last.say({ type: 'expiring', seconds: 60 });
+  await gateway.last.answer('refresh', 'broker_down');
+  assert.ok(running() > before);
+  tidegate.close();
+  assert.equal(running(), before);
+});
+
 test('who disconnects and connects while the welcome is told has one new connection', async () => {
   let once = true;
   const tidegate = await gateway.open({}, (client) =>

@@ -266,3 +266,14 @@ test('with last nothing is stored', async () => {
   await pass(1);
   assert.deepEqual(kept.positions, KEPT.positions);
 });
+
+test('who closes when it is told that the storage failed is closed', async () => {
+  const throws = () => {
+    throw new Error('denied');
+  };
+  const tidegate = await gateway.open({ storage: { getItem: throws, setItem: throws, removeItem: throws } }, (client) =>
+    client.on('error', () => client.close()),
+  );
+  assert.equal(tidegate.state, 'closed');
+  assert.deepEqual(tidegate.heard, ['connecting', 'closed done']);
+});
