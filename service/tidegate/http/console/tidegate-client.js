@@ -68,6 +68,7 @@ function deadline(seconds, then) {
   });
   return () => cancel();
 }
+var idle = (then, ms) => setTimeout(then, ms).unref?.();
 var Liveness = class {
   #asked = false;
   #cancel = () => {
@@ -211,6 +212,8 @@ var Connection = class {
   welcome = null;
   carried = null;
   // what its handshake said of the streams
+  within_s;
+  // so long it lasts since its node is `moving`
   #hooks;
   #socket = null;
   #liveness = null;
@@ -247,12 +250,7 @@ var Connection = class {
   /** Welcomed: from now on silence ends it. */
   live(interval_s, timeout_s, ping) {
     this.#cancel();
-    this.#liveness = new Liveness(
-      interval_s,
-      timeout_s,
-      ping,
-      () => this.end(1006, "no answer to a ping")
-    );
+    this.#liveness = new Liveness(interval_s, timeout_s, ping, () => this.end(1006, "no answer to a ping"));
   }
   /** Another one has taken its place: `then` after so many seconds, or an end before that. */
   retire(seconds, then) {
@@ -314,7 +312,7 @@ function pack(streams, chars, most, last) {
   for (const stream of last ? [] : streams) {
     const { name, at, group } = stream;
     if (!at || group && most < 1) continue;
-    const grown = bytes + JSON.stringify([name, at]).length;
+    const grown = bytes + JSON.stringify([name, at]).length - 1;
     if (Math.ceil(grown * 4 / 3) > Math.min(CURSOR_CHARS, chars)) continue;
     bytes = grown;
     if (group) most--;
@@ -357,6 +355,7 @@ var Store = class {
   }
   /** Reads what is stored. Takes 2 s at most. */
   async load() {
+    await null;
     if (!this.#storage) return;
     let timer;
     const late = new Promise((_, reject) => {
@@ -713,11 +712,12 @@ var Stream = class {
     items.push({ type: "message", event, at: this.at });
     return items;
   }
-  /** What the handler is told of a `gap`. Nothing where all of it has come over another connection. */
+  /** What the handler is told of a `gap`: what is left of it, where it begins before `at`. */
   gap({ epoch, from, to, reason }) {
     const [before, last] = this.at;
-    if (reason !== "reset" && epoch === before && to !== null && to <= last && !this.#open) return [];
-    const item = this.#gap(epoch, from, to, reason);
+    const late = from !== null && from <= last && epoch === before && !this.#open;
+    if (late && to !== null && to <= last) return [];
+    const item = this.#gap(epoch, late ? last + 1 : from, to, reason);
     this.#open = to === null;
     return [item];
   }
@@ -976,14 +976,12 @@ var Streams = class {
     } else if (stream.wish && TRANSIENT.has(error.code)) {
       const busy = { type: "pause" };
       stream.busy = busy;
-      setTimeout(
-        () => {
-          if (stream.busy !== busy) return;
-          stream.busy = null;
-          this.#settle(stream);
-        },
-        growing_ms(stream.failures++, RETRY_S2)
-      );
+      const again = () => {
+        if (stream.busy !== busy) return;
+        stream.busy = null;
+        this.#settle(stream);
+      };
+      idle(again, growing_ms(stream.failures++, RETRY_S2));
     } else if (stream.wish && stream.number === number) {
       stream.wish = false;
       this.#refused(stream, error.code);
@@ -1164,8 +1162,8 @@ var Tidegate = class {
     return () => this.#listeners[event].delete(callback);
   }
   async ready() {
-    if (this.#state === "closed") throw new TidegateError("closed", this.#reason.word);
     await null;
+    if (this.#state === "closed") throw new TidegateError("closed", this.#reason.word);
     return new Promise((resolve, reject) => {
       this.#waiting.push([resolve, reject]);
       this.#checkReady();
@@ -1397,7 +1395,7 @@ var Tidegate = class {
           if (error instanceof NotAllowed && holds()) this.#end(endOf("not_allowed", error.message));
           break;
         }
-        await new Promise((resolve) => setTimeout(resolve, growing_ms(failures, this.#options.backoff_s)));
+        await new Promise((resolve) => idle(resolve, growing_ms(failures, this.#options.backoff_s)));
       }
     }
     if (this.#renewing === connection) this.#renewing = null;
@@ -1416,7 +1414,7 @@ var Tidegate = class {
   }
   #tell(event, ...told) {
     for (const callback of [...this.#listeners[event] ?? []]) {
-      if (this.#over && event !== "state") return;
+      if (event === "state" ? told[0] !== this.#state : this.#over) return;
       try {
         callback(...told);
       } catch (error) {
