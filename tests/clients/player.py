@@ -284,7 +284,7 @@ class Play:
         """For so long nobody comes, and nothing is told but what need not be asked for."""
         lines = len(self._driver.lines)
         await asyncio.sleep(quiet_s)
-        told = [line.said for line in self._driver.lines[lines:] if _channel(line.said).split()[0] not in _UNASKED]
+        told = [line.said for line in self._driver.lines[lines:] if not self._is_unasked(line.said)]
         assert not told, f"told: {told}"
         assert len(self._gateway.connections) == self._come, "somebody came"
 

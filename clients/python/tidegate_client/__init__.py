@@ -10,6 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tidegate_client.client import AnswerTimeout as AnswerTimeout
     from tidegate_client.client import Client as Client
+    from tidegate_client.client import ClientError as ClientError
+    from tidegate_client.client import Closed as Closed
+    from tidegate_client.client import CommandRefused as CommandRefused
+    from tidegate_client.client import FileStorage as FileStorage
+    from tidegate_client.client import Gap as Gap
+    from tidegate_client.client import Joined as Joined
+    from tidegate_client.client import Left as Left
+    from tidegate_client.client import Message as Message
+    from tidegate_client.client import NotAllowed as NotAllowed
+    from tidegate_client.client import NotJoined as NotJoined
+    from tidegate_client.client import Position as Position
+    from tidegate_client.client import Reason as Reason
+    from tidegate_client.client import Subscription as Subscription
+    from tidegate_client.client import UnknownOutcome as UnknownOutcome
     from tidegate_client.names import client_id as client_id
     from tidegate_client.names import name_of as name_of
     from tidegate_client.publisher import AsyncPublisher as AsyncPublisher
@@ -21,43 +35,49 @@ if TYPE_CHECKING:
     from tidegate_client.publisher import PublisherError as PublisherError
     from tidegate_client.publisher import Push as Push
     from tidegate_client.publisher import PushFailed as PushFailed
+    from tidegate_client.publisher import Refused as Refused
     from tidegate_client.tokens import TokenSigner as TokenSigner
 
 __version__ = "0.2.0"
 
-# The module that each public name lives in.
-_HOMES = {
-    "AsyncPublisher": "tidegate_client.publisher",
-    "BadPush": "tidegate_client.publisher",
-    "Client": "tidegate_client.client",
-    "Json": "tidegate_client.publisher",
-    "NotConfirmed": "tidegate_client.publisher",
-    "NotThroughRedis": "tidegate_client.publisher",
-    "Publisher": "tidegate_client.publisher",
-    "PublisherError": "tidegate_client.publisher",
-    "Push": "tidegate_client.publisher",
-    "PushFailed": "tidegate_client.publisher",
-    "TokenSigner": "tidegate_client.tokens",
-    "client_id": "tidegate_client.names",
-    "name_of": "tidegate_client.names",
+# The public names of each module.
+_NAMES = {
+    "tidegate_client.client": [
+        "AnswerTimeout",
+        "Client",
+        "ClientError",
+        "Closed",
+        "FileStorage",
+        "Gap",
+        "Joined",
+        "Left",
+        "Message",
+        "NotAllowed",
+        "NotJoined",
+        "Position",
+        "Reason",
+        "CommandRefused",
+        "Subscription",
+        "UnknownOutcome",
+    ],
+    "tidegate_client.publisher": [
+        "AsyncPublisher",
+        "BadPush",
+        "Json",
+        "NotConfirmed",
+        "NotThroughRedis",
+        "Publisher",
+        "PublisherError",
+        "Push",
+        "PushFailed",
+        "Refused",
+    ],
+    "tidegate_client.names": ["client_id", "name_of"],
+    "tidegate_client.tokens": ["TokenSigner"],
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [
-    "AsyncPublisher",
-    "BadPush",
-    "Client",
-    "Json",
-    "NotConfirmed",
-    "NotThroughRedis",
-    "Publisher",
-    "PublisherError",
-    "Push",
-    "PushFailed",
-    "TokenSigner",
-    "__version__",
-    "client_id",
-    "name_of",
-]
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
