@@ -238,12 +238,18 @@ class Streams {
     if (track == null) return;
     final to = event['to'] as int?;
     final before = track.received;
+    var from = event['from'] as int?;
+    if (before != null && before.epoch == epoch && !track.isOpen && from != null && from <= before.offset) {
+      // It begins where its connection did, and the one before brought more since.
+      if (to != null && to <= before.offset) return;
+      from = before.offset + 1;
+    }
     // Where the next offset is open, 0 of a new epoch may repeat messages but skips none.
     final after = to == null && before?.epoch == epoch ? before! : (epoch: epoch, offset: to ?? 0);
     track
       ..received = after
       ..isOpen = to == null;
-    final gap = Gap(stream, epoch: epoch, from: event['from'] as int?, to: to, reason: '${event['reason']}');
+    final gap = Gap(stream, epoch: epoch, from: from, to: to, reason: '${event['reason']}');
     track.subscription!.add(gap, after);
   }
 
