@@ -109,6 +109,20 @@ async def test_who_gives_up_after_a_while_is_told_so(expected_logs: Logs) -> Non
             await client.ready()
 
 
+async def test_of_two_who_listen_the_second_is_not_told_of_a_state_that_the_first_has_changed() -> None:
+    async with scripted() as (script, client):
+        told: list[str] = []
+        client.on("state", lambda state, reason: client.connect() if state == "disconnected" else None)
+        client.on("state", lambda state, reason: told.append(state))
+        client.connect()
+        await script.comes()
+        await client.ready()
+        await client.disconnect()
+        await script.comes()
+        await client.ready()
+        assert told == ["connecting", "connected", "connecting", "connected"]
+
+
 # Iterating
 
 

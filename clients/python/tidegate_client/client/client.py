@@ -410,7 +410,7 @@ class Client:
                 self._tasks.spawn(self._keeper.flush())
         self._changes.tell()
         _LOG.info("%s%s", state, f" after {reason}" if reason is not None and state != "connected" else "")
-        self._listeners.tell("state", state, reason)
+        self._listeners.tell("state", state, reason, holds=lambda: self.state == state)
 
     # Within
 

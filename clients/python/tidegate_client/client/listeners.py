@@ -33,10 +33,13 @@ class Listeners:
     def any(self, event: Event) -> bool:
         return bool(self._listeners.get(event))
 
-    def tell(self, event: Event, *given: Any) -> bool:
-        """Whether anybody listens. What a listener raises is an ``error``."""
+    def tell(self, event: Event, *given: Any, holds: Callable[[], bool] = lambda: True) -> bool:
+        """Whether anybody listens. What a listener raises is an ``error``. Where one has done something after which it
+        ``holds`` no more, those behind are not told."""
         listeners = list(self._listeners.get(event, ()))
         for listener in listeners:
+            if not holds():
+                break
             try:
                 result = listener(*given)
                 if inspect.iscoroutine(result):
