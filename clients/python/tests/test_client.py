@@ -314,4 +314,5 @@ import sys
         push(connection, "group:news", 1, 2, 3, 4)
         out, err = await process.communicate()
         assert (process.returncode, out, err) == (0, b"0\n", b"")
+        await connection.gone.wait()
         assert connection.close_code == 1000
