@@ -10,7 +10,7 @@ import { delay_ms, growing_ms } from './closes.js';
 import { Commands } from './commands.js';
 import { Connection } from './connection.js';
 import { isId } from './cursor.js';
-import { NotAllowed, TidegateError } from './errors.js';
+import { NotAllowed, report, TidegateError } from './errors.js';
 import { idle, watchPage } from './liveness.js';
 import { Store } from './store.js';
 import { Streams } from './streams.js';
@@ -35,8 +35,6 @@ const FINAL = new Set(['unauthorized', 'not_allowed', 'bad_request']); // a toke
 const endOf = (word, message, code = 1006) => ({ code, word, message, again: false });
 
 const uniqueKey = () => [1, 2, 3].map(() => Math.random().toString(36).slice(2)).join('-');
-
-const report = (error) => (globalThis.reportError ?? console.error)(error);
 
 const checked = (name) => {
   if (isId(name)) return name;

@@ -20,3 +20,6 @@ export class NotAllowed extends TidegateError {
     super('not_allowed', message);
   }
 }
+
+/** What nobody asked to be told: the platform's way to say that something failed. */
+export const report = (error) => (globalThis.reportError ?? console.error)(error);

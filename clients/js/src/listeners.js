@@ -5,6 +5,8 @@
  * is taken down and put up in the same breath (React's StrictMode, a change of page) neither leaves nor joins anything.
  */
 
+import { report } from './errors.js';
+
 const shared = new WeakMap(); // client -> Map of stream -> Listeners
 
 /**
@@ -78,7 +80,7 @@ class Listeners {
   /** What one of them throws is kept from the others. */
   #call(entry, handler, event) {
     const { listener } = entry;
-    const failed = (error) => (listener.onError ?? reportError)(error);
+    const failed = (error) => (listener.onError ?? report)(error);
     if (!this.#all.has(entry)) return undefined; // gone meanwhile, by what another one did
     try {
       const result = listener[handler]?.(event);

@@ -17,6 +17,7 @@ import {
 } from 'react';
 
 import { Data } from './data.js';
+import { report } from './errors.js';
 import { listen } from './listeners.js';
 import { snapshotOf } from './snapshot.js';
 
@@ -124,7 +125,7 @@ function useStream(stream, handlers) {
           become({ joined: false, left: reason });
           return newest.current?.onLeft?.(reason);
         },
-        onError: (error) => (newest.current?.onError ?? reportError)(error),
+        onError: (error) => (newest.current?.onError ?? report)(error),
       });
       return () => {
         off();

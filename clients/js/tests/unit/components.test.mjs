@@ -44,6 +44,21 @@ test('all listeners hear each message, and one that throws keeps it from nobody'
   assert.deepEqual([heard, errors, client.joins], [[1], ['mine'], 1]);
 });
 
+test('where a platform has no reportError the console is told, and the others hear all the same', () => {
+  const written = mock.method(console, 'error', () => {});
+  const heard = [];
+  listen(client, 'group:news', {
+    onMessage() {
+      throw new Error('mine');
+    },
+  });
+  listen(client, 'group:news', { onMessage: ({ offset }) => heard.push(offset) });
+  joined(0);
+  message(1);
+  written.mock.restore();
+  assert.deepEqual([heard, written.mock.calls.map(({ arguments: [error] }) => error.message)], [[1], ['mine']]);
+});
+
 test('who goes and comes in the same breath neither leaves nor joins', async () => {
   listen(client, 'group:news', {})();
   const off = listen(client, 'group:news', {});

@@ -53,6 +53,7 @@ var NotAllowed = class extends TidegateError {
     super("not_allowed", message);
   }
 };
+var report = (error) => (globalThis.reportError ?? console.error)(error);
 
 // clients/js/src/liveness.js
 var LATE_MS = 2e3;
@@ -1062,7 +1063,6 @@ var DEFAULTS = {
 var FINAL = /* @__PURE__ */ new Set(["unauthorized", "not_allowed", "bad_request"]);
 var endOf = (word, message, code = 1006) => ({ code, word, message, again: false });
 var uniqueKey = () => [1, 2, 3].map(() => Math.random().toString(36).slice(2)).join("-");
-var report = (error) => (globalThis.reportError ?? console.error)(error);
 var checked = (name) => {
   if (isId(name)) return name;
   throw new TidegateError("bad_request", `${JSON.stringify(name)} is no name`);
