@@ -4,6 +4,8 @@ skips nothing. For any order of push, connect, drop, join, leave, membership, ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -30,9 +32,11 @@ streams = st.sampled_from(STREAMS)
 
 
 class Promises(RuleBasedStateMachine):
+    new_world: Callable[[], World] = World
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = type(self).new_world()
         self.number = 0
 
     @initialize(followed=st.lists(groups, unique=True))

@@ -25,7 +25,7 @@ from tidegate.core.errors import BrokerDown, CloseCode, Refused
 from tidegate.core.hub import Hub
 from tidegate.core.model import Gap, History, Message, NodeInfo, Position, Publication, decode_cursor, encode_cursor
 from tidegate.core.outbox import Outbox
-from tidegate.core.session import Sender, Session
+from tidegate.core.session import Sender, Session, Transport
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway, HandshakeRequest
 from tidegate.gateway.recovery import Recovery
@@ -33,6 +33,8 @@ from tidegate.gateway.replay import Replay
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import SHARE_S, Shares
+
+LINE_BYTES = 1 << 12  # four messages that were not taken, and there is no room for more
 
 
 class LateBroker(MemoryBroker):
@@ -125,8 +127,9 @@ class Line(Outbox):
     """A connection's socket: what is queued reaches the client when the test takes it. ``pings`` are the marks of the
     control pings that were taken."""
 
-    def __init__(self, limit: int = 1 << 20) -> None:
+    def __init__(self, gateway: Gateway | None = None, limit: int = 1 << 20) -> None:
         super().__init__(limit)
+        self._gateway = gateway
         self.closed: int | None = None
         self.pings: list[bytes] = []
 
@@ -139,6 +142,14 @@ class Line(Outbox):
 
     def put_rest(self, waiting: Sequence[bytes], sent: int) -> None:
         raise AssertionError("nothing of it has gone")
+
+    def admitted(self, session: Session) -> None:
+        """It is about to be welcomed."""
+
+    def cut(self, session: Session) -> None:
+        """What was not taken is lost."""
+        assert self._gateway is not None
+        self._gateway.remove(session, confirmed=False)
 
     def close(self, code: int, reason: str = "") -> None:
         self.closed = code
@@ -201,11 +212,12 @@ class Client:
         else:
             self.positions = {}
         self.asked = {}
-        self.line = Line(1 << 12)  # four messages that were not taken, and there is no room for more
+        self.line = self.world.new_line(self)
         asked = HandshakeRequest(self.name, groups, cursor, self.last)
         gateway, rights = self.world.gateway, unrestricted(self.name)
         self.world.numbers += 1
-        self.admission = self.world.loop.create_task(gateway.admit(asked, rights, f"n-{self.world.numbers}", self.line))
+        wire = self.world.transport_of(self.line)
+        self.admission = self.world.loop.create_task(gateway.admit(asked, rights, f"n-{self.world.numbers}", wire))
 
     def open(self) -> None:
         """The 101 answer arrives, or a refusal."""
@@ -215,6 +227,8 @@ class Client:
             self.line = None
             return
         self.session = admission.result()
+        assert self.line is not None
+        self.line.admitted(self.session)
         self.world.do(self.world.gateway.welcome, self.session)
 
     def join(self, group: str, position: tuple[str, int] | None) -> None:
@@ -250,8 +264,8 @@ class Client:
 
     def cut(self) -> None:
         """What was not taken is lost."""
-        if self.session is not None:
-            self.world.do(lambda session: self.world.gateway.remove(session, confirmed=False), self.session)
+        if self.session is not None and self.line is not None:
+            self.world.do(self.line.cut, self.session)
         self.session = self.line = None
 
     def is_closed(self) -> None:
@@ -384,6 +398,8 @@ class World:
     """One node. ``kept`` messages of each stream are journalled, each for ``age_s`` of the world's own clock, all
     together in ``journal_bytes``; streams are remembered for ``meta_age_s``."""
 
+    gateway: Gateway
+
     def __init__(
         self, *, kept: int = 4, age_s: float = 100.0, journal_bytes: int = 6500, meta_age_s: float = 600.0
     ) -> None:
@@ -403,12 +419,14 @@ class World:
         self.tasks, metrics = Tasks(), Metrics()
         replay = Replay(self.broker, self.tasks, metrics)
         self.hub = Hub(replay, self.loop.call_soon)
-        recovery = Recovery(self.hub, replay, self.broker, self.tasks, metrics)
+        self.recovery = recovery = Recovery(self.hub, replay, self.broker, self.tasks, metrics)
 
         async def no_calls(*args: Any) -> tuple[int, bytes]:
             raise AssertionError
 
-        commands = Commands(config, self.broker, recovery, self.tasks, metrics, call=no_calls, verify=None)
+        self.commands = commands = Commands(
+            config, self.broker, recovery, self.tasks, metrics, call=no_calls, verify=None
+        )
         self.gateway = Gateway(
             config,
             self.broker,
@@ -426,6 +444,14 @@ class World:
         node = NodeInfo("n", "0", 0, 0, False, None)
         self.loop.run_until_complete(self.broker.start(self.gateway, node))
         self.clients = {name: Client(self, name, last=name == "carol") for name in ("alice", "bob", "carol")}
+
+    def new_line(self, client: Client) -> Line:
+        """The socket of a client that comes."""
+        return Line(self.gateway, LINE_BYTES)
+
+    def transport_of(self, line: Line) -> Transport:
+        """What the gateway is given of it."""
+        return line
 
     def push(self, stream: str, data: Any) -> None:
         raw = json.dumps(data).encode()

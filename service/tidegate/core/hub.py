@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 
 from tidegate.core import frames, protocol
 from tidegate.core.model import Gap, Message, Position, kind_of
-from tidegate.core.session import Session, Transport
+from tidegate.core.session import Session, Sink, Transport
 
 Write: TypeAlias = Callable[[Iterable[Transport], Sequence[bytes]], None]  # these frames to each of these
 
@@ -32,28 +32,70 @@ def put_all(wires: Iterable[Transport], waiting: Sequence[bytes]) -> None:
 
 class Audience:
     """The sessions of one stream on this node. ``position``: how far it was heard; another object when it moves.
-    ``unaware``: those to whom its offset 0 was named in an earlier epoch; they are told before the first message."""
+    ``live``: those with a socket of their own; ``shared``: those who hear it through one sink. ``unaware``: those to
+    whom its offset 0 was named in an earlier epoch; they are told before the first message."""
 
-    __slots__ = ("joining", "live", "position", "stream", "unaware")
+    __slots__ = ("joining", "live", "position", "shared", "stream", "unaware")
 
     def __init__(self, stream: str, position: Position) -> None:
         self.stream = stream
         self.position = position
         self.live: dict[Session, Transport] = {}
+        self.shared: dict[Sink, set[Session]] = {}
         self.joining: set[Session] = set()
         self.unaware: set[Session] = set()
 
     @property
     def empty(self) -> bool:
-        return not self.live and not self.joining
+        return not self.live and not self.joining and not self.shared
+
+    @property
+    def followers(self) -> int:
+        """How many hear a message the moment that it is heard here."""
+        return len(self.live) + sum(map(len, self.shared.values()))
 
     def settle(self, session: Session) -> bool:
         """After a page or a held message: True if the session has caught up and is live now."""
         if not session.catch_up(self.stream, self.position):
             return False
         self.joining.discard(session)
-        self.live[session] = session.wire
+        sink = session.wire.sink
+        if sink is None:
+            self.live[session] = session.wire
+        else:
+            self.shared.setdefault(sink, set()).add(session)
+            session.wire.follow(self.stream, self.position)
         return True
+
+    def suspend(self, session: Session) -> None:
+        """It catches up, no longer where the stream is. What it hears next may be of the new beginning already."""
+        if session in self.unaware:
+            self.unaware.discard(session)
+            session.send(protocol.encode_gap(self._moved))
+        self._leave(session)
+
+    @property
+    def _moved(self) -> Gap:
+        """What those are told to whom its offset 0 was named in an earlier epoch."""
+        return Gap(self.stream, self.position.epoch, None, self.position.offset, "reset")
+
+    def tell_the_unaware(self) -> None:
+        put_all((session.wire for session in self.unaware), [frames.text(protocol.encode_gap(self._moved))])
+        self.unaware.clear()
+
+    def _leave(self, session: Session) -> None:
+        self.live.pop(session, None)
+        sink = session.wire.sink
+        if sink is not None and sink in self.shared:
+            sessions = self.shared[sink]
+            sessions.discard(session)
+            if not sessions:
+                del self.shared[sink]
+
+    def remove(self, session: Session) -> None:
+        self._leave(session)
+        self.joining.discard(session)
+        self.unaware.discard(session)
 
 
 class HubListener(Protocol):
@@ -136,8 +178,10 @@ class Hub:
         self.deliver()
         audience = self.audiences.get(stream)
         if audience is not None:
-            audience.position = position
             audience.unaware.update(audience.live)
+            # Where a position is kept for them elsewhere it must be the one that they were told.
+            moved = Gap(stream, position.epoch, None, position.offset, "reset")
+            self._move(audience, [frames.text(protocol.encode_gap(moved))] if audience.shared else [], position)
             self._interrupt(audience)
 
     def deliver(self) -> None:
@@ -156,7 +200,7 @@ class Hub:
     def _deliver(self, audience: Audience, messages: list[Message], write: Write) -> None:
         waiting: list[bytes] = []
         if audience.unaware:
-            self._make_aware(audience)
+            audience.tell_the_unaware()
         heard = audience.position
         for message in messages:
             offset = message.offset
@@ -184,27 +228,34 @@ class Hub:
             return
         live = audience.live
         write(live.values(), waiting)
-        audience.position = heard
-        self.deliveries += len(live) * len(waiting)
-        self.delivered_bytes += len(live) * sum(map(len, waiting))
+        followers = len(live)
+        if audience.shared:
+            followers = audience.followers
+            self._move(audience, waiting, heard)
+        else:
+            audience.position = heard
+        self.deliveries += followers * len(waiting)
+        self.delivered_bytes += followers * sum(map(len, waiting))
+
+    def _move(self, audience: Audience, waiting: Sequence[bytes], position: Position) -> None:
+        """The stream is at ``position`` now, also where it is shared; these frames brought it there."""
+        before, audience.position = audience.position, position
+        for sink in audience.shared:
+            sink.hear(audience.stream, before, position, waiting)
 
     def _tell(self, audience: Audience, gap: Gap, position: Position) -> None:
         if audience.unaware and gap.first is not None:
-            self._make_aware(audience)
+            audience.tell_the_unaware()
         audience.unaware.clear()
-        audience.position = position
-        put_all(audience.live.values(), [frames.text(protocol.encode_gap(gap))])
+        said = [frames.text(protocol.encode_gap(gap))]
+        put_all(audience.live.values(), said)
+        self._move(audience, said, position)
         self._interrupt(audience)
 
     def _interrupt(self, audience: Audience) -> None:
         for session in list(audience.joining):
             if session.interrupt(audience.stream):
                 self._listener.on_stalled(session, audience)
-
-    def _make_aware(self, audience: Audience) -> None:
-        gap = Gap(audience.stream, audience.position.epoch, None, audience.position.offset, "reset")
-        put_all((session.wire for session in audience.unaware), [frames.text(protocol.encode_gap(gap))])
-        audience.unaware.clear()
 
 
 def _gap_before(message: Message, heard: Position) -> Gap:

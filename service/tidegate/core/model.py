@@ -116,7 +116,8 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
-    """One running node. ``lag_ms`` is how long its last canary took through the broker, None before the first."""
+    """One running node. ``lag_ms`` is how long its last canary took through the broker, None before the first;
+    ``trunks`` are the workers of edges that have one to it, ``trunk_sessions`` its connections that are on one."""
 
     node: str
     version: str
@@ -124,6 +125,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
     connections: int
     draining: bool
     lag_ms: float | None
+    trunks: tuple[str, ...] = ()
+    trunk_sessions: int = 0
 
 
 def is_id(text: str) -> bool:

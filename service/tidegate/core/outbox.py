@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tidegate.core.model import Position
+
 
 class Outbox:
     """``frames`` wait to be written; ``size`` is their bytes; above ``limit`` the peer is too slow. The writer is a
-    subclass: one object less that a delivery must touch."""
+    subclass: one object less that a delivery must touch. Its socket is this client's own, so nobody needs to be told
+    what streams it has and how many of its messages are answered."""
 
     __slots__ = ("frames", "limit", "on_room", "size")
 
@@ -58,3 +61,25 @@ class Outbox:
         """Whether a replay may queue its next page. Only once the last page is nearly gone, so that one
         page is all that a replay ever holds."""
         return self.size <= self.limit >> 4
+
+    @property
+    def sink(self) -> None:
+        """None: it shares nothing with others."""
+
+    def done(self) -> None:
+        pass
+
+    def hand_over(self) -> None:
+        pass
+
+    def keep_token(self, token: str) -> None:
+        pass
+
+    def track(self, stream: str) -> None:
+        pass
+
+    def follow(self, stream: str, position: Position) -> None:
+        pass
+
+    def untrack(self, stream: str) -> None:
+        pass

@@ -51,11 +51,22 @@ class Sender(Protocol):
         """How many bytes it took. Raises OSError if it takes none now, or never again."""
 
 
+class Sink(Protocol):
+    """Carries what is said to all sessions of a stream as one, to where they are: a trunk (docs/trunk.md)."""
+
+    def hear(self, stream: str, before: Position, after: Position, waiting: Sequence[bytes], /) -> None:
+        """These frames, to those who follow the stream there; they bring it from ``before`` to ``after``."""
+
+
 class Transport(Protocol):
-    """The socket's side, as the core sees it: an outbox (outbox.py) and what is done to its connection."""
+    """The socket's side, as the core sees it: an outbox (outbox.py) and what is done to its connection. ``sink``: what
+    it shares with others, None where the socket is its own."""
 
     limit: int
     size: int
+
+    @property
+    def sink(self) -> Sink | None: ...
 
     @property
     def sock(self) -> Sender: ...
@@ -78,6 +89,24 @@ class Transport(Protocol):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def done(self) -> None:
+        """One more of the client's messages is answered."""
+
+    def hand_over(self) -> None:
+        """Where its socket is an edge's: another node takes it, once all is answered."""
+
+    def keep_token(self, token: str) -> None:
+        """It has a new one, for whoever takes its connection up."""
+
+    def track(self, stream: str) -> None:
+        """It has the stream, and is not where the stream is."""
+
+    def follow(self, stream: str, position: Position) -> None:
+        """From here on it is where the stream is, which is at ``position``."""
+
+    def untrack(self, stream: str) -> None:
+        """It has the stream no more."""
 
 
 class Rights(Protocol):
@@ -188,6 +217,7 @@ class Session:
         "rights",
         "since_ms",
         "streams",
+        "term",
         "tracks",
         "welcomed",
         "wire",
@@ -199,6 +229,7 @@ class Session:
         self.rights = rights
         self.wire = wire
         self.since_ms = since_ms
+        self.term = 0  # how often its connection was taken up by another node, or by this one anew
         self.device: str | None = None  # set where the session owns a record
         self.confirmations: Confirmations | None = None
         self.streams: dict[str, StreamView] = {}
@@ -210,6 +241,11 @@ class Session:
         self.ended = False  # follows nothing any more
         self.dropped = False  # its connection is gone
         self._composed: tuple[list[Position], str | None] | None = None  # the last cursor, and what it was made of
+
+    @property
+    def owner(self) -> str:
+        """Who saves a record: what an earlier term of the same connection still has under way is of another owner."""
+        return f"{self.connection}#{self.term}" if self.term else self.connection
 
     # Streams
 

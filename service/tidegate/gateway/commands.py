@@ -179,6 +179,7 @@ class Commands:
         if self._verify is None:
             raise BadRequest("this gateway uses no tokens")
         rights = session.rights = self._verify(command.token, session)
+        session.wire.keep_token(command.token)
         gone = [group for group in session.groups if not self.may_join(session, group)]
         for group in gone:
             self._recovery.detach(session, group_stream(group))
@@ -201,6 +202,7 @@ class Commands:
             data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
         except Refused as exc:
             self.refuse(session, command.id, exc)
+            session.wire.done()
             return
         self._calls[session] += 1
         self._tasks.spawn(self._make_call(session, command, data), "call")
@@ -213,6 +215,7 @@ class Commands:
         else:
             session.send(protocol.encode_call_reply(command.id, status, answer))
         finally:
+            session.wire.done()
             self._calls[session] -= 1
             if not self._calls[session]:
                 del self._calls[session]

@@ -4,6 +4,9 @@ Theory of operation. Of n sessions the k-th is looked at when k/n of the first h
 known then, it is told that it is ``moving`` and closed half a drain later: time to connect anew, be welcomed there and
 close this connection itself. If none is known it is told nothing, and closed when k/n of the whole is over. Either way
 not all come at once, and the last is closed at the end. Source: docs/protocol.md, moving.
+
+A client whose socket is at an edge (a trunk's) is told nothing: the edge takes it to the other node, and where there is
+none keeps it for one that is about to start, so that all of them go at once. Source: docs/trunk.md.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ class Drain:
     async def run(self, sessions: Sequence[Session], seconds: float) -> None:
         """Returns when each of them was closed, or has gone by itself."""
         half_s, begun_s = seconds / 2, asyncio.get_running_loop().time()
+        if not half_s or not await self._may_move():
+            for session in sessions:
+                session.wire.hand_over()
         # When, which, and whether it is closed then. To begin with each is looked at, in order: that is a heap.
         due = [(half_s * number / len(sessions), number, False) for number in range(len(sessions))]
         while due:
@@ -49,14 +55,18 @@ class Drain:
             elif await self._tell(session, half_s):
                 heapq.heappush(due, (at_s + half_s, number, True))
             else:
-                heapq.heappush(due, (2 * at_s, number, True))
+                # Whose socket is at an edge goes by itself, once what it asked for is answered.
+                heapq.heappush(due, (2 * (at_s if session.wire.sink is None else half_s), number, True))
 
     async def _tell(self, session: Session, within_s: float) -> bool:
         """Whether it was told to move."""
         if not session.welcomed or not await self._may_move() or session.ended:
             return False
-        self._gateway.move(session, within_s)
-        self._ping(session)
+        if session.wire.sink is not None:
+            session.wire.hand_over()
+        else:
+            self._gateway.move(session, within_s)
+            self._ping(session)
         return True
 
     async def _may_move(self) -> bool:

@@ -159,7 +159,8 @@ class Gateway:
         """A session with all its streams attached, to be welcomed or dropped; one that was ended meanwhile has its
         close frame queued, and hears that instead of a welcome. Raises Refused."""
         session = Session(request.client, connection, rights, wire, int(self._wall() * 1000))
-        self._make_room(request)
+        self.check_room()
+        self._check_client(request)
         self._hub.add(session)
         try:
             await self._attach_requested(session, request)
@@ -177,14 +178,17 @@ class Gateway:
         """False where this node refuses any client's, for a while: it is stopping, or full."""
         return not self.draining and self._hub.connections < self._capacity
 
-    def _make_room(self, request: HandshakeRequest) -> None:
-        limits = self._config.limits
+    def check_room(self) -> None:
+        """Raises Refused where this node takes nobody."""
         if self.draining:
             raise Draining("this node is stopping")
         if self._hub.connections >= self._capacity:
             raise Full(f"this node has {self._capacity} connections")
         if self.lost:
             raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
+
+    def _check_client(self, request: HandshakeRequest) -> None:
+        limits = self._config.limits
         if len(self._hub.clients.get(request.client, ())) >= limits.connections_per_client:
             raise TooManyConnections(f"a client may have {limits.connections_per_client} connections")
 
@@ -253,6 +257,10 @@ class Gateway:
         for stream in streams:
             self._recovery.start_delivery(session, stream)
         self._records.save(session)
+        self.begin_work(session)
+
+    def begin_work(self, session: Session) -> None:
+        """It is welcomed: what it was sent before takes its turn."""
         if session in self._inboxes:
             self._work(session)
 
@@ -264,6 +272,7 @@ class Gateway:
             self._commands.count(work)
         if isinstance(work, protocol.Ping) and session not in self._inboxes:
             self._commands.ping(session, work)
+            session.wire.done()
             return
         if isinstance(work, protocol.Call):
             self._commands.call(session, work)
@@ -316,6 +325,8 @@ class Gateway:
                         self.close(session, CloseCode.NOT_UNDERSTOOD)
                 else:
                     changed = await self._commands.carry_out(session, work)
+                if not isinstance(work, MembershipOrder):
+                    session.wire.done()
                 if changed and not session.ended:
                     await self._presence_join(session)
                 self._records.save(session)
@@ -373,6 +384,21 @@ class Gateway:
                 confirmations.confirm(confirmations.closing)
             self._records.save(session)
         self._tasks.spawn(self._presence_leave(session), "depart")
+
+    def session(self, client: str, connection: str) -> Session | None:
+        """A connection of this node."""
+        return self._hub.clients.get(client, {}).get(connection)
+
+    def lose(self, session: Session) -> ConnectionInfo:
+        """Its client is on its way to another node, or back to this one: here nothing is left of it but what presence
+        shows."""
+        info = self.info(session)
+        self.unsubscribe_all(session)
+        if not session.dropped:
+            session.dropped = True
+            if session.welcomed:
+                self._records.save(session)
+        return info
 
     def unsubscribe_all(self, session: Session) -> None:
         """Nothing of any stream is queued from here on, whoever closes. Idempotent."""

@@ -22,11 +22,16 @@ class OwnedRecords:
     async def claim(self, session: Session, device: str) -> Cursor | None:
         """Makes the session the owner of its record; what the record held. Raises BrokerDown."""
         session.device = device
-        claim = await self._broker.claim(session.client, device, session.connection)
+        claim = await self._broker.claim(session.client, device, session.owner)
         if claim.previous is not None:
             await self._broker.order(CloseOrder(session.client, claim.previous, CloseCode.TAKEN_OVER))
         session.confirmations = Confirmations(dict(claim.record or {}))
         return claim.record
+
+    async def reclaim(self, session: Session, device: str) -> Cursor | None:
+        """The record, if its connection still owns it. Raises BrokerDown."""
+        session.device = device
+        return await self._broker.reclaim(session.client, device, session.connection, session.owner)
 
     def give_up(self, session: Session) -> None:
         """Another connection owns the record: nothing is saved any more. What was on its way the broker refuses."""
@@ -54,9 +59,7 @@ class OwnedRecords:
         try:
             while confirmations.unsaved:
                 confirmations.unsaved = False
-                if not await self._broker.save(
-                    session.client, device, session.connection, dict(confirmations.confirmed)
-                ):
+                if not await self._broker.save(session.client, device, session.owner, dict(confirmations.confirmed)):
                     return  # another connection owns it now; the order that says so is on its way
         except BrokerDown as exc:
             confirmations.unsaved = True  # the next pong tries again

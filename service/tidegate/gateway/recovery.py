@@ -88,6 +88,7 @@ class Recovery:
         session.queue_first_page(stream)
         audience = self._hub.audiences[stream]
         if not audience.settle(session):
+            session.wire.track(stream)
             self._replay.read_on(session, audience)
 
     def fall_back(self, session: Session, stream: str) -> None:
@@ -99,18 +100,18 @@ class Recovery:
     def _catch_up(self, session: Session, stream: str) -> Audience:
         """It hears the stream through a track from here on."""
         audience = self._hub.audiences[stream]
-        audience.live.pop(session, None)
+        audience.suspend(session)
+        session.wire.track(stream)
         audience.joining.add(session)
         return audience
 
     def detach(self, session: Session, stream: str) -> None:
         """Nothing more of this stream, from now on."""
         session.unfollow(stream)
+        session.wire.untrack(stream)
         audience = self._hub.audiences.get(stream)
         if audience is not None:
-            audience.live.pop(session, None)
-            audience.joining.discard(session)
-            audience.unaware.discard(session)
+            audience.remove(session)
             self._unsubscribe_if_empty(audience)
 
     def detach_all(self, session: Session) -> None:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http.client import responses
 from typing import Any, cast
 
@@ -26,17 +27,12 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from tidegate import log
-from tidegate.auth.hosts import Hosts
-from tidegate.auth.origins import Origins
-from tidegate.auth.tokens import Grant, Verifier, unrestricted
-from tidegate.config.settings import NEXT_HEADER, PROBE_PATH
+from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, TRUNK_HEADER
 from tidegate.core.errors import (
     BadRequest,
     Draining,
     Full,
     InternalError,
-    MethodNotAllowed,
-    NotFound,
     Refused,
     Unavailable,
 )
@@ -57,20 +53,19 @@ _UNAVAILABLE = httputil.ResponseStartLine("HTTP/1.1", 503, "Service Unavailable"
 
 
 class HandshakeContext(msgspec.Struct):
-    """What every handshake needs; one per node. ``verifier`` None: auth.mode none."""
+    """What every handshake needs; one per node. ``trunk``: where an edge finds this node's trunk, None where it has
+    none; whether it asks over a Unix socket is the argument."""
 
-    path: str
+    rules: handshake.Rules
     gateway: Gateway
     metrics: Metrics
-    hosts: Hosts
-    origins: Origins
-    verifier: Verifier | None
     batch: WriteBatch
     peers: PeerContext
     standing: Standing
     message_bytes: int
     outbox_bytes: int
     numbers: itertools.count[int]
+    trunk: Callable[[bool], str | None]
 
 
 class PublicApplication(Application):
@@ -91,11 +86,13 @@ class _HandshakeDelegate(httputil.HTTPMessageDelegate):
         self._application = application
         self._connection = connection
         self._handler: HandshakeHandler | None = None
+        self._asks_for_trunk = False
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Awaitable[None] | None:
         if cast(httputil.RequestStartLine, start_line).path == PROBE_PATH:
+            self._asks_for_trunk = TRUNK_HEADER in headers
             return None
         self._handler = HandshakeHandler(self._application, Request(self._connection, start_line, headers))
         return self._handler.get()
@@ -113,10 +110,15 @@ class _HandshakeDelegate(httputil.HTTPMessageDelegate):
         if standing.doubtful:
             standing.probed(time.monotonic())
         if self._application.context.gateway.takes_handshakes:
-            self._connection.write_headers(_NO_CONTENT, httputil.HTTPHeaders())
+            trunk = self._application.context.trunk(self._over_unix()) if self._asks_for_trunk else None
+            answer = httputil.HTTPHeaders() if trunk is None else httputil.HTTPHeaders({TRUNK_HEADER: trunk})
+            self._connection.write_headers(_NO_CONTENT, answer)
         else:
             self._connection.write_headers(_UNAVAILABLE, httputil.HTTPHeaders({"Content-Length": "0"}))
         self._connection.finish()
+
+    def _over_unix(self) -> bool:
+        return cast(HTTP1Connection, self._connection).stream.socket.family == socket.AF_UNIX
 
     def on_connection_close(self) -> None:
         self._handler = None
@@ -147,17 +149,7 @@ class HandshakeHandler(WebSocketHandler):
         context, headers = self.application.context, self.request.headers
         if context.standing.doubtful and NEXT_HEADER in headers and context.standing.passes_on():
             raise Unavailable("an edge may still pass this node over")
-        context.hosts.check(headers.get("Host"))
-        if self.request.path != context.path:
-            raise NotFound("nothing here; WebSockets are served under the configured path")
-        if self.request.method != "GET":
-            raise MethodNotAllowed("GET only", allow="GET")
-        handshake.check_upgrade(headers, self.request.version)
-        if "Origin" in headers or "Sec-Fetch-Site" in headers:
-            context.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
-        query = handshake.read_query(self.request.query)
-        grant = self._authenticate(query)
-        asked = handshake.asked(grant.client, query)
+        asked, grant, _ = context.rules.check(cast(Request, self.request))
         if cast(HTTP1Connection, self.request.connection).stream.closed():
             raise BadRequest("the peer has gone")
         protocol = self.get_websocket_protocol()
@@ -175,13 +167,6 @@ class HandshakeHandler(WebSocketHandler):
         except BaseException:
             context.gateway.remove(protocol.session, confirmed=False)
             raise
-
-    def _authenticate(self, query: dict[str, str]) -> Grant:
-        """Raises Unauthorized or BadRequest."""
-        verifier = self.application.context.verifier
-        if verifier is None:
-            return unrestricted(handshake.client_in(query))
-        return verifier.verify(handshake.token_in(self.request.headers, query), time.time())
 
     def get_websocket_protocol(self) -> SocketHandover:
         return SocketHandover(self, self.application.context)

@@ -5,17 +5,64 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import time
+from http.client import responses
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+import msgspec
 from tornado.httputil import HTTPHeaders
 
-from tidegate.core.errors import BadRequest, Unauthorized, UpgradeRequired
+from tidegate.auth.hosts import Hosts
+from tidegate.auth.origins import Origins
+from tidegate.auth.tokens import Grant, Verifier, unrestricted
+from tidegate.core.errors import BadRequest, MethodNotAllowed, NotFound, Refused, Unauthorized, UpgradeRequired
 from tidegate.core.model import decode_cursor, is_id
 from tidegate.core.protocol import SUBPROTOCOL, check_group
 from tidegate.gateway.gateway import HandshakeRequest
+from tidegate.tornado_seam import Request
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _BEARER = "bearer."
+
+
+class Offer(NamedTuple):
+    """A handshake that was found right: what it asks of the gateway, what it may, the subprotocol that is chosen."""
+
+    asked: HandshakeRequest
+    grant: Grant
+    protocol: str | None
+
+
+class Rules(msgspec.Struct):
+    """What a handshake must be before the gateway is asked. ``verifier`` None: auth.mode none."""
+
+    path: str
+    hosts: Hosts
+    origins: Origins
+    verifier: Verifier | None
+
+    def check(self, request: Request, token: str | None = None) -> Offer:
+        """Raises Refused. The order is host, path, method, upgrade, origin, query, token. ``token``: in place of the
+        request's."""
+        headers = request.headers
+        self.hosts.check(headers.get("Host"))
+        if request.path != self.path:
+            raise NotFound("nothing here; WebSockets are served under the configured path")
+        if request.method != "GET":
+            raise MethodNotAllowed("GET only", allow="GET")
+        check_upgrade(headers, request.version)
+        if "Origin" in headers or "Sec-Fetch-Site" in headers:
+            self.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
+        query = read_query(request.query)
+        grant = self._authenticate(headers, query, token)
+        return Offer(asked(grant.client, query), grant, subprotocol(headers))
+
+    def _authenticate(self, headers: HTTPHeaders, query: dict[str, str], token: str | None) -> Grant:
+        """Raises Unauthorized or BadRequest."""
+        if self.verifier is None:
+            return unrestricted(client_in(query))
+        return self.verifier.verify(token or token_in(headers, query), time.time())
 
 
 def check_upgrade(headers: HTTPHeaders, version: str) -> None:
@@ -113,3 +160,10 @@ def switching_protocols(key: str, chosen: str | None, client: str, connection: s
         f"Sec-WebSocket-Accept: {accept}\r\n{protocol}"
         f"Tidegate-Client: {client}\r\nTidegate-Connection: {connection}\r\n\r\n"
     ).encode("ascii")
+
+
+def refusal(error: Refused) -> bytes:
+    """An HTTP answer with the contract's error object."""
+    fields = {"Content-Type": "application/json", "Content-Length": str(len(error.body)), **error.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {error.status} {responses[error.status]}\r\n{lines}\r\n".encode("ascii") + error.body

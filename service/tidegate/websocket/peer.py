@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from typing import Protocol
 
 import msgspec
 
@@ -13,11 +14,11 @@ from tidegate import log
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.protocol import NotUnderstood, Refresh, decode_command, encode_expiring
-from tidegate.core.session import Rights, Session
+from tidegate.core.session import Rights, Session, Transport
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
 from tidegate.websocket.heartbeat import Heartbeat
-from tidegate.websocket.wire import OPEN, Wire
+from tidegate.websocket.wire import OPEN, WireState
 
 CLOSE_S = 5.0  # how long we wait for the answer to our close frame
 
@@ -25,6 +26,16 @@ _WARNED = -math.inf  # ``_warn_s`` of a token whose end has been announced
 
 _PONGS = {b"ping": frames.text(b"pong"), b"Ping": frames.text(b"Pong")}
 _SIGNS_OF_LIFE = (b"pong", b"Pong")
+
+
+class PeerTransport(Transport, Protocol):
+    """What a peer sees of its client's socket. ``seen``: when something last came of it (monotonic seconds)."""
+
+    seen: float
+    paused: int
+    state: WireState
+
+    def abort(self, code: int | None = None) -> None: ...
 
 
 class PeerContext(msgspec.Struct):
@@ -57,10 +68,10 @@ class Peer:
         "wire",
     )
 
-    def __init__(self, context: PeerContext, session: Session, wire: Wire) -> None:
+    def __init__(self, context: PeerContext, session: Session, wire: PeerTransport) -> None:
         self._context = context
         self.session = session
-        self.wire: Wire | None = wire
+        self.wire: PeerTransport | None = wire
         self.tick = 0
         self._rights = session.rights  # as they were looked at last
         self._warn_s = context.expiring_s  # before its token's end that it hears of it
@@ -78,8 +89,10 @@ class Peer:
             pong = _PONGS.get(payload)
             if pong is not None:
                 self.session.wire.put(pong)
+                self.session.wire.done()
                 return
             if payload in _SIGNS_OF_LIFE:
+                self.session.wire.done()
                 return
         try:
             command = decode_command(payload, depth=self._context.json_depth)
@@ -126,6 +139,11 @@ class Peer:
             duration_ms=int(time.time() * 1000) - session.since_ms,
         )
 
+    def on_lost(self) -> None:
+        """Its client is on its way to another node, or back to this one."""
+        self.wire = None
+        self._context.heartbeat.forget(self)
+
     # The heartbeat says
 
     def on_due(self, now_s: float) -> None:
@@ -160,7 +178,7 @@ class Peer:
                 self.session.send(encode_expiring(max(0, math.ceil(left_s))))
         self._schedule(now_s)
 
-    def _silent_at_s(self, wire: Wire) -> float:
+    def _silent_at_s(self, wire: PeerTransport) -> float:
         """When it will have given no sign of life for too long."""
         heartbeat = self._context.heartbeat
         return max(wire.seen, heartbeat.resumed_s) + heartbeat.timeout_s
