@@ -526,6 +526,16 @@ class Contract:
             assert (again.record, again.previous) == (None, "n1-1")
             assert not await broker.save("bob", "", "n1-1", {})
 
+    async def test_an_earlier_term_does_not_take_its_record_back_from_a_later_one(self):
+        async with self.node() as (broker, _):
+            await broker.claim("alice", "", "n1-1")
+            assert await broker.reclaim("alice", "", "n1-1", "n1-1#2") == {}
+            assert await broker.reclaim("alice", "", "n1-1", "n1-1#1") is None
+            assert await broker.save("alice", "", "n1-1#2", {"all": Position("f", 1)})
+            assert not await broker.save("alice", "", "n1-1#1", {"all": Position("f", 0)})
+            assert await broker.reclaim("alice", "", "n1-1", "n1-1#10") == {"all": Position("f", 1)}
+            assert await broker.reclaim("alice", "", "n1-10", "n1-10#11") is None
+
     async def test_a_record_ends_when_it_was_not_used_for_its_time(self):
         async with self.node(meta_age_s=1000) as (broker, _):
             record = {"all": Position("e", 1)}

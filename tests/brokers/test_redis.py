@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.brokers.contract import WIDE, Contract, Heard, connection, info, push
@@ -456,6 +457,40 @@ async def test_events_tell_the_application_who_comes_and_goes():
                 ("lost", None, None),
             ]
             assert two.heard.orders == []
+
+
+async def test_a_connection_that_moves_is_told_of_as_far_as_something_changed():
+    with RedisServer() as server:
+        async with Node(server, "n1", events=100) as one, Node(server, "n2", events=100) as two:
+            there = connection("n1-1", "alice", "a", "b")
+            here = msgspec.structs.replace(connection("n1-1", "alice", "b", "c"), node="n2")
+            await one.broker.presence_join(there)
+            before = len(_events(server))
+            one.broker.presence_hold(there)
+            await two.broker.presence_move(here)
+            assert _events(server)[before:] == [("joined", "alice", "c"), ("left", "alice", "a")]
+            await one.broker.presence_release(there)
+            assert await one.broker.present("a") == []
+            assert await one.broker.present("c") == [("alice", "n1-1")]
+            assert len(_events(server)) == before + 2
+
+
+async def test_a_connection_that_comes_back_after_it_has_left_is_told_of_again():
+    """Its edge hung for longer than anybody waited."""
+    with RedisServer() as server:
+        async with Node(server, "n1", events=100) as one:
+            there = connection("n1-1", "alice", "a")
+            await one.broker.presence_join(there)
+            one.broker.presence_hold(there)
+            await one.broker.presence_release(there)
+            await one.broker.presence_move(there)
+            assert await one.broker.present("a") == [("alice", "n1-1")]
+            told = [event for event in _events(server) if event[1] == "alice"]
+            assert told[-3:] == [
+                ("disconnected", "alice", None),
+                ("connected", "alice", None),
+                ("joined", "alice", "a"),
+            ]
 
 
 def _events(server: RedisServer) -> list[tuple[str, str | None, str | None]]:

@@ -125,6 +125,15 @@ class Broker(Protocol):
 
     async def presence_leave(self, info: ConnectionInfo) -> None: ...
 
+    async def presence_move(self, info: ConnectionInfo) -> None:
+        """A connection that was another node's is here now. Presence shows neither an end nor a beginning."""
+
+    def presence_hold(self, info: ConnectionInfo) -> None:
+        """This node lost the connection, which may go on at another: it stays as it is, until ``presence_release``."""
+
+    async def presence_release(self, info: ConnectionInfo) -> None:
+        """The time is over: it has left, unless another node has it."""
+
     async def connections(self, client: str) -> list[ConnectionInfo]: ...
 
     async def present(self, group: str) -> list[tuple[str, str]]:
@@ -148,6 +157,17 @@ class Broker(Protocol):
         """Replaces the record if ``connection`` still owns it; False if not. Groups that ``add_member`` put there and
         ``record`` lacks stay until the connection has joined them."""
 
+    async def reclaim(self, client: str, device: str, connection: str, owner: str) -> Cursor | None:
+        """The record, whose owner is ``owner`` from now on; None if it is no longer ``connection``'s, or is a later
+        term's. An owner is a connection, or one with ``#`` and its term, which tells its saves from earlier ones."""
+
     # Orders
     async def order(self, order: Order) -> None:
         """Every node hears it through ``on_order``, this one too."""
+
+    @property
+    def orders_heard(self) -> str:
+        """How far this node has obeyed."""
+
+    async def orders_since(self, heard: str) -> list[Order] | None:
+        """What was ordered after ``heard``, which may be another node's; None where that can't be told any more."""

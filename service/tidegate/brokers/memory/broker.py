@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from tidegate.brokers.contract import Claim, MembershipOrder, Order, Receiver
@@ -36,6 +37,7 @@ SWEEP_EACH = 500  # of each kind that are looked at in one sweep, so that no tur
 SWEEP_KEYS = 2000  # a key costs less to look at, and they come faster
 TURN_PUSHES = 100  # of one batch
 CANARY = "node:canary"  # a stream that nobody can push to or follow from outside
+ORDERS_KEPT = 1000  # for connections that are on their way back
 TRIES = 16  # for one that may be given up; those that may not go to the end
 
 
@@ -73,6 +75,9 @@ class MemoryBroker:
         self._followers: dict[str, Callable[[Message], None]] = {}  # stream -> who is told of its messages
         self._canary_heard: Message | None = None
         self._node: NodeInfo | None = None
+        self._life = epoch
+        self._ordered = 0  # how many there were
+        self._orders: deque[Order] = deque(maxlen=ORDERS_KEPT)
 
     # Life
 
@@ -245,6 +250,15 @@ class MemoryBroker:
         for group in before.groups:
             self._depart_group(group, info.connection)
 
+    async def presence_move(self, info: ConnectionInfo) -> None:
+        await self.presence_join(info)
+
+    def presence_hold(self, info: ConnectionInfo) -> None:
+        """It stays."""
+
+    async def presence_release(self, info: ConnectionInfo) -> None:
+        await self.presence_leave(info)
+
     def _depart_group(self, group: str, connection: str) -> None:
         members = self._groups.get(group, {})
         members.pop(connection, None)
@@ -285,8 +299,24 @@ class MemoryBroker:
         self._make_room()
         return saved
 
+    async def reclaim(self, client: str, device: str, connection: str, owner: str) -> Cursor | None:
+        return self._records.reclaim(client, device, connection, owner)
+
     # Orders
 
     async def order(self, order: Order) -> None:
+        self._ordered += 1
+        self._orders.append(order)
         if self._receiver is not None:
             self._receiver.on_order(order)
+
+    @property
+    def orders_heard(self) -> str:
+        return f"{self._life} {self._ordered}"
+
+    async def orders_since(self, heard: str) -> list[Order] | None:
+        life, _, number = heard.partition(" ")
+        if life != self._life:
+            return []  # of a process that has ended, and its orders with it
+        missing = self._ordered - int(number)
+        return None if missing > len(self._orders) else list(self._orders)[len(self._orders) - missing :]

@@ -85,7 +85,7 @@ class MemoryRecords:
         if record is None:
             record = self._records[client, device] = _Record()
             self._devices.setdefault(client, set()).add(device)
-        previous, record.owner = record.owner, connection
+        previous, record.owner = record.owner.partition("#")[0], connection
         self._count(client, device, record)
         self._use(client, device, record)
         return Claim(None if record.positions is None else dict(record.positions), previous or None)
@@ -100,6 +100,19 @@ class MemoryRecords:
         self._count(client, device, record)
         self._use(client, device, record)
         return True
+
+    def reclaim(self, client: str, device: str, connection: str, owner: str) -> Cursor | None:
+        record = self._records.get((client, device))
+        if record is None:
+            self.claim(client, device, owner)
+            return {}
+        owning, _, term = record.owner.partition("#")
+        if owning != connection or int(term or 0) > int(owner.partition("#")[2] or 0):
+            return None
+        record.owner = owner
+        self._count(client, device, record)
+        self._use(client, device, record)
+        return dict(record.positions or {})
 
     # Forgetting
 
@@ -121,7 +134,7 @@ class MemoryRecords:
     def forget(self) -> bool:
         """The least recently used; False where it has to stay: its owner would be taken for one that has lost it."""
         (client, device), record = next(iter(self._records.items()))
-        if self._lives(client, record.owner):
+        if self._lives(client, record.owner.partition("#")[0]):
             self._use(client, device, record)
             return False
         del self._records[client, device]

@@ -234,6 +234,15 @@ class RedisBroker:
     async def presence_leave(self, info: ConnectionInfo) -> None:
         await self.presence.presence_leave(info)
 
+    async def presence_move(self, info: ConnectionInfo) -> None:
+        await self.presence.presence_move(info)
+
+    def presence_hold(self, info: ConnectionInfo) -> None:
+        self.presence.presence_hold(info)
+
+    async def presence_release(self, info: ConnectionInfo) -> None:
+        await self.presence.presence_release(info)
+
     async def connections(self, client: str) -> list[ConnectionInfo]:
         return await self.presence.connections(client)
 
@@ -264,7 +273,17 @@ class RedisBroker:
     async def save(self, client: str, device: str, connection: str, record: Cursor) -> bool:
         return await self.records.save(client, device, connection, record)
 
+    async def reclaim(self, client: str, device: str, connection: str, owner: str) -> Cursor | None:
+        return await self.records.reclaim(client, device, connection, owner)
+
     # Orders
 
     async def order(self, order: Order) -> None:
         await self.orders.send(order)
+
+    @property
+    def orders_heard(self) -> str:
+        return self.orders.heard
+
+    async def orders_since(self, heard: str) -> list[Order] | None:
+        return await self.orders.since(heard)

@@ -15,6 +15,7 @@ from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.core.errors import Refused
 
 ORDERS_AT_ONCE = 100
+ORDERS_TO_MOVE = 1000  # that a connection may have missed on its way from one node to another
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Order)
@@ -54,6 +55,29 @@ class Orders:
             ("XREVRANGE", keys.orders, "+", "-", "COUNT", 1), ("HGET", keys.life, "orders")
         )
         return newest[0][0] if newest else b"0-0", int(number or 0)
+
+    @property
+    def heard(self) -> str:
+        """How far orders were carried out here: generation, id and number of the last one."""
+        return f"{self._generation} {self._last.decode()} {self._number}"
+
+    async def since(self, heard: str) -> list[Order] | None:
+        """What came after ``heard``; None where it can't be told: some were trimmed, or are of another generation."""
+        generation, last, number = heard.split(" ")
+        if generation != self._membership.generation:
+            return None
+        if heard == self.heard:
+            return []
+        (found,) = await self._membership.commands(
+            ("XRANGE", self._membership.keys.orders, f"({last}", "+", "COUNT", ORDERS_TO_MOVE + 1)
+        )
+        if len(found) > ORDERS_TO_MOVE or (found and int(found[0][1][1]) != int(number) + 1):
+            return None
+        orders: list[Order] = []
+        for _, (_, _, _, raw) in found:
+            with contextlib.suppress(msgspec.MsgspecError):  # of another version of this program
+                orders.append(_decoder.decode(raw))
+        return orders
 
     async def read_on(self) -> None:
         """Woken by ``wake``, and once in each beat."""

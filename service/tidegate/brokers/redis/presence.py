@@ -12,6 +12,7 @@ from itertools import islice
 
 import msgspec
 
+from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import Argument
 from tidegate.core.errors import Refused
@@ -40,16 +41,36 @@ class RedisPresence:
     async def presence_join(self, info: ConnectionInfo) -> None:
         before = self._here.get(info.connection)
         self._here[info.connection] = info
+        await self._write(info, self._changed(before, info))
+
+    def _changed(self, before: ConnectionInfo | None, info: ConnectionInfo) -> list[tuple[Argument, ...]]:
         old = before.groups if before else ()
         events = [] if before else [("connected", "")]
         events += [("joined", group) for group in info.groups if group not in old]
         events += [("left", group) for group in old if group not in info.groups]
         gone = [self._absent(group, info) for group in old if group not in info.groups]
-        await self._write(info, [*self._present(info), *gone, *self._told(info, events)])
+        return [*self._present(info), *gone, *self._told(info, events)]
 
     async def presence_leave(self, info: ConnectionInfo) -> None:
         before = self._here.pop(info.connection, None) or info
         await self._write(before, [*self._departed(before), *self._told(before, [("disconnected", "")])])
+
+    async def presence_move(self, info: ConnectionInfo) -> None:
+        key = self._membership.keys.connections(info.client)
+        (raw,) = await self._membership.commands(("HGET", key, info.connection))
+        self._here[info.connection] = info
+        # It may have left: an edge that hung for longer than anybody waits comes back with its clients.
+        await self._write(info, self._changed(_decoder.decode(raw) if raw else None, info))
+
+    def presence_hold(self, info: ConnectionInfo) -> None:
+        self._here.pop(info.connection, None)
+        self._unwritten.pop(info.connection, None)  # or it would be written over another node's
+
+    async def presence_release(self, info: ConnectionInfo) -> None:
+        keys = self._membership.keys
+        names = [keys.connections(info.client), *map(keys.present, info.groups)]
+        if await self._membership.run(redis_scripts.RELEASE, names, info.connection):
+            await self._membership.commands(*self._told(info, [("disconnected", "")]))
 
     async def _write(self, info: ConnectionInfo, commands: list[tuple[Argument, ...]]) -> None:
         self._unwritten[info.connection] = info

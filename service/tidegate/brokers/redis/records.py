@@ -38,13 +38,13 @@ class RedisRecords:
         keys = self._membership.keys
         names = [keys.record(client, device), keys.devices(client)]
         previous, *fields = await self._membership.run(redis_scripts.CLAIM, names, connection, device, self._meta_ms)
-        record: Cursor | None = None
-        if fields:
-            record = {}
-            for stream, position in zip(fields[2::2], fields[3::2], strict=True):
-                epoch, _, offset = position.decode().partition(" ")
-                record[stream.decode()] = Position(epoch, int(offset))
-        return Claim(record, previous.decode() or None)
+        record = _cursor(fields[2:]) if fields else None
+        return Claim(record, previous.decode().partition("#")[0] or None)
+
+    async def reclaim(self, client: str, device: str, connection: str, owner: str) -> Cursor | None:
+        names = [self._membership.keys.record(client, device)]
+        owned, *fields = await self._membership.run(redis_scripts.RECLAIM, names, connection, owner, self._meta_ms)
+        return _cursor(fields) if owned else None
 
     async def save(self, client: str, device: str, connection: str, record: Cursor) -> bool:
         keys = self._membership.keys
@@ -53,3 +53,12 @@ class RedisRecords:
             args += [stream, f"{position.epoch} {position.offset}"]
         names = [keys.record(client, device), keys.devices(client)]
         return bool(await self._membership.run(redis_scripts.SAVE, names, *args))
+
+
+def _cursor(fields: list[bytes]) -> Cursor:
+    """A record's streams and positions, one after the other."""
+    record: Cursor = {}
+    for stream, position in zip(fields[::2], fields[1::2], strict=True):
+        epoch, _, offset = position.decode().partition(" ")
+        record[stream.decode()] = Position(epoch, int(offset))
+    return record

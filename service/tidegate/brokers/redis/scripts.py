@@ -34,8 +34,10 @@ ORDER = Script("order")
 INGRESS = Script("ingress")
 CLAIM = Script("claim")
 SAVE = Script("save")
+RECLAIM = Script("reclaim")
 MEMBER = Script("member")
-ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, CLAIM, SAVE, MEMBER)
+RELEASE = Script("release")
+ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE)
 
 
 class KeyNames:
