@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.peer import Peer, Refusal
 from tests.support import ROOT, Logs, Process, eventually, free_port, scaled
-from tidegate.app import warn_of_backlog
+from tidegate.node import warn_of_backlog
 
 Start = Callable[..., Process]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import platform
 import secrets
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -25,7 +24,7 @@ from tidegate.auth.origins import Origins
 from tidegate.auth.tokens import Verifier
 from tidegate.brokers import registry
 from tidegate.calls import Caller
-from tidegate.config import load as configuration
+from tidegate.config.endpoints import UNIX
 from tidegate.config.settings import HEADER_BUFFERS, Config
 from tidegate.core.errors import CloseCode, Refused, Unauthorized
 from tidegate.core.hub import Hub
@@ -34,18 +33,21 @@ from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.drain import Drain
 from tidegate.gateway.gateway import Gateway
+from tidegate.gateway.moves import Moves
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
 from tidegate.http import operations
 from tidegate.http.handler import ApiContext, InternalApplication
 from tidegate.metrics import Metrics, Tally
-from tidegate.process import open_files, signals
-from tidegate.process.addresses import backlog_limit, bind, names, url_host
+from tidegate.process import open_files
+from tidegate.process.addresses import bind, names
 from tidegate.process.listener import Listener
 from tidegate.process.socket_file import SocketFile
 from tidegate.tasks import Tasks
 from tidegate.tornado_seam import HttpServer
+from tidegate.trunk.server import TrunkServer
 from tidegate.turn import Shares, WriteBatch
+from tidegate.websocket import handshake
 from tidegate.websocket.application import HandshakeContext, PublicApplication
 from tidegate.websocket.heartbeat import Heartbeat
 from tidegate.websocket.peer import CLOSE_S, PeerContext
@@ -53,6 +55,7 @@ from tidegate.websocket.standing import Standing
 from tidegate.websocket.wire import fan_out
 
 PROBE_S = 2.0
+HOLD_MORE_S = 5.0  # than an edge holds a connection: until then it may be on its way
 OUR_HEADER_BYTES = 8 * 1024  # what an edge adds to a client's headers, and more
 PUBLIC_BODY_BYTES = 64 * 1024  # of a request that is no handshake, and is read only to be refused
 INTERNAL_IDLE_S = 75.0  # pooled clients would run into connections that are just being closed
@@ -111,8 +114,20 @@ class App:
             capacity=self.files.connections,
             on_delivered=self._note_age,
         )
+        self._moves = Moves(
+            self.gateway,
+            self.broker,
+            self.hub,
+            recovery,
+            commands,
+            self.tasks,
+            hold_s=config.edge.hold_s + HOLD_MORE_S,
+            wall=time.time,
+        )
         self._servers: list[HttpServer] = []
-        self._socket_file: SocketFile | None = None
+        self._socket_files: list[SocketFile] = []
+        self._trunk_sockets: list[socket.socket] = []
+        self._trunks = TrunkServer(self._moves, self.broker, self.tasks, self.node)
         self._register_gauges()
 
     # Life
@@ -144,7 +159,8 @@ class App:
             on_stood_still=self._standing.stood_still,
         )
         self.heartbeat.start()
-        public = PublicApplication(self._handshake_context(), **settings)
+        handshakes = self._handshake_context()
+        public = PublicApplication(handshakes, **settings)
         api = self._api_context()
         internal = InternalApplication(api, operations.routes())
         header_s = config.server.header_timeout_s
@@ -154,39 +170,47 @@ class App:
             unsent_bytes=config.server.unsent_bytes,
         )
         internal_listener = Listener("internal.port", has_room=self._has_files, spares=SPARES)
-        handshakes, refusals = self.metrics.handshakes, self.metrics.refusals
+        refused, refusals = self.metrics.handshakes, self.metrics.refusals
         self._public_server = self._serve(
-            public, public_listener, self._public_sockets, handshakes, 4096, idle_s=header_s, body_s=header_s
+            public, public_listener, self._public_sockets, refused, 4096, idle_s=header_s, body_s=header_s
         )
         self._internal_server = self._serve(
             internal, internal_listener, self._internal_sockets, refusals, 16 * 1024, idle_s=INTERNAL_IDLE_S
         )
+        if self._trunk_sockets:
+            trunk_listener = Listener("trunk", has_room=self._has_files, spares=1)
+            self._trunks.start(handshakes, trunk_listener, self._trunk_sockets, config.trunk.key)
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         self.broker.report(self.info())  # it is ready now
         if self.broker.sweep_s is not None:
             self.tasks.spawn(self._every(self.broker.sweep_s, self._sweep), "sweep")
 
     def _bind(self) -> None:
-        server, internal = self.config.server, self.config.internal
+        server, internal, trunk = self.config.server, self.config.internal, self.config.trunk
         with contextlib.ExitStack() as undo:
             self._public_sockets = bind("server.port", server.address, server.port, BACKLOG)
             for sock in self._public_sockets:
                 undo.callback(sock.close)
             self.public_port: int = self._public_sockets[0].getsockname()[1]
             if server.socket is not None:
-                self._socket_file = SocketFile(
-                    "server.socket",
-                    server.socket,
-                    mode=server.socket_mode,
-                    group=server.socket_group,
-                    backlog=BACKLOG,
-                )
-                undo.callback(self._socket_file.sock.close)
-                undo.callback(self._socket_file.remove)
-                self._public_sockets.append(self._socket_file.sock)
+                self._public_sockets.append(self._bind_file("server.socket", server.socket, BACKLOG, undo))
+            if trunk.socket is not None:
+                self._trunk_sockets.append(self._bind_file("trunk.socket", trunk.socket, API_BACKLOG, undo))
+            if trunk.port:
+                self._trunk_sockets += bind("trunk.port", trunk.address, trunk.port, API_BACKLOG)
+            for sock in self._trunk_sockets:
+                undo.callback(sock.close)
             self._internal_sockets = bind("internal.port", internal.address, internal.port, API_BACKLOG)
             self.internal_port: int = self._internal_sockets[0].getsockname()[1]
             undo.pop_all()
+
+    def _bind_file(self, key: str, path: str, backlog: int, undo: contextlib.ExitStack) -> socket.socket:
+        server = self.config.server
+        file = SocketFile(key, path, mode=server.socket_mode, group=server.socket_group, backlog=backlog)
+        undo.callback(file.sock.close)
+        undo.callback(file.remove)
+        self._socket_files.append(file)
+        return file.sock
 
     def _serve(
         self,
@@ -216,23 +240,26 @@ class App:
 
     def _public(self) -> int:
         """Open sockets of the public port."""
-        return self._public_server.connections + self.metrics.open_connections
+        return self._public_server.connections + self.metrics.open_connections - self._trunks.sessions
 
     def _has_files(self) -> bool:
         """Whether the process may open one more socket."""
-        return self._public() + self._internal_server.connections < self.files.sockets
+        return self._public() + self._internal_server.connections + self._trunks.links < self.files.sockets
 
     def _handshake_context(self) -> HandshakeContext:
         config = self.config
         hosts = names(config.internal.hosts, config.internal.address)
         console = [f"http://{host}:{self.internal_port}" for host in hosts]
-        return HandshakeContext(
+        rules = handshake.Rules(
             path=config.server.path,
-            gateway=self.gateway,
-            metrics=self.metrics,
             hosts=Hosts(names(config.server.hosts, config.server.address), "server.hosts"),
             origins=Origins(config.origins, console),
             verifier=self._verifier,
+        )
+        return HandshakeContext(
+            rules=rules,
+            gateway=self.gateway,
+            metrics=self.metrics,
             batch=self.write_batch,
             peers=PeerContext(
                 gateway=self.gateway,
@@ -248,7 +275,16 @@ class App:
             message_bytes=config.limits.message_bytes,
             outbox_bytes=config.limits.outbox_bytes,
             numbers=itertools.count(1),
+            trunk=self._trunk_address,
         )
+
+    def _trunk_address(self, over_unix: bool) -> str | None:
+        """Where an edge that has asked this node finds its trunk: a Unix socket, or a port of the same host. Who asks
+        over TCP may be on another machine, where the socket is not."""
+        trunk = self.config.trunk
+        if trunk.socket is not None and (over_unix or not trunk.port):
+            return UNIX + trunk.socket
+        return str(trunk.port) if trunk.port else None
 
     def _api_context(self) -> ApiContext:
         config = self.config
@@ -277,16 +313,18 @@ class App:
     async def stop(self) -> None:
         """Ends at once what is left."""
         self.gateway.drain()
-        if self._socket_file is not None:
-            self._socket_file.remove()
+        for file in self._socket_files:
+            file.remove()
         for server in self._servers:
             server.stop()
+        self._trunks.stop_listening()
         for session in list(self.hub.sessions()):
             self.gateway.close(session, CloseCode.RESTART)
         await asyncio.sleep(0)  # the turn in which close frames are written
         self.heartbeat.stop()
         for server in self._servers:
             await server.close_all_connections()
+        self._trunks.stop()
         await self.tasks.cancel_all()
         await self._caller.stop()
         await self.broker.stop()
@@ -345,6 +383,9 @@ class App:
         metrics.gauge(
             "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
         )
+        metrics.gauge("tidegate_trunks", "Trunks of edges' workers.", lambda: len(self._trunks.workers))
+        metrics.gauge("tidegate_trunk_connections", "Connections on trunks.", lambda: self._trunks.sessions)
+        metrics.count("tidegate_trunk_messages", "Messages that crossed a trunk.", lambda: self._trunks.heard)
         metrics.count("tidegate_reading_paused", "Peers with too many commands.", lambda: self.gateway.paused)
         metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
         metrics.count("tidegate_delivered_bytes", "Bytes queued for a connection.", lambda: hub.delivered_bytes)
@@ -371,6 +412,8 @@ class App:
             connections=self.metrics.open_connections,
             draining=self.gateway.draining,
             lag_ms=self.gateway.lag_ms,
+            trunks=tuple(self._trunks.workers),
+            trunk_sessions=self._trunks.sessions,
         )
 
 
@@ -392,80 +435,3 @@ def node_id(prefix: str) -> str:
     """``prefix`` or the host's name, and a random part, so that no two runs share an id."""
     name = prefix or platform.node().partition(".")[0][:24]
     return f"{name}.{secrets.token_hex(2)}" if is_id(name) else f"n{secrets.token_hex(3)}"
-
-
-def _warn_of_few(files: open_files.FileShares, config: Config) -> None:
-    wanted = config.limits.connections
-    if files.connections < wanted:
-        log.warning(
-            "connections.limited",
-            message=f"this process may open {files.limit} files, which is enough for {files.connections} connections "
-            f"and not for limits.connections, {wanted}: raise the hard limit to {files.needed} (LimitNOFILE, ulimits, "
-            "ulimit -Hn), or lower limits.connections",
-            connections=files.connections,
-            open_files_limit=files.limit,
-            open_files_needed=files.needed,
-        )
-
-
-def warn_of_backlog() -> None:
-    limit = backlog_limit()
-    if limit is not None and limit < BACKLOG:
-        log.warning(
-            "backlog.limited",
-            message=f"the kernel lets {limit} connections wait to be accepted, where {BACKLOG} should: when all come "
-            "back at once, those beyond wait a second on TCP and are refused on a Unix socket; raise "
-            f"net.core.somaxconn to {BACKLOG}",
-            backlog=limit,
-        )
-
-
-async def serve(config: Config, node: str) -> int:
-    """Runs until a signal ends it (signals.py); the exit code."""
-    asked = signals.listen(config.server.drain_s)
-    open_files.raise_limit()
-    app = App(config, node)
-    _warn_of_few(app.files, config)
-    warn_of_backlog()
-    for text in configuration.warnings(config):
-        log.warning("config.unsafe", message=text)
-    if await _unless_asked(app.start(), asked) is None:
-        _say_where(app)
-        gc.collect()
-        gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
-        await _unless_asked(app.drain(await asked.get()), asked)
-        await app.stop()
-    log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
-    return 0
-
-
-async def _unless_asked(work: Coroutine[Any, Any, None], asked: asyncio.Queue[float]) -> float | None:
-    """None when ``work`` is done. Should somebody ask for the end first, it is cancelled; over how many seconds."""
-    working = asyncio.ensure_future(work)  # noqa: TID251 - held here, awaited below
-    asking = asyncio.ensure_future(asked.get())  # noqa: TID251
-    await asyncio.wait({working, asking}, return_when=asyncio.FIRST_COMPLETED)
-    if not working.done():
-        working.cancel()
-        await asyncio.wait({working})
-        return asking.result()
-    asking.cancel()
-    await working
-    return None
-
-
-def _say_where(app: App) -> None:
-    config = app.config
-    websocket = f"{url_host(config.server.hosts, config.server.address)}:{app.public_port}"
-    console = f"http://{url_host(config.internal.hosts, config.internal.address)}:{app.internal_port}/"
-    log.info(
-        "service.started",
-        version=tidegate.__version__,
-        websocket=f"ws://{websocket}{config.server.path}",
-        socket=config.server.socket,
-        console=console,
-        settings=configuration.effective(config),
-    )
-    log.say(f"Tidegate {tidegate.__version__} runs. Open {console} and push:")
-    log.say(
-        f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'"
-    )

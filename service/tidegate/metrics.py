@@ -66,6 +66,9 @@ class Metrics(Collector):
         self.moving = 0
         self.missed = 0
         self.handshakes = self.tally("tidegate_handshakes", "Handshakes by result.", "result")
+        self.moves = self.tally(
+            "tidegate_moves", "Connections on trunks that were taken up, lost or handed over.", "what"
+        )
         self.closes = self.tally("tidegate_closes", "Closed connections by close code.", "code")
         self.pushes = self.tally("tidegate_pushes", "Pushes by address kind and result.", "kind", "result")
         self.recoveries = self.tally("tidegate_recoveries", "Streams continued from a position, by result.", "result")
@@ -134,6 +137,16 @@ class Metrics(Collector):
     def opened(self) -> None:
         self.open_connections += 1
         self.handshakes["accepted",] += 1
+
+    def moved_in(self) -> None:
+        """A connection was taken up from another node."""
+        self.open_connections += 1
+        self.moves["in",] += 1
+
+    def moved_out(self, why: str) -> None:
+        """A connection may go on at another node."""
+        self.open_connections -= 1
+        self.moves[why,] += 1
 
     def closed(self, code: int) -> None:
         """One connection fewer. Peers may choose any code of 3000-4999: they share a label, or the series would

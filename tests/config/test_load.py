@@ -365,6 +365,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("broker: {url: 'redis://a/0/?password=5up3r-5ecret'}", {}),
         ("broker: {url: [5up3r-5ecret]}", {}),
         ("calls: {url: 'http://me:5up3r-5ecret@a'}", {}),
+        ("trunk: {key: 5up3r-5ecret}", {}),
+        ("trunk: {key: [5up3r-5ecret]}", {}),
+        ("", {"TIDEGATE_TRUNK__KEY": "5up3r-5ecret"}),
         ("", {"TIDEGATE_AUTH__KEY": "5up3r-5ecret"}),
         ("", {"TIDEGATE_INTERNAL__API_KEYS": '["5up3r-5ecret"]'}),
         ("", {"TIDEGATE_INTERNAL__API_KEYS": "5up3r-5ecret"}),
@@ -373,6 +376,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 )
 def test_no_refusal_shows_a_secret(write: Write, text: str, environ: dict[str, str]) -> None:
     assert not re.search("5up3r|5ecret", str(refusal(write(text), environ)))
+
+
+def test_every_setting_that_is_a_key_is_masked() -> None:
+    keys = {
+        "TIDEGATE_AUTH__KEY": "5up3r-5ecret" * 3,
+        "TIDEGATE_INTERNAL__API_KEYS": json.dumps(["5up3r-5ecret" * 2]),
+        "TIDEGATE_TRUNK__KEY": "5up3r-5ecret" * 2,
+    }
+    shown = effective(load(None, keys))
+    settings = [(section, name) for section, fields in shown.items() for name in fields]
+    named = {f"{section}.{name}" for section, name in settings if re.search(r"(key|keys|secret|password)$", name)}
+    assert named == {"auth.key", "internal.api_keys", "trunk.key"}
+    assert "5up3r" not in json.dumps(shown)
 
 
 def test_a_short_secret_is_refused_with_its_length_and_the_way_to_a_good_one() -> None:

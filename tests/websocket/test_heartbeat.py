@@ -389,9 +389,9 @@ async def test_a_client_that_takes_nothing_is_ended_after_the_write_timeout() ->
 # A program of its own: the loop of this test must go on while that one stands.
 _SERVE = """
 import os, uvloop
-from tidegate import app
+from tidegate import node
 from tidegate.config import load
-uvloop.run(app.serve(load.load(None, os.environ), "n"))
+uvloop.run(node.serve(load.load(None, os.environ), "n"))
 """
 
 

@@ -7,6 +7,7 @@ import argparse
 import uvloop
 
 from tidegate import app, log
+from tidegate import node as process
 from tidegate.cli.command import LoadConfig
 from tidegate.config import load as configuration
 from tidegate.core.errors import BrokerDown, Unusable
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     node = app.node_id(config.server.node)
     log.setup(config.log.level, node)
     try:
-        return uvloop.run(app.serve(config, node))
+        return uvloop.run(process.serve(config, node))
     except Unusable as exc:
         fault = str(configuration.problem(config, exc))
         log.error("service.failed", error=fault)

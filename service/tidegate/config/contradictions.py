@@ -64,6 +64,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     if server.port != 0 and overlap(listener(server.address, server.port), listener(internal.address, internal.port)):
         yield "internal.port", f"must differ from server.port ({server.port}); 8001 is usual"
+    yield from _trunk(config)
     if server.socket is not None and edge.internal == UNIX + server.socket:
         yield "edge.internal", "must not be server.socket, which is the service's; choose another"
     if server.socket is not None and _is_of_edge(server.socket, edge):
@@ -84,6 +85,20 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.events.enabled and config.broker.kind == "memory":
         yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
+
+
+def _trunk(config: Config) -> Iterator[tuple[str, str]]:
+    server, trunk, edge = config.server, config.trunk, config.edge
+    if trunk.port and trunk.key is None:
+        yield "trunk.key", "is needed for trunk.port, or whoever reaches it may speak for any client; set one"
+    if trunk.port and trunk.port in (server.port, config.internal.port):
+        yield "trunk.port", "must differ from server.port and internal.port; 8002 is usual"
+    if trunk.socket is not None and trunk.socket == server.socket:
+        yield "trunk.socket", "must not be server.socket: whoever reaches an edge reaches that; choose another path"
+    if trunk.socket is not None and (UNIX + trunk.socket in (edge.internal, *edge.upstreams)):
+        yield "trunk.socket", "must be none of edge.upstreams and not edge.internal; choose another path"
+    if trunk.socket is not None and _is_of_edge(trunk.socket, edge):
+        yield "trunk.socket", _OF_EDGE
 
 
 def _edge(edge: EdgeSettings) -> Iterator[tuple[str, str]]:

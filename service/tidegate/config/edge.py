@@ -27,6 +27,14 @@ class EdgeSettings(Section, frozen=True):
             },
         ),
     ] = msgspec.field(default_factory=lambda: ["127.0.0.1:8000"])
+    trunk: Annotated[
+        bool,
+        Meta(description="Carry all clients of a worker over one trunk where the nodes have one (OpenResty's edge)."),
+    ] = True
+    hold_s: Annotated[
+        float,
+        Meta(ge=0, le=300, description="Seconds for which clients on a trunk are kept while no node takes them."),
+    ] = 10
     resolver: Annotated[
         HostPort | None,
         Meta(description="DNS server that finds the upstreams' addresses again; null: they are looked up at start."),

@@ -43,7 +43,7 @@ PREFIX = "TIDEGATE_"
 NOT_SETTINGS = ("TIDEGATE_CONFIG", "TIDEGATE_API_KEY")  # the file; the key of the commands push and tail
 MASK = "***"
 
-_SECRETS = ("auth.key", "internal.api_keys")
+_SECRETS = ("auth.key", "internal.api_keys", "trunk.key")
 _URLS = ("broker.url", "calls.url")  # may hold a password
 
 S = TypeVar("S", bound=Section)

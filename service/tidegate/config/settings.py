@@ -25,6 +25,7 @@ ENVELOPE_BYTES = 16384  # of an event, beside its data
 HEADER_BUFFERS = 4  # of edge.header_bytes each: what an edge takes of one request's line and headers together
 POLICIES_KEPT = 10000
 PROBE_PATH = "/.probe"  # where an edge asks whether a node takes handshakes; a WebSocket's path ends in "/"
+TRUNK_HEADER = "Tidegate-Trunk"  # in a probe: where is yours? And in its answer
 NEXT_HEADER = "X-Tidegate-Next"  # in an edge's handshake: it can try another node
 
 
@@ -107,6 +108,20 @@ class InternalSettings(Section, frozen=True):
     cors_origins: Annotated[
         list[Origin], Meta(description="Origins whose pages may call the API, beside the console's own.")
     ] = []
+
+
+class TrunkSettings(Section, frozen=True):
+    """Where edges open trunks: a listener of its own, as whoever reaches it may speak for any client. docs/trunk.md"""
+
+    socket: Annotated[
+        SocketPath | None,
+        Meta(description="Unix socket for edges on this machine, of server.socket's mode and group; null: none."),
+    ] = None
+    address: Annotated[Address, Meta(description="Address to listen on, where port is not 0.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port for edges on other machines; 0: none.")] = 0
+    key: Annotated[
+        ApiKey | None, Meta(description="What an edge must know to open a trunk over TCP; it is never sent.")
+    ] = None
 
 
 class HeartbeatSettings(Section, frozen=True):
@@ -330,6 +345,7 @@ class Config(Section, frozen=True, dict=True):
 
     server: ServerSettings = msgspec.field(default_factory=ServerSettings)
     internal: InternalSettings = msgspec.field(default_factory=InternalSettings)
+    trunk: TrunkSettings = msgspec.field(default_factory=TrunkSettings)
     heartbeat: HeartbeatSettings = msgspec.field(default_factory=HeartbeatSettings)
     broker: BrokerSettings = msgspec.field(default_factory=BrokerSettings)
     history: HistorySettings = msgspec.field(default_factory=HistorySettings)

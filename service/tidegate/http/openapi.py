@@ -208,6 +208,8 @@ def _schemas(operations: Operations, config: Config) -> Schema:
                 "connections": whole,
                 "draining": yes_or_no,
                 "lag_ms": {"type": ["number", "null"]},
+                "trunks": _list(text),
+                "trunk_sessions": whole,
             }
         ),
         "Alive": _object({"status": {"const": "alive"}}),

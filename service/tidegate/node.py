@@ -1,0 +1,94 @@
+"""A node as a process: it runs until a signal ends it, and says in its log where it is and what is unsafe."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import tidegate
+from tidegate import log
+from tidegate.app import BACKLOG, App
+from tidegate.config import load as configuration
+from tidegate.config.settings import Config
+from tidegate.process import open_files, signals
+from tidegate.process.addresses import backlog_limit, url_host
+
+
+def warn_of_few(files: open_files.FileShares, config: Config) -> None:
+    wanted = config.limits.connections
+    if files.connections < wanted:
+        log.warning(
+            "connections.limited",
+            message=f"this process may open {files.limit} files, which is enough for {files.connections} connections "
+            f"and not for limits.connections, {wanted}: raise the hard limit to {files.needed} (LimitNOFILE, ulimits, "
+            "ulimit -Hn), or lower limits.connections",
+            connections=files.connections,
+            open_files_limit=files.limit,
+            open_files_needed=files.needed,
+        )
+
+
+def warn_of_backlog() -> None:
+    limit = backlog_limit()
+    if limit is not None and limit < BACKLOG:
+        log.warning(
+            "backlog.limited",
+            message=f"the kernel lets {limit} connections wait to be accepted, where {BACKLOG} should: when all come "
+            "back at once, those beyond wait a second on TCP and are refused on a Unix socket; raise "
+            f"net.core.somaxconn to {BACKLOG}",
+            backlog=limit,
+        )
+
+
+async def serve(config: Config, node: str) -> int:
+    """Runs until a signal ends it (signals.py); the exit code."""
+    asked = signals.listen(config.server.drain_s)
+    open_files.raise_limit()
+    app = App(config, node)
+    warn_of_few(app.files, config)
+    warn_of_backlog()
+    for text in configuration.warnings(config):
+        log.warning("config.unsafe", message=text)
+    if await _unless_asked(app.start(), asked) is None:
+        _say_where(app)
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
+        await _unless_asked(app.drain(await asked.get()), asked)
+        await app.stop()
+    log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
+    return 0
+
+
+async def _unless_asked(work: Coroutine[Any, Any, None], asked: asyncio.Queue[float]) -> float | None:
+    """None when ``work`` is done. Should somebody ask for the end first, it is cancelled; over how many seconds."""
+    working = asyncio.ensure_future(work)  # noqa: TID251 - held here, awaited below
+    asking = asyncio.ensure_future(asked.get())  # noqa: TID251
+    await asyncio.wait({working, asking}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        working.cancel()
+        await asyncio.wait({working})
+        return asking.result()
+    asking.cancel()
+    await working
+    return None
+
+
+def _say_where(app: App) -> None:
+    config = app.config
+    websocket = f"{url_host(config.server.hosts, config.server.address)}:{app.public_port}"
+    console = f"http://{url_host(config.internal.hosts, config.internal.address)}:{app.internal_port}/"
+    log.info(
+        "service.started",
+        version=tidegate.__version__,
+        websocket=f"ws://{websocket}{config.server.path}",
+        socket=config.server.socket,
+        console=console,
+        settings=configuration.effective(config),
+    )
+    log.say(f"Tidegate {tidegate.__version__} runs. Open {console} and push:")
+    log.say(
+        f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'"
+    )
