@@ -129,7 +129,7 @@ def test_a_request_of_a_call_has_the_same_headers_whoever_makes_it(path: str) ->
 
 
 @pytest.mark.parametrize(
-    "paths", [["nginx/njs/calls.js"], ["nginx/lua/calls.lua", "nginx/lua/session.lua"], ["nginx/njs/metrics.js"]]
+    "paths", [["nginx/njs/calls.js"], ["nginx/lua/calls.lua", "nginx/lua/callers.lua"], ["nginx/njs/metrics.js"]]
 )
 def test_the_codes_that_edges_answer_calls_with_are_the_services(paths: list[str]) -> None:
     text = "".join((ROOT / path).read_text() for path in paths)

@@ -1,4 +1,5 @@
-"""The Unix socket between `make run` and `make edge`, where the settings name none.
+"""The Unix sockets between `make run` and `make edge`, one for handshakes and one for trunks, where the settings name
+none.
 
 usage: local_socket.py service | edge    prints what is to be set for it, one NAME=VALUE a line; nothing where the
 settings say something else, where there is no safe folder for it, or, for the edge, where no service listens there.
@@ -33,7 +34,12 @@ def for_service(config: Config) -> list[str]:
         return []
     # Workers of nginx are another user where root starts it. On TCP beside it everybody is let in too.
     mode = ["TIDEGATE_SERVER__SOCKET_MODE=0666"] if os.getuid() == 0 else []
-    return [f"TIDEGATE_SERVER__SOCKET={path}", *mode]
+    trunk = config.trunk.socket is None and not config.trunk.port
+    return [
+        f"TIDEGATE_SERVER__SOCKET={path}",
+        *([f"TIDEGATE_TRUNK__SOCKET={path.removesuffix('.sock')}-trunk.sock"] if trunk else []),
+        *mode,
+    ]
 
 
 def for_edge(config: Config) -> list[str]:
@@ -52,7 +58,7 @@ def _path(config: Config) -> str:
         mine = folder.stat().st_uid == os.getuid() and not folder.is_symlink()
     except OSError:
         return ""
-    return path if mine and len(path.encode()) <= UNIX_BYTES else ""
+    return path if mine and len(path.encode()) + len("-trunk") <= UNIX_BYTES else ""
 
 
 def _folder() -> str:

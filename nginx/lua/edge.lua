@@ -3,7 +3,9 @@
 local addresses = require "addresses"
 local clock = require "clock"
 local handshake = require "handshake"
+local linked = require "linked"
 local metrics = require "metrics"
+local nodes = require "nodes"
 local session = require "session"
 local settings = require "settings"
 
@@ -62,7 +64,9 @@ end
 -- which may be the end of the wait for them: so one follows.
 local function end_all(is_early)
     if is_early then
-        session.end_all(has_successors())
+        local may_move = has_successors()
+        session.end_all(may_move)
+        linked.end_all(may_move)
         ngx.sleep(WAKE_S)
     end
 end
@@ -95,11 +99,15 @@ local function accept(answer)
     local websocket, err = server:new({ max_payload_len = settings.frame_bytes })
     if not websocket then
         ngx.log(ngx.INFO, "no handshake with the client: ", err)
-        answer.sock:close()
-        handshake.give_back()
+        if answer.linked then
+            answer.linked:give_back()
+        else
+            answer.sock:close()
+        end
+        nodes.leave()
         return nil
     end
-    ctx.session = session.new(websocket.sock, answer)
+    ctx.session = (answer.linked and linked or session).new(websocket.sock, answer)
     metrics.add("tidegate_edge_websockets", 1)
     return ctx.session
 end
@@ -115,6 +123,14 @@ local function has_body()
 end
 
 
+local function finish(current)
+    if current then
+        current:run()
+    end
+    return ngx.exit((current or ngx.headers_sent) and ngx.OK or 400)
+end
+
+
 -- One request for a WebSocket, to its end.
 function _M.serve()
     if has_body() then
@@ -127,11 +143,7 @@ function _M.serve()
     if answer.status ~= 101 then
         return handshake.refuse(answer)
     end
-    local current = accept(answer)
-    if current then
-        current:run()
-    end
-    return ngx.exit((current or ngx.headers_sent) and ngx.OK or 400)
+    return finish(accept(answer)) -- a tail call: the answer is not kept as long as the session
 end
 
 
@@ -139,7 +151,7 @@ end
 function _M.log()
     local ctx, var = ngx.ctx, ngx.var
     metrics.add('tidegate_edge_handshakes_total{status="' .. ngx.status .. '"}', 1)
-    handshake.give_back()
+    nodes.leave()
     local ended = ctx.session
     if ended then
         local code = ended.close_code

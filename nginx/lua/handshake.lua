@@ -1,9 +1,11 @@
 -- The handshake with the service, before the client's is answered: what the service says is what the client hears.
 
 local http1 = require "http1"
+local linked = require "linked"
 local metrics = require "metrics"
 local nodes = require "nodes"
 local settings = require "settings"
+local trunks = require "trunks"
 
 local concat = table.concat
 local find = string.find
@@ -97,8 +99,12 @@ local function read_head(node, answer)
 end
 
 
--- One node's answer; its socket, behind a 101.
+-- One node's answer; its socket, behind a 101, or its session on a trunk.
 local function knock(node, text)
+    local trunk = trunks.to(node)
+    if trunk then
+        return linked.open(trunk, text)
+    end
     local sock, err = connect(node)
     if not sock then
         return nil, err
@@ -125,19 +131,9 @@ local function note(name, value)
 end
 
 
-local function give_back()
-    local ctx = ngx.ctx
-    if ctx.node then
-        nodes.give_back(ctx.node)
-        ctx.node = nil
-    end
-end
-_M.give_back = give_back
-
-
--- The answer that counts; nil where no node gave one. After a 101, `give_back` when the session has ended. A node that
--- is dead or takes no handshakes (503) is passed over; where all are, one answer is enough. Not so without its Redis:
--- that may be so for all nodes alike, and over for all in the same moment.
+-- The answer that counts; nil where no node gave one. After a 101, `nodes.leave` when the session has ended. A node
+-- that is dead or takes no handshakes (503) is passed over; where all are, one answer is enough. Not so without its
+-- Redis: that may be so for all nodes alike, and over for all in the same moment.
 function _M.dial()
     local text, tried, refusal = request(), {}, nil
     local until_s = now() + settings.tries * settings.connect_timeout_s
@@ -146,7 +142,7 @@ function _M.dial()
         if not node then
             break
         end
-        ngx.ctx.node = node -- counted; `edge.log` gives back what is still here at the end
+        nodes.enter(node)
         local ok, answer, err = pcall(knock, node, text)
         if not ok then
             ngx.log(ngx.ERR, "a handshake failed: ", answer)
@@ -158,7 +154,7 @@ function _M.dial()
             nodes.works(node)
             return answer
         end
-        give_back()
+        nodes.leave()
         if answer and answer.status ~= 503 then
             nodes.works(node)
             return answer

@@ -28,6 +28,10 @@ local FAMILIES = {
     { "tidegate_edge_bytes_total", "counter", "Bytes of these frames' payloads." },
     { "tidegate_edge_pauses_total", "counter", "Turns that a session had to leave to others, by whose flood it was." },
     { "tidegate_edge_heartbeats_total", "counter", "Text heartbeats taken at the edge." },
+    { "tidegate_edge_trunks", "gauge", "Trunks that are up." },
+    { "tidegate_edge_held", "gauge", "WebSockets whose node has gone, and that no other has taken yet." },
+    { "tidegate_edge_moves_total", "counter", "WebSockets that went to another node, by why; failed: none took them." },
+    { "tidegate_edge_move_seconds", "summary", "Time without a node." },
     { "tidegate_edge_calls_total", "counter", "Calls taken at the edge, by outcome." },
     { "tidegate_edge_call_seconds", "histogram", "Time from a call to its answer." },
 }
@@ -89,7 +93,7 @@ local function series()
     local found = {}
     for _, key in ipairs(dict:get_keys(0)) do
         local name = match(key, "^[%l_]+")
-        name = match(name, "^(tidegate_edge_call_seconds)_") or name
+        name = match(name, "^(tidegate_edge_%l+_seconds)_") or name
         found[name] = found[name] or {}
         insert(found[name], key .. " " .. (dict:get(key) or 0))
     end

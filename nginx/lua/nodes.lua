@@ -47,6 +47,22 @@ function _M.give_back(node)
 end
 
 
+-- This request's client is at a node that was taken; what is still here at its end is given back by `edge.log`.
+function _M.enter(node)
+    ngx.ctx.node = node
+end
+
+
+-- This request's client is at no node.
+function _M.leave()
+    local ctx = ngx.ctx
+    if ctx.node then
+        _M.give_back(ctx.node)
+        ctx.node = nil
+    end
+end
+
+
 function _M.failed(node)
     dict:set("down " .. node.name, true, settings.down_s)
 end

@@ -1,8 +1,7 @@
 -- One session: the client's WebSocket, which ends here, and one to the service; frames pass from one to the other.
 --
 -- Threads: `main` (the request's own) waits for the end; a reader takes the client's frames, answers what is the edge's
--- and relays the rest; a pusher relays the service's; callers make requests. Callers are started when there is more to
--- do than they can, and stay: nginx remembers each thread until the request ends.
+-- and relays the rest; a pusher relays the service's; callers make requests.
 --
 -- What slows a side down is that nobody reads on before what was read is written.
 --
@@ -18,27 +17,24 @@
 -- answered in its name, and when it was silent for websocket_ping_timeout the client is sent away (1012). Source:
 -- docs/protocol.md, Heartbeat.
 
-local calls = require "calls"
+local callers = require "callers"
 local clock = require "clock"
 local command = require "command"
 local metrics = require "metrics"
-local permits = require "permits"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
 local share = require "share"
+local timetable = require "timetable"
 local wire = require "wire"
 
 local concat = table.concat
 local find = string.find
-local format = string.format
 local ipairs = ipairs
 local kill = ngx.thread.kill
 local max = math.max
 local now = ngx.now
 local pairs = pairs
 local pcall = pcall
-local random = math.random
-local remove = table.remove
 local setmetatable = setmetatable
 local spawn = ngx.thread.spawn
 
@@ -63,35 +59,6 @@ local mt = { __index = _M }
 local function who(headers)
     local client, connection = headers["tidegate-client"], headers["tidegate-connection"]
     return client and connection and { client = client, connection = connection }
-end
-
-
--- `answer` is the service's 101.
-function _M.new(client_sock, answer)
-    local caller = who(answer.headers)
-    local self = setmetatable({
-        who = caller,
-        share = share.new(caller),
-        news = semaphore.new(0), -- something has happened that `main` must know
-        work = semaphore.new(0), -- a call waits for a caller
-        waiting = {}, -- these calls
-        permits = {}, -- of the calls in flight, as a set
-        in_flight = 0,
-        callers = 0,
-        idle = 0, -- of them
-        numbers = 0, -- of calls
-        unsent_bytes = 0, -- of answers to calls
-        signed_s = -SIGN_S,
-        left = 0, -- how many of the two readers have, in order
-        is_over = false,
-        must_go = false, -- nginx stops; "moving" where new workers take handshakes
-        is_welcomed = false, -- the service has said something
-        kept = nil, -- fragments of a message that may be a call; `bytes` in all
-        close_code = nil, -- the first that was said, by whomever
-    }, mt)
-    self.client = wire.new(false, client_sock)
-    self.service = wire.new(true, answer.sock, answer.rest, settings.node_timeout_s)
-    return self
 end
 
 
@@ -143,8 +110,7 @@ local function guarded(self, work)
 end
 
 
--- Calls
-
+-- An answer to a call. What waits to be written is bounded, as all that waits is.
 local function say_answer(self, event)
     self.unsent_bytes = self.unsent_bytes + #event
     if self.unsent_bytes > settings.outbox_bytes then
@@ -156,51 +122,28 @@ local function say_answer(self, event)
 end
 
 
-local function serve(self, call)
-    local permit = permits.new(self.who.client, call.method)
-    self.permits[permit] = true
-    local event, sock = calls.make(call, self.who, call.number, permit)
-    permit:give_back()
-    self.permits[permit] = nil
-    say_answer(self, event)
-    self.in_flight = self.in_flight - 1
-    if sock then
-        calls.put_back(sock)
-    end
-end
-
-
-local function work_off(self)
-    while not self.is_over do
-        local call = remove(self.waiting, 1)
-        if call then
-            serve(self, call)
-        else
-            self.idle = self.idle + 1
-            while not self.work:wait(LONG_S) do end -- who posts takes it out of `idle`
-        end
-    end
-end
-
-
-local function carry_out(self, call)
-    if self.in_flight >= settings.calls_in_flight then
-        metrics.add('tidegate_edge_calls_total{outcome="too_many_calls"}', 1)
-        local message = self.in_flight .. " calls are in flight"
-        self.client:say("text", calls.error_event(call.id, "too_many_calls", message))
-        return
-    end
-    self.in_flight = self.in_flight + 1
-    self.numbers = self.numbers + 1
-    call.number = self.numbers
-    self.waiting[#self.waiting + 1] = call
-    if self.idle > 0 then
-        self.idle = self.idle - 1
-        self.work:post(1)
-    elseif self.callers < settings.calls_in_flight then
-        self.callers = self.callers + 1
-        spawn(guarded, self, work_off)
-    end
+-- `answer` is the service's 101.
+function _M.new(client_sock, answer)
+    local caller = who(answer.headers)
+    local self = setmetatable({
+        who = caller,
+        share = share.new(caller),
+        news = semaphore.new(0), -- something has happened that `main` must know
+        unsent_bytes = 0, -- of answers to calls
+        signed_s = -SIGN_S,
+        left = 0, -- how many of the two readers have, in order
+        is_over = false,
+        must_go = false, -- nginx stops; "moving" where new workers take handshakes
+        is_welcomed = false, -- the service has said something
+        kept = nil, -- fragments of a message that may be a call; `bytes` in all
+        close_code = nil, -- the first that was said, by whomever
+    }, mt)
+    self.callers = callers.new(caller, function(event) say_answer(self, event) end, function(work)
+        guarded(self, work)
+    end)
+    self.client = wire.new(false, client_sock)
+    self.service = wire.new(true, answer.sock, answer.rest, settings.node_timeout_s)
+    return self
 end
 
 
@@ -241,7 +184,7 @@ local function take(self, text)
         return false
     end
     sign_of_life(self)
-    carry_out(self, call)
+    self.callers:take(call)
     return true
 end
 
@@ -373,7 +316,7 @@ end
 
 local function say_moving(self)
     metrics.add("tidegate_edge_moving_total", 1)
-    self.client:say("text", format('{"type":"moving","within":%g}', settings.spread_s / 2))
+    self.client:say("text", self.times.event)
 end
 
 
@@ -385,22 +328,19 @@ end
 
 -- Returns when the session is over, or must be.
 local function watch(self)
-    local moves_s, goes_s -- when the client is told that it moves, and when it is asked to go, once nginx stops
     while not self.is_over do
-        if self.must_go and not goes_s then
-            local share_s = random() * settings.spread_s
-            moves_s = self.must_go == "moving" and self.is_welcomed and now() + share_s / 2
-            goes_s = moves_s and moves_s + settings.spread_s / 2 or now() + share_s
+        local what, wake_s
+        if self.must_go and not self.end_by_s then
+            self.times = self.times or timetable.new(self.must_go == "moving" and self.is_welcomed)
+            what, wake_s = self.times:due(now())
         end
-        if moves_s and now() >= moves_s and not self.end_by_s then
-            moves_s = nil
+        if what == "moving" then
             spawn(guarded, self, say_moving)
-        end
-        if goes_s and now() >= goes_s and not self.end_by_s then
+        elseif what == "go" then
             self.end_by_s = now() + CLOSE_S
             spawn(guarded, self, say_going_away)
         end
-        local wake_s = self.end_by_s or moves_s or goes_s or now() + LONG_S
+        wake_s = self.end_by_s or wake_s or now() + LONG_S
         if self.end_by_s and now() >= wake_s then
             return
         end
@@ -411,10 +351,7 @@ end
 
 -- What its callers hold. To be called at its end, however it came, for they go without a word.
 function _M.give_back(self)
-    for permit in pairs(self.permits) do
-        permit:give_back()
-    end
-    self.permits = {}
+    self.callers:give_back()
 end
 
 

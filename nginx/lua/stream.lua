@@ -19,16 +19,18 @@ local mt = { __index = _M }
 
 
 local function set_read_timeout(self, seconds)
-    self.sock:settimeouts(settings.connect_timeout_s * 1000, settings.send_timeout_s * 1000, seconds * 1000)
+    self.sock:settimeouts(settings.connect_timeout_s * 1000, self.send_s * 1000, seconds * 1000)
 end
 
 
--- `early` are bytes that came with the handshake; `silent_s` is how long nothing may come, nil: for a day.
-function _M.new(sock, early, silent_s)
+-- `early` are bytes that came with the handshake; `silent_s` is how long nothing may come, nil: for a day; `send_s` how
+-- long a write may make no progress, nil: the edge's.
+function _M.new(sock, early, silent_s, send_s)
     local self = setmetatable({
         sock = sock,
         early = early or "",
         silent_s = silent_s or LONG_S,
+        send_s = send_s or settings.send_timeout_s,
         seen_s = clock.now(), -- when something last came
         bytes = 0,
     }, mt)

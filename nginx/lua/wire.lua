@@ -27,6 +27,7 @@ local LONG_S = 86400 -- a writer that waits longer is ended with its session
 -- A client's stream as the library reads a frame from it: two bytes, then two more or eight for a longer length, then
 -- the rest. It takes a length in any form, and RFC 6455, 5.2, wants the shortest.
 local head = {}
+local head_mt = { __index = head }
 
 
 function head.receive(self, size)
@@ -49,13 +50,13 @@ local mt = { __index = _M }
 
 
 -- `masking`: we are the client here. The rest is the stream's.
-function _M.new(masking, sock, early, silent_s)
-    local both = stream.new(sock, early, silent_s)
+function _M.new(masking, sock, early, silent_s, send_s)
+    local both = stream.new(sock, early, silent_s, send_s)
     return setmetatable({
         stream = both,
-        head = not masking and setmetatable({ stream = both, step = 0, form = 0 }, { __index = head }) or nil,
+        head = not masking and setmetatable({ stream = both, step = 0, form = 0 }, head_mt) or nil,
         masking = masking,
-        lock = semaphore.new(1),
+        lock = nil, -- of those who write, once somebody does
         is_inside = false, -- a fragmented message of the relayed ones has begun
         has_closed = false, -- a close frame went out; nothing follows it
     }, mt)
@@ -88,6 +89,12 @@ function _M.receive(self)
 end
 
 
+local function lock_of(self)
+    self.lock = self.lock or semaphore.new(1)
+    return self.lock
+end
+
+
 local function write(self, opcode, payload, fin)
     if self.has_closed then
         return true
@@ -101,7 +108,7 @@ end
 function _M.relay(self, kind, payload, fin)
     local opcode = OPCODES[kind]
     if not self.is_inside then
-        self.lock:wait(LONG_S)
+        lock_of(self):wait(LONG_S)
     end
     local ok, err = write(self, opcode, payload, fin)
     if opcode < CONTROL then
@@ -116,7 +123,7 @@ end
 
 -- For all others: one whole message between two that are relayed.
 function _M.say(self, kind, payload)
-    self.lock:wait(LONG_S)
+    lock_of(self):wait(LONG_S)
     local ok, err = write(self, OPCODES[kind], payload, true)
     self.lock:post(1)
     return ok, err
@@ -125,7 +132,7 @@ end
 
 -- A last word, unless somebody is in the middle of theirs.
 function _M.say_at_once(self, kind, payload)
-    if self.lock:wait(0) then
+    if lock_of(self):wait(0) then
         write(self, OPCODES[kind], payload, true)
     end
 end

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tidegate.nginx import render
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
 DIRECT = "direct"
+TRUNK = "trunk"
 
 Settings = Mapping[str, Any]  # names as in the environment without TIDEGATE_; what is no text goes in as JSON
 
@@ -76,6 +77,8 @@ class Node:
             self.upstream = f"unix:{self.socket}"
             # Workers of nginx run as another user where tests run as root.
             self._settings |= {"SERVER__SOCKET": self.socket, "SERVER__SOCKET_MODE": "0666"}
+        if settings.get("EDGE__TRUNK") and not settings.get("TRUNK__PORT"):
+            self._settings |= {"TRUNK__SOCKET": f"{folder}/trunk.sock", "SERVER__SOCKET_MODE": "0666"}
         self._starts = 0
         self.process: Process
 
@@ -124,6 +127,7 @@ class Edge:
                 "EDGE__TLS_DIR": certificates(),
                 "EDGE__ACCESS_LOG": str(self.access_log),
                 "EDGE__WORKERS": 1,
+                "EDGE__TRUNK": False,
                 **settings,
             }
         )
@@ -182,7 +186,7 @@ class Edge:
 class Stand:
     """``nodes`` service processes, a REST application if asked for, and an edge in front of them; direct: none,
     clients speak to the first node. The edge reaches one node over a Unix socket and several over TCP, as they are
-    shipped; a variant with ``-tcp`` or ``-unix`` behind it is reached over that.
+    shipped; a variant with ``-tcp`` or ``-unix`` behind it is reached over that; ``-trunk``: its clients share links.
 
     ``async with stand("plain", AUTH__MODE="jwt") as s`` for one test; a class's own is started once, by ``start``.
     """
@@ -196,12 +200,16 @@ class Stand:
         edge: Settings | None = None,
         first: Settings | None = None,
         behind: Stand | None = None,
+        others: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         """``settings`` are the nodes' and the edge's, ``edge`` is the edge's alone, ``first`` the first node's.
-        ``behind``: a stand whose nodes this one takes, which saves starting some."""
+        ``behind``: a stand whose nodes this one takes, which saves starting some; ``others``: further upstreams."""
         self.variant, _, hop = variant.partition("-")
-        over_unix = self.variant != DIRECT and (hop or ("unix" if nodes == 1 else "tcp")) == "unix"
+        if hop == TRUNK:
+            settings = {"EDGE__HOLD_S": 0.5, **settings, "EDGE__TRUNK": True}
+        ways = {"": nodes == 1, TRUNK: nodes == 1, "unix": True, "tcp": False}
+        over_unix = self.variant != DIRECT and ways[hop]
         # Workers of nginx run as another user where tests run as root, and need to get in here.
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-edge-"))
         self.folder.chmod(0o755)
@@ -217,7 +225,7 @@ class Stand:
             for n in range(1, (0 if behind else nodes) + 1)
         ]
         self.nodes: list[Node] = behind.nodes if behind else self._own
-        upstreams = [node.upstream for node in self.nodes]
+        upstreams = [*(node.upstream for node in self.nodes), *others]
         before = {"EDGE__UPSTREAMS": upstreams, "EDGE__SHUTDOWN_TIMEOUT_S": 2, **common, **(edge or {})}
         self._edge = None if self.variant == DIRECT else Edge(self.variant, self.folder / "edge", before)
         self.rest: Process

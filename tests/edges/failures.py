@@ -21,6 +21,7 @@ KIB = 1024
 
 class Failures:
     variant: str
+    closes_at_drain = True  # False: an edge keeps its clients, and takes them to another node
     slow_reader_kib = 8 * KIB  # what nginx may grow by for five of them; each of their connections got 10 MB to hold
 
     async def test_a_peer_that_gives_no_sign_of_life_is_closed_with_4007(self, quick: Stand, name: str) -> None:
@@ -112,7 +113,10 @@ class Failures:
             await eventually(lambda: s.node.process.logged("drain.started"))
             with pytest.raises(Refusal) as info:
                 await s.peer("late").connect()
-            assert (info.value.status, info.value.code) == (503, "draining")
+            if self.closes_at_drain:
+                assert (info.value.status, info.value.code) == (503, "draining")
+            else:  # where nobody has to go slowly it may have stopped already
+                assert (info.value.status, info.value.code) in ((503, "draining"), (502, "unavailable"))
             assert int(info.value.headers["retry-after"]) > 0
             assert await asyncio.gather(*(peer.ended() for peer in peers)) == [1012] * 4
             for peer in peers:
@@ -129,7 +133,7 @@ class Failures:
             async with await _back(s, "alice") as alice:
                 await alice.event()
                 s.node.process.kill()
-                assert await alice.ended() in (None, 1001, 1011)
+                assert await alice.ended() in (None, 1001, 1011, 1012)
 
 
 def _send_all(pids: list[int], number: signal.Signals) -> None:

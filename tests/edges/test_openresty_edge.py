@@ -31,6 +31,11 @@ class TestOpenresty(EdgeContract):
                 assert await peer.ended() == 1007
 
 
+class TestTrunk(TestOpenresty):
+    variant = "openresty-trunk"
+    closes_at_drain = False
+
+
 @pytest.mark.slow  # one node is reached over a Unix socket, where nothing else is said
 class TestOpenrestyOverTcp(TestOpenresty):
     variant = "openresty-tcp"

@@ -162,6 +162,18 @@ def test_lua_is_found_from_wherever_nginx_was_started(tmp_path: Path) -> None:
     assert f'lua_package_path "{tmp_path}/lua/?.lua;;";' in (tmp_path / "conf.d/openresty.conf").read_text()
 
 
+def test_what_holds_the_trunk_s_key_is_not_for_others(tmp_path: Path) -> None:
+    config = load(None, environ({"TRUNK__PORT": 8002, "TRUNK__KEY": "a-key-of-this-test"}))
+    render.write(Config(), tmp_path)  # it may have been there before
+    render.write(config, tmp_path)
+    holders = {
+        path.name: path.stat().st_mode & 0o777
+        for path in (tmp_path / "conf.d").iterdir()
+        if b"a-key" in path.read_bytes()
+    }
+    assert holders == {"openresty_settings.inc": 0o640}
+
+
 def test_the_command_writes_a_folder_that_nginx_starts_with(tmp_path: Path) -> None:
     settings = {"SERVER__PATH": "/push/", "EDGE__RUN_DIR": str(tmp_path / "run"), "EDGE__TLS_DIR": certificates()}
     (tmp_path / "run").mkdir()

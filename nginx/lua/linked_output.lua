@@ -1,0 +1,150 @@
+-- What one session on a trunk writes to its client: what waits, how much that is, and when it is too much.
+--
+-- What waits and what is under way count as `size`. Over the limit the node hears SLOW, and lets the session fall back
+-- to its journals or closes it; over twice the limit there is no waiting for that. What a socket is given goes in
+-- pieces, because nginx keeps the largest that it ever had to copy until the connection ends.
+
+local semaphore = require "ngx.semaphore"
+local settings = require "settings"
+
+local band = bit.band
+local char = string.char
+local concat = table.concat
+local max = math.max
+local rshift = bit.rshift
+local sub = string.sub
+local type = type
+
+local PIECE_BYTES = 16384
+
+local _M = {}
+
+
+-- A whole frame from a server, which masks nothing; `first` is its first byte.
+function _M.frame(first, payload)
+    local size = #payload
+    if size < 126 then
+        return char(first, size) .. payload
+    end
+    if size < 65536 then
+        return char(first, 126, rshift(size, 8), band(size, 0xff)) .. payload
+    end
+    return char(first, 127, 0, 0, 0, 0, rshift(size, 24), band(rshift(size, 16), 0xff), band(rshift(size, 8), 0xff),
+        band(size, 0xff)) .. payload
+end
+
+
+-- What one session writes. It is a table of its own because each message to many looks at it, and at little else of a
+-- session: what is asked for together lies together.
+function _M.new()
+    return {
+        out = nil, -- what waits: one piece, or a list of them
+        size = 0, -- bytes of it, and of what is under way
+        slow_at = settings.outbox_bytes, -- `size` at which the node hears of it
+        is_shut = false, -- nothing follows
+        writer_waits = false,
+        news = semaphore.new(0), -- something has happened that the writer must know
+    }
+end
+
+
+-- The writer, if it waits: counts that are left over would make it spin.
+function _M.wake(self)
+    if self.writer_waits then
+        self.writer_waits = false
+        self.news:post(1)
+    end
+end
+
+
+-- Returns when it is woken, or so much later.
+function _M.wait(self, seconds)
+    self.writer_waits = true
+    self.news:wait(seconds)
+    self.writer_waits = false
+end
+
+
+-- Bytes that are to be written, unless nothing may follow. True where that is too much, for the first time or by
+-- another quarter of the limit.
+function _M.put(self, bytes)
+    if self.is_shut then
+        return false
+    end
+    local out = self.out
+    local size = self.size + #bytes
+    self.size = size
+    if not out then
+        self.out = bytes
+        if self.writer_waits then
+            self.writer_waits = false
+            self.news:post(1)
+        end
+    elseif type(out) == "string" then
+        self.out = { out, bytes }
+    else
+        out[#out + 1] = bytes
+    end
+    if size > self.slow_at then
+        self.slow_at = size + rshift(settings.outbox_bytes, 2)
+        return true
+    end
+    return false
+end
+
+
+-- Forgets what waits; what is under way goes on.
+function _M.drop(self)
+    local out = self.out
+    self.out = nil
+    if out then
+        self.size = max(self.size - (type(out) == "string" and #out or #concat(out)), 0)
+    end
+end
+
+
+local function send(self, sock, bytes)
+    for at = 1, #bytes, PIECE_BYTES do
+        local piece = #bytes > PIECE_BYTES and sub(bytes, at, at + PIECE_BYTES - 1) or bytes
+        local ok, err = sock:send(piece)
+        if not ok then
+            return nil, err
+        end
+        self.size = max(self.size - #piece, 0)
+    end
+    return true
+end
+
+
+-- Joins what is small, so that many frames go out in one write.
+local function send_all(self, sock, list)
+    local at, count = 1, #list
+    while at <= count do
+        local last, bytes = at, #list[at]
+        while last < count and bytes + #list[last + 1] <= PIECE_BYTES do
+            last = last + 1
+            bytes = bytes + #list[last]
+        end
+        local ok, err = send(self, sock, last > at and concat(list, "", at, last) or list[at])
+        if not ok then
+            return nil, err
+        end
+        at = last + 1
+    end
+    return true
+end
+
+
+-- Writes what waits; nil and why where the client takes nothing more. For the one thread that writes.
+function _M.write(self, sock)
+    local out = self.out
+    self.out = nil
+    local ok, err = (type(out) == "string" and send or send_all)(self, sock, out)
+    if ok and self.size < rshift(settings.outbox_bytes, 1) then
+        self.slow_at = settings.outbox_bytes
+    end
+    return ok, err
+end
+
+
+return _M

@@ -1,0 +1,105 @@
+-- A session goes on at another node, while its client notices nothing. Its own thread does that, and returns with the
+-- node that took it, or without one when `hold_s` is over.
+--
+-- After a node with thousands of sessions all of them want to move at once. So few of them ask at a time: who asks next
+-- waits for an answer to another.
+
+local frames = require "trunk_frames"
+local metrics = require "metrics"
+local nodes = require "nodes"
+local semaphore = require "ngx.semaphore"
+local settings = require "settings"
+local trunks = require "trunks"
+
+local max = math.max
+local now = ngx.now
+local pcall = pcall
+local random = math.random
+local sleep = ngx.sleep
+
+local AT_ONCE = 256 -- that ask
+local ANSWER_S = 5
+local ROUND_S = 0.1 -- between two rounds of all nodes
+local LEAST_S = 0.001
+
+local turns = semaphore.new(AT_ONCE)
+
+local _M = {}
+
+
+local function request(session)
+    session.term = session.term + 1
+    local known = frames.fields("connection", session.connection, "term", session.term, "orders", session.orders)
+    if session.token then
+        known = known .. frames.fields("token", session.token)
+    end
+    return frames.count(#known) .. known .. session.cursor .. session.head
+end
+
+
+-- Asks one node; whether it took the session, and still has it.
+local function ask(session, node)
+    local trunk = trunks.to(node)
+    if not trunk then
+        return false
+    end
+    session.said_before = session.said
+    session:await(trunk, frames.RESUME, request(session), ANSWER_S)
+    if session.is_accepted then
+        return session.trunk ~= nil
+    end
+    session:leave(not session.answer and not session.has_closed and 1006 or nil, false)
+    session.trunk = nil
+    return false
+end
+
+
+local function resume(session, until_s)
+    local last = ngx.ctx.node
+    local tried = last and { [last.name] = true } or {}
+    nodes.leave()
+    while not session.is_over and not session.has_closed do
+        local node = nodes.take(tried)
+        if node then
+            nodes.enter(node)
+            if ask(session, node) then
+                nodes.works(node)
+                ngx.var.tidegate_upstream = node.name
+                return true
+            end
+            nodes.leave()
+        else
+            tried = {}
+            sleep(ROUND_S * (1 + random()))
+        end
+        if now() >= until_s then
+            return false
+        end
+    end
+    return false
+end
+
+
+-- Whether a node has it; nil `moves` is the session's to set.
+function _M.resume(session)
+    local begun_s, why = now(), session.moves
+    metrics.add("tidegate_edge_held", 1)
+    local is_there = turns:wait(max(settings.hold_s, LEAST_S)) and true or false
+    if is_there then
+        local ok, found = pcall(resume, session, begun_s + settings.hold_s)
+        turns:post(1) -- whatever happened: a turn that is lost is lost until nginx restarts
+        if not ok then
+            ngx.log(ngx.ERR, "a move failed: ", found)
+        end
+        is_there = ok and found
+    end
+    metrics.add("tidegate_edge_held", -1)
+    local outcome = is_there and why or "failed"
+    metrics.add('tidegate_edge_moves_total{outcome="' .. outcome .. '"}', 1)
+    metrics.add("tidegate_edge_move_seconds_sum", now() - begun_s)
+    metrics.add("tidegate_edge_move_seconds_count", 1)
+    return is_there
+end
+
+
+return _M

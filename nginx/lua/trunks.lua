@@ -1,0 +1,124 @@
+-- The trunks of this worker: which node has one, and whether it is up. A node says so in its answer to a probe; who has
+-- none, or speaks another version, is asked again after a while, and its clients are relayed.
+
+local http1 = require "http1"
+local semaphore = require "ngx.semaphore"
+local settings = require "settings"
+local trunk = require "trunk"
+
+local find = string.find
+local match = string.match
+local now = ngx.now
+local sub = string.sub
+local tcp = ngx.socket.tcp
+local timer_at = ngx.timer.at
+local tonumber = tonumber
+
+local WAIT_S = 1 -- a handshake waits so long for a trunk that is being dialled; then it is relayed
+local AGAIN_S = 5 -- after a node had none
+local SOON_S = 0.2 -- after one ended: its node may be about to be back
+
+local by_node = {} -- name -> {trunk, is_dialled, waiting, ready, again_s}
+
+local _M = {}
+
+
+-- Where the node has its trunk, as it says itself: an address for a socket's connect; nil where it has none, and in how
+-- many seconds that may be otherwise.
+local function ask(node)
+    local sock = tcp()
+    sock:settimeouts(settings.connect_timeout_s * 1000, settings.send_timeout_s * 1000, settings.probe_timeout_s * 1000)
+    local ok
+    if node.port then
+        ok = sock:connect(node.host, node.port, { pool = "tidegate_websocket" })
+    else
+        ok = sock:connect(node.host, { pool = "tidegate_websocket" })
+    end
+    if not ok then
+        return nil, SOON_S
+    end
+    local answer = http1.new(sock, "GET", now() + settings.probe_timeout_s, "service")
+    local sent = sock:send("GET " .. settings.probe_path
+        .. " HTTP/1.1\r\nHost: tidegate\r\nTidegate-Trunk: 1\r\nConnection: close\r\n\r\n")
+    local said = sent and answer:read_head()
+    sock:close()
+    local where = said and answer.headers["tidegate-trunk"]
+    if not where then
+        return nil, said and answer.status == 204 and AGAIN_S or SOON_S
+    end
+    if sub(where, 1, 5) == "unix:" then
+        return { host = where }
+    end
+    local port = match(where, "^%d+$")
+    return port and not find(node.host, "^unix:") and { host = node.host, port = tonumber(port) } or nil, AGAIN_S
+end
+
+
+local function tell(entry)
+    entry.is_dialled = false
+    local waiting = entry.waiting
+    entry.waiting = 0
+    if waiting > 0 then
+        entry.ready:post(waiting)
+    end
+end
+
+
+local function dial(is_early, node, entry)
+    local address, again_s
+    if not is_early then
+        address, again_s = ask(node)
+    end
+    if not address then
+        entry.again_s = now() + (again_s or AGAIN_S)
+        return tell(entry)
+    end
+    local link = trunk.new(node.name, address)
+    link:run(function(err)
+        if err then
+            entry.again_s = now() + (err == "no version in common" and AGAIN_S or SOON_S)
+            ngx.log(ngx.WARN, "no trunk to ", node.name, ": ", err)
+        else
+            entry.trunk = link
+        end
+        tell(entry)
+    end)
+    if entry.trunk == link then
+        entry.trunk, entry.again_s = nil, now() + SOON_S
+    end
+end
+
+
+-- The trunk to a node; nil where its client must be relayed.
+function _M.to(node)
+    if not settings.trunk then
+        return nil
+    end
+    local entry = by_node[node.name]
+    if not entry then
+        entry = { waiting = 0, ready = semaphore.new(0), again_s = 0, is_dialled = false }
+        by_node[node.name] = entry
+    end
+    if entry.trunk and entry.trunk.is_up then
+        return entry.trunk
+    end
+    if not entry.is_dialled then
+        if now() < entry.again_s then
+            return nil
+        end
+        entry.is_dialled = true
+        if not timer_at(0, dial, node, entry) then
+            entry.is_dialled = false
+            return nil
+        end
+    end
+    entry.waiting = entry.waiting + 1
+    if not entry.ready:wait(WAIT_S) then
+        entry.waiting = entry.waiting - 1
+        return nil
+    end
+    return entry.trunk and entry.trunk.is_up and entry.trunk or nil -- it may have ended since
+end
+
+
+return _M
