@@ -13,11 +13,15 @@ import base64
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+ALL = ""  # in place of a group: everybody
 
 
 class Push:
-    """One message: ``number`` counts its pusher's messages to its stream. ``accepted_s`` is None until it was."""
+    """One message to a group, or to everybody: ``number`` counts its pusher's messages to its stream. ``accepted_s`` is
+    None until it was."""
 
     __slots__ = ("accepted_s", "asked_s", "entry", "group", "id", "number", "position", "pusher", "refusals", "stream")
 
@@ -25,13 +29,17 @@ class Push:
         self.id = id
         self.pusher = pusher
         self.group = group
-        self.stream = f"group:{group}"
+        self.stream = f"group:{group}" if group else "all"
         self.number = number
         self.asked_s = 0.0  # for the last time
         self.accepted_s: float | None = None
         self.position: tuple[str, int] | None = None  # of a push through HTTP
         self.entry: str | None = None  # id of a push through Redis
         self.refusals: list[tuple[float, float, str]] = []  # when asked, when answered, what
+
+    @property
+    def path(self) -> str:
+        return f"groups/{self.group}" if self.group else "all"
 
     @property
     def data(self) -> dict[str, Any]:
@@ -97,6 +105,17 @@ class Ledger:
         if known != id:
             self.complain(f"{stream} {epoch}/{offset} stands for {known} and for {id}")
 
+    def latest_s(self, readers: Iterable[Reader]) -> float:
+        """How long after it was asked for the latest message came to anybody, of those pushed through HTTP: one that
+        is pushed through Redis may wait for a node that takes it."""
+        heard = (
+            (self.pushes[id], heard_s)
+            for reader in readers
+            for told in reader.told.values()
+            for id, (heard_s, _, _) in told.heard.items()
+        )
+        return max(heard_s - push.asked_s for push, heard_s in heard if push.position is not None)
+
     def complain(self, text: str) -> None:
         self.wrong.append(text)
 
@@ -159,6 +178,8 @@ class Reader:
                 self._message(event)
             case "gap":
                 self._gap(event)
+            case "moving":
+                pass  # it stays until it is closed
             case other:
                 self._complain(event.get("stream", "-"), f"an event {other} that nobody asked for")
 

@@ -1,19 +1,18 @@
 """Three real nodes, one real Redis, pushes, clients that come and go with cursors, and faults on a seeded schedule.
 
 ``await Scenario(seed, seconds, folder).run()`` raises AssertionError with every complaint; the schedule is in ``log``.
-``python -m tests.faults.runner SEED SECONDS [PLANT]`` does so from a shell.
+``python -m tests.faults.runner SEED SECONDS [--edge VARIANT] [--faults NAME…] [--plant PLANT]`` does so from a shell.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
 import os
 import random
 import shutil
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,37 +24,25 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tests.brokers.server import RedisServer
 from tests.faults.account import account
-from tests.faults.ledger import Ledger, Push, Reader
+from tests.faults.cluster import DRAIN_S, FAULTS, NODE_FAULTS, NODES, RETENTION, TROUBLE, Cluster
+from tests.faults.ledger import ALL, Ledger, Push, Reader
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
-from tests.support import Process, eventually, free_ports, scaled
+from tests.support import eventually, scaled
 
-NODES = 3
-RETENTION = 200
 PUSHERS = 20
 ACCOUNTS = 3  # of messages that never came
-TROUBLE = (OSError, aiohttp.ClientError, TimeoutError)
-
-FAULTS = {
-    "kill_node": 3,
-    "pause_node": 2,
-    "kill_redis": 2,
-    "pause_redis": 1,
-    "kill_pubsub": 3,
-    "kill_commands": 2,
-    "forget_scripts": 1,
-    "fill_redis": 1,
-    "flush_redis": 1,
-}
+SETTLED_S = 3.0  # after its welcome: nothing of a client is under way that an edge with trunks could not move
 
 
-class Scenario:
+class Scenario(Cluster):
     """``faults`` are weights, ``most`` how many there are in all, ``every_s`` the mean time between two. Each of
     ``groups`` has ``members`` clients, who are in ``others`` too; ``rate`` is pushes per second in all, a
-    fifth of them through Redis, and what a fault held up is made up for; a client stays ``churn_s`` on average.
-    ``quiet_s`` is what everything has to come right again."""
+    fifth of them through Redis, ``to_all`` those to everybody, and what a fault held up is made up for; a client stays
+    ``churn_s`` on average.
+    ``quiet_s`` is what everything has to come right again. With an ``edge`` clients come through it; with trunks
+    none may be closed who has nothing under way, unless something else than nodes is at fault."""
 
     def __init__(
         self,
@@ -64,6 +51,9 @@ class Scenario:
         folder: Path,
         *,
         plant: str = "none",
+        edge: str | None = None,
+        nodes: int = NODES,
+        drain_s: float = DRAIN_S,
         faults: dict[str, int] | None = None,
         most: int = 1000,
         every_s: float = 1.5,
@@ -71,41 +61,40 @@ class Scenario:
         members: int = 3,
         others: int = 1,
         rate: float = 80,
+        to_all: float = 0,
         churn_s: float = 4.0,
         quiet_s: float = 40.0,
     ) -> None:
+        super().__init__(
+            folder, random.Random(seed), plant=plant, edge=edge, nodes=nodes, drain_s=drain_s, quiet_s=quiet_s
+        )
         self.seed = seed
         self.seconds = seconds
-        self.log: list[str] = []
-        self.done: dict[str, int] = {}
         self.pushes_per_second = 0.0
+        self.latest_s = 0.0  # how late a message came, while there were faults
         self.busy_share = 0.0  # of all cores, whoever used them
         self.ledger = Ledger()
-        self._folder = folder
-        self._plant = plant
         self._faults = FAULTS if faults is None else faults
+        self._must_stay = self.has_trunk and self._faults.keys() <= NODE_FAULTS.keys()
         self._most = most
         self._every_s = every_s
         self._churn_s = churn_s
         self._rate = rate
-        self._quiet_s = quiet_s
+        self._to_all = to_all
         self._groups = [f"g{i}" for i in range(groups)]
         self._members = members
         self._others = others
-        self._chance = random.Random(seed)
-        self._redis = RedisServer(appendonly="yes", appendfsync="always")
-        ports = free_ports(2 * NODES)
-        self._public, self._internal = ports[:NODES], ports[NODES:]
-        self._nodes: list[Process] = []
-        self._old: list[Process] = []
-        self._down: set[int] = set()
         self.readers: list[Reader] = []
+        self.ends: dict[int | None, int] = {}  # how visits were ended by others: code, None for a cut
         self._pushing = True
         self._leaving = False
         self._tasks: list[asyncio.Task[None]] = []
         self._pushers: list[asyncio.Task[None]] = []
         self._session: Any = None
         self._client: Any = None
+
+    def now_s(self) -> float:
+        return self.ledger.now_s()
 
     async def run(self) -> None:
         try:
@@ -117,8 +106,7 @@ class Scenario:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            for node in self._nodes:
-                node.kill()
+            self._stop_cluster()
             if self._session is not None:
                 await self._session.close()
                 await self._client.aclose()
@@ -133,9 +121,7 @@ class Scenario:
     # Beginning
 
     async def _start(self) -> None:
-        self._nodes = [self._start_node(index) for index in range(NODES)]
-        for index in range(NODES):
-            await self._ready(index)
+        await self._start_cluster()
         self.ledger.begin()
         names = iter(range(10_000))
         for group in self._groups:
@@ -154,31 +140,8 @@ class Scenario:
             mine = self._groups[i::pushers]
             chance = random.Random(self._chance.random())
             self._pushers.append(self._spawn(self._push(f"p{i}", mine, i % 5 == 4, self._rate / pushers, chance)))
-
-    def _start_node(self, index: int) -> Process:
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        env = {
-            "TIDEGATE_BROKER__KIND": "redis",
-            "TIDEGATE_BROKER__URL": self._redis.url,
-            "TIDEGATE_HISTORY__MESSAGES": str(RETENTION),
-            "TIDEGATE_SERVER__PORT": str(self._public[index]),
-            "TIDEGATE_INTERNAL__PORT": str(self._internal[index]),
-            "TIDEGATE_SERVER__NODE": f"n{index}",
-        }
-        command = [sys.executable, "-m", "tests.faults.plants", self._plant, "serve"]
-        return Process(*command, folder=folder, env=env)
-
-    async def _ready(self, index: int) -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-
-            async def ready() -> bool:
-                assert self._nodes[index].exit_code is None, str(self._nodes[index])
-                with contextlib.suppress(*TROUBLE):
-                    async with session.get(f"http://127.0.0.1:{self._internal[index]}/readyz") as answer:
-                        return answer.status == 200
-                return False
-
-            await eventually(ready, self._quiet_s)
+        if self._to_all:
+            self._pushers.append(self._spawn(self._push("pa", [ALL], False, self._to_all, self._chance)))
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.create_task(work)  # noqa: TID251 - held here
@@ -191,8 +154,8 @@ class Scenario:
             self.ledger.complain(f"the runner failed: {error!r}")
 
     def _choose(self, chance: random.Random) -> int:
-        up = [index for index in range(NODES) if index not in self._down]
-        return chance.choice(up or range(NODES))
+        up = [index for index in self._indexes if index not in self._down]
+        return chance.choice(up or self._indexes)
 
     # Clients and pushers
 
@@ -203,7 +166,7 @@ class Scenario:
             query: dict[str, Any] = {"groups": ",".join(groups)} if cursor is None else {"cursor": cursor}
             try:
                 reader.visit(f"comes to node {index} with {reader.positions()}")
-                visitor = await visit(self._public[index], reader, query)
+                visitor = await visit(self._door(index), reader, query)
             except HANDSHAKE_TROUBLE as exc:
                 reader.visit(repr(exc))
                 await asyncio.sleep(0.1 + chance.random() / 5)
@@ -212,11 +175,20 @@ class Scenario:
                 await self._stay(visitor, chance.expovariate(1 / self._churn_s))
             finally:
                 await visitor.cut()
-                reader.visit("gone")
+                reader.visit(f"gone {visitor.code}")
+            self._closed(reader, visitor)
             if visitor.error is not None:
                 self.ledger.complain(f"{reader.name}: {visitor.error!r}")
                 return
             await asyncio.sleep(chance.random() * (0 if self._leaving else self._churn_s / 4))
+
+    def _closed(self, reader: Reader, visitor: Visitor) -> None:
+        """Who ends a visit, and why, where there is no reason that it should end."""
+        if visitor.ended_s is None:
+            return
+        self.ends[visitor.code] = self.ends.get(visitor.code, 0) + 1
+        if self._must_stay and visitor.ended_s > SETTLED_S:
+            self.ledger.complain(f"{reader.name}: closed with {visitor.code} after {visitor.ended_s:.1f} s")
 
     async def _stay(self, visitor: Visitor, stay_s: float) -> None:
         """So long, or until the node ends it; at the end of the scenario everybody stays."""
@@ -257,15 +229,12 @@ class Scenario:
         api = f"http://127.0.0.1:{self._internal[self._choose(chance)]}/api"
         if len(pushes) == 1:
             (push,) = pushes
-            url = f"{api}/groups/{push.group}/push"
+            url = f"{api}/{push.path}/push"
             headers = {"Idempotency-Key": f"k{push.id}"}
             async with self._session.post(url, json={"data": push.data}, headers=headers) as answer:
                 results = [await answer.json()]
         else:
-            items = [
-                {"group": push.stream.removeprefix("group:"), "data": push.data, "key": f"k{push.id}"}
-                for push in pushes
-            ]
+            items = [{"group": push.group, "data": push.data, "key": f"k{push.id}"} for push in pushes]
             async with self._session.post(f"{api}/push", json={"pushes": items}) as answer:
                 body = await answer.json()
                 results = body.get("results") or [body] * len(pushes)
@@ -309,6 +278,7 @@ class Scenario:
             await fault()
         if self._most > sum(self.done.values()):
             await asyncio.sleep(max(0, end_s - time.monotonic()))
+        self.latest_s = self.ledger.latest_s(self.readers)
         pushing_s, idle_s = time.monotonic() - pushing_s, _idle_s() - idle_s
         self.pushes_per_second = len(self.ledger.pushes) / pushing_s
         self.busy_share = 1 - idle_s / pushing_s / (os.cpu_count() or 1)
@@ -317,59 +287,6 @@ class Scenario:
         self._redis.command("CLIENT", "KILL", "TYPE", "pubsub")
         self._pushing = False
         await asyncio.wait_for(self._push_each("last", self._groups, False, self._chance), scaled(self._quiet_s))
-
-    def _say(self, text: str) -> None:
-        self.log.append(f"{self.ledger.now_s():7.3f} {text}")
-
-    async def _kill_node(self) -> None:
-        index = self._chance.randrange(NODES)
-        self._say(f"kill node {index}")
-        self._nodes[index].kill()
-        self._old.append(self._nodes[index])
-        self._down.add(index)
-        await asyncio.sleep(self._chance.uniform(0, 0.5))
-        self._nodes[index] = self._start_node(index)
-        with contextlib.suppress(AssertionError):
-            await self._ready(index)
-        self._down.discard(index)
-
-    async def _pause_node(self) -> None:
-        index, pause_s = self._chance.randrange(NODES), self._chance.uniform(0.2, 4)
-        self._say(f"pause node {index} for {pause_s:.1f} s")
-        self._nodes[index].signal(signal.SIGSTOP)
-        await asyncio.sleep(pause_s)
-        self._nodes[index].signal(signal.SIGCONT)
-
-    async def _kill_redis(self) -> None:
-        self._say("kill Redis")
-        self._redis.kill()
-        await asyncio.sleep(self._chance.uniform(0, 1))
-        await asyncio.to_thread(self._redis.start)
-
-    async def _pause_redis(self) -> None:
-        pause_s = self._chance.uniform(0.2, 4)
-        self._say(f"pause Redis for {pause_s:.1f} s")
-        self._redis.pause()
-        await asyncio.sleep(pause_s)
-        self._redis.resume()
-
-    async def _kill_pubsub(self) -> None:
-        self._say("kill pub/sub connections")
-        self._redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-
-    async def _kill_commands(self) -> None:
-        self._say("kill command connections")
-        self._redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-
-    async def _forget_scripts(self) -> None:
-        self._say("forget scripts")
-        self._redis.command("SCRIPT", "FLUSH")
-
-    async def _fill_redis(self) -> None:
-        self._say("Redis is full")
-        self._redis.command("CONFIG", "SET", "maxmemory", "1")
-        await asyncio.sleep(self._chance.uniform(0.2, 2))
-        self._redis.command("CONFIG", "SET", "maxmemory", "0")
 
     async def _flush_redis(self) -> None:
         self._say("flush Redis")
@@ -403,13 +320,13 @@ class Scenario:
     async def _settle(self) -> None:
         """Faults are over: everything comes right by itself, and then is looked at."""
         try:
-            for index in range(NODES):
+            for index in self._indexes:
                 await self._ready(index)
             await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(self._quiet_s))
             await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, self._quiet_s)
-            tops, kept = {"all": (await self._journal("all"))[0]}, {}
-            for group in self._groups:
-                tops[f"group:{group}"], kept[f"group:{group}"] = await self._journal(f"groups/{group}")
+            tops, kept = {}, {}
+            for stream, path in (("all", "all"), *((f"group:{group}", f"groups/{group}") for group in self._groups)):
+                tops[stream], kept[stream] = await self._journal(path)
         except (AssertionError, TimeoutError) as exc:
             self.ledger.complain(f"did not come right: {exc!r}")
             return
@@ -434,8 +351,7 @@ class Scenario:
         rejected = self._redis.command("XLEN", "tidegate:push:rejected")
         if rejected:
             self.ledger.complain(f"{rejected} entries were rejected")
-        for node in self._nodes + self._old:
-            self.ledger.wrong += [f"logged: {line}" for line in node.lines() if '"level":"error"' in line]
+        self.ledger.wrong += [f"logged: {line}" for line in self._complaints()]
 
     def _went_back(self) -> bool:
         return any(node.logged("redis.went_back") for node in self._nodes + self._old)
@@ -469,17 +385,27 @@ def _idle_s() -> float:
     return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _main(seed: int, seconds: float, plant: str) -> None:
+async def _main(args: argparse.Namespace) -> None:
     """The folder with what the nodes have logged stays where something was wrong."""
     folder = Path(tempfile.mkdtemp(prefix="tidegate-faults-"))
-    scenario = Scenario(seed, seconds, folder, plant=plant)
+    faults = dict.fromkeys(args.faults, 1) or None
+    options = {"plant": args.plant, "edge": args.edge, "faults": faults, "most": args.most}
+    scenario = Scenario(args.seed, args.seconds, folder, **options)
     try:
         await scenario.run()
         shutil.rmtree(folder)
     finally:
-        print(f"seed {seed}, {len(scenario.ledger.pushes)} pushes, faults {scenario.done}, {folder}")
+        pushes, ends = len(scenario.ledger.pushes), scenario.ends
+        print(f"seed {args.seed}, {pushes} pushes, faults {scenario.done}, ends {ends}, {folder}")
     print("\n".join(scenario.log))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "none"))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seed", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--plant", default="none")
+    parser.add_argument("--edge")
+    parser.add_argument("--faults", nargs="*", default=[])
+    parser.add_argument("--most", type=int, default=1000)
+    asyncio.run(_main(parser.parse_args()))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.faults.cluster import EDGES, FAULTS, NODE_FAULTS
 from tests.faults.plants import PLANTS
 from tests.faults.runner import Scenario
 
@@ -73,6 +74,22 @@ def test_ten_kills_during_500_pushes_a_second_lose_and_repeat_nothing(tmp_path, 
     assert scenario.pushes_per_second >= 450 or scenario.busy_share > BUSY
     assert scenario.done == {fault: 10}
     assert sum(len(told.resets_s) + len(told.lost) for reader in scenario.readers for told in reader.told.values()) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edge", EDGES)
+def test_twenty_faults_behind_an_edge_lose_and_repeat_nothing(tmp_path, edge):
+    """With trunks nobody is closed either who has nothing under way; without them clients come back by themselves."""
+    scenario = run(tmp_path, 300, edge=edge, faults=NODE_FAULTS, most=20, every_s=1)
+    print(f"{scenario.done}, closed {scenario.ends}")
+    assert sum(scenario.done.values()) == 20
+
+
+@pytest.mark.slow
+def test_an_edge_with_trunks_comes_through_all_kinds_of_faults(tmp_path):
+    faults = FAULTS | NODE_FAULTS | {"reload_edge": 2}
+    scenario = run(tmp_path, 300, edge="openresty-trunk", faults=faults, most=20, every_s=1)
+    print(f"{scenario.done}, closed {scenario.ends}")
 
 
 @pytest.mark.soak

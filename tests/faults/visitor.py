@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -19,29 +20,38 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Visitor(picows.WSListener):
-    """``gone`` when it has ended, by whomever; ``error`` is what the reader raised."""
+    """``gone`` when it has ended, by whomever; ``error`` is what the reader raised. ``ended_s``: how long it was
+    welcome when another ended it, with ``code``, None for a cut."""
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
         self.gone = asyncio.Event()
         self.error: Exception | None = None
+        self.code: int | None = None
+        self.ended_s: float | None = None
+        self._begun_s = time.monotonic()
         self._reader = reader
         self._transport: Any = None
+        self._cut = False
 
     def on_ws_connected(self, transport: Any) -> None:
         self._transport = transport
 
     def on_ws_disconnected(self, transport: Any) -> None:
+        if not self._cut:
+            self.ended_s = time.monotonic() - self._begun_s
         self.gone.set()
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
         if frame.msg_type is picows.WSMsgType.CLOSE:
+            self.code = int(frame.get_close_code())
             transport.disconnect()
         elif frame.msg_type is picows.WSMsgType.TEXT and self.error is None:
             try:
                 self._reader.take(_decode(frame.get_payload_as_memoryview()))
             except Exception as exc:
                 self.error = exc
+                self._cut = True
                 transport.disconnect(False)
 
     @property
@@ -52,6 +62,7 @@ class Visitor(picows.WSListener):
     async def cut(self) -> None:
         """Without a close frame; nothing reaches the reader any more."""
         if not self.gone.is_set():
+            self._cut = True
             self._transport.disconnect(False)
             await self.gone.wait()
 
