@@ -13,8 +13,10 @@ from bench.load import remote
 from bench.peers import command as against
 from bench.peers import redis
 from bench.report import command as comparison_report
+from bench.stack import command as stack
+from bench.stack import deploys
 
-COMMANDS = (compare, echo, against, guard, flood, redis, comparison_report, agreement, remote)
+COMMANDS = (compare, echo, against, stack, deploys, guard, flood, redis, comparison_report, agreement, remote)
 
 
 def main() -> int:

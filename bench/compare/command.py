@@ -41,7 +41,7 @@ PLANS = {
     "growth": parts_trouble.growth,
 }
 
-USUAL = (*MODES, "plain-tcp")
+USUAL = (*MODES, "plain-tcp", "openresty-relay")
 TRIES = 2  # to start a mode
 
 

@@ -1,5 +1,6 @@
 """The four ways to run Tidegate that are compared, each with its own service and REST application: without an edge, and
-behind each of the three nginx variants, over a Unix socket or (``-tcp``) over TCP. All of them run on one core."""
+behind each of the three nginx variants, over a Unix socket or (``-tcp``) over TCP; OpenResty's with trunks or
+(``-relay``) without. All of them run on one core."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from typing import Any
 from bench import ROOT
 from bench.load import system
 from bench.load.processes import SERVER_CORE, BenchError, Program, free_ports, pss_kib, until
-from bench.report.comparison import DIRECT, TCP
+from bench.report.comparison import DIRECT, RELAY, TCP, edge_of
 
 NGINX, SERVICE, APP = "nginx", "service", "app"
 
@@ -36,6 +37,7 @@ RAISED: Mapping[str, Any] = {
     "EDGE__WORKERS": 1,  # there is one core
     "EDGE__TLS_PORT": 0,
 }
+TRUNK_KEY = "a-key-of-the-benchmark"
 _MODULES = {
     "njs": "libnginx-mod-stream-js",
     "lua-nginx": "libnginx-mod-http-lua",
@@ -73,16 +75,25 @@ class Mode:
 
 
 @contextlib.contextmanager
-def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, *, app: bool = False) -> Iterator[Mode]:
+def running(
+    name: str,
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    app: bool = False,
+    nginx_cores: str | None = None,
+    nginx_env: Mapping[str, str] | None = None,
+) -> Iterator[Mode]:
     """A mode with processes of its own, which end with it. ``settings`` as in the environment, without TIDEGATE_;
-    ``app``: with the example REST application. Raises BenchError."""
-    variant = name.removesuffix(TCP)
+    ``app``: with the example REST application; ``nginx_cores``, ``nginx_env``: of nginx alone, in place of the one core
+    of all, and in its environment. Raises BenchError."""
+    variant = edge_of(name)
     port, api_port, app_port, edge_port, edge_internal, calls_port = free_ports(6)
     run = folder / "run"
     run.mkdir(parents=True)
     for each in (folder, run):
         each.chmod(0o755)  # nginx' worker is another user
-    env = _environ(
+    env = environ(
         {
             **RAISED,
             "SERVER__PORT": port,
@@ -104,15 +115,16 @@ def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, 
     with contextlib.ExitStack() as stack:
         programs: dict[str, Program] = {}
 
-        def start(role: str, args: list[str | Path]) -> None:
-            programs[role] = stack.enter_context(Program(role, args, folder, env=env))
+        def start(role: str, args: list[str | Path], core: int | str = SERVER_CORE, **more: str) -> None:
+            programs[role] = stack.enter_context(Program(role, args, folder, core=core, env={**env, **more}))
 
         start(SERVICE, [system.python, "-m", "tidegate", "serve"])
         if app:
             start(APP, [system.python, "-m", "examples.rest_app", "--port", str(app_port)])
         if name != DIRECT:
-            config = _render(variant, folder / "edge", env)
-            start(NGINX, [_nginx(), "-e", "stderr", "-c", config, "-g", "daemon off;"])
+            config = render(variant, folder / "edge", env)
+            args: list[str | Path] = [_nginx(), "-e", "stderr", "-c", config, "-g", "daemon off;"]
+            start(NGINX, args, nginx_cores or SERVER_CORE, **(nginx_env or {}))
             programs[NGINX].listens(edge_port)
             # The master listens before it has workers, and nobody would count the CPU of one that comes later.
             until(lambda: len(programs[NGINX].pids) > 1, "a worker of nginx")
@@ -125,20 +137,28 @@ def running(name: str, folder: Path, settings: Mapping[str, Any] | None = None, 
 
 def _hop(name: str, port: int, run: Path) -> dict[str, Any]:
     """How the edge reaches the service."""
+    trunk = {"EDGE__TRUNK": RELAY not in name}
     if name == DIRECT or name.endswith(TCP):
-        return {"EDGE__UPSTREAMS": [f"127.0.0.1:{port}"]}
-    # Workers of nginx are another user.
+        (trunk_port,) = free_ports(1)
+        link = {"TRUNK__PORT": trunk_port, "TRUNK__KEY": TRUNK_KEY}
+        return {"EDGE__UPSTREAMS": [f"127.0.0.1:{port}"], **trunk, **(link if name != DIRECT else {})}
     socket = f"{run}/service.sock"
-    return {"SERVER__SOCKET": socket, "SERVER__SOCKET_MODE": "0666", "EDGE__UPSTREAMS": [f"unix:{socket}"]}
+    return {
+        "SERVER__SOCKET": socket,
+        "SERVER__SOCKET_MODE": "0666",  # workers of nginx are another user
+        "TRUNK__SOCKET": f"{run}/trunk.sock",
+        "EDGE__UPSTREAMS": [f"unix:{socket}"],
+        **trunk,
+    }
 
 
-def _environ(settings: Mapping[str, Any]) -> dict[str, str]:
+def environ(settings: Mapping[str, Any]) -> dict[str, str]:
     return {
         f"TIDEGATE_{name}": value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()
     }
 
 
-def _render(name: str, folder: Path, env: Mapping[str, str]) -> Path:
+def render(name: str, folder: Path, env: Mapping[str, str]) -> Path:
     """The edge's configuration, as the project's own command writes it."""
     command = [sys.executable, "-m", "tidegate", "render", "--out", str(folder)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True)
@@ -161,7 +181,7 @@ def conditions() -> dict[str, str]:
         "settings of service and edge": f"as shipped, but: {raised}",
         "service": "memory broker, JWT (HS256) seen before, log level warning",
         "edge": "Debian's nginx with the project's rendered configuration, one worker, no TLS; a Unix socket to the "
-        "service, or TCP in the modes that say so",
+        "service, or TCP in the modes that say so; openresty with trunks, openresty-relay without",
         "servers": f"service, nginx and REST application together on core {SERVER_CORE}",
     }
 

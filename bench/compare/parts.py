@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from bench.compare.modes import VIA
 from bench.compare.stand import Stand, cell
-from bench.report.comparison import MODES, TCP, Case, Cell, Measure
+from bench.report.comparison import MODES, Case, Cell, Measure, edge_of
 
 OWN_SHARE = 0.99  # of the calls, which the mode's own caller must have made
 MANY = 50  # handshakes under way
@@ -102,11 +102,11 @@ class Work:
     title: str
     measure: Measured
     about_s: float = 1.0
-    modes: tuple[str, ...] = MODES  # and these over TCP
+    modes: tuple[str, ...] = MODES  # and variations of these
     open_loop: bool = False
 
     def is_of(self, mode: str) -> bool:
-        return mode.removesuffix(TCP) in self.modes
+        return edge_of(mode) in self.modes
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def call(size: Size) -> Plan:
             after = stand.mode.calls()
             stand.ask("leave", name="call")
             made = {name: after[name] - before[name] for name in after if after[name] != before[name]}
-            fault = wrong_caller(made, "service" if spent else VIA[stand.name.removesuffix(TCP)], count)
+            fault = wrong_caller(made, "service" if spent else VIA[edge_of(stand.name)], count)
             return Cell(fault=fault) if fault else cell(answer, count, "nginx", "service", "app", via=made)
 
         return ask

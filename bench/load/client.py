@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 import picows
@@ -30,6 +31,7 @@ QUIET_S = 3.0
 LINE_BYTES = 1 << 20
 
 WELCOME = b'{"type":"welcome"'
+_PING, _PONG = b"\x81\x84\0\0\0\0ping", b"\x81\x04pong"
 _OFFSET = b'"offset":'
 _OF_CLIENT = b'{"type":"message","stream":"client:'
 
@@ -243,6 +245,34 @@ class Load:
             raise LoadError(f"the last offset is {crowd.next - 1}, not {first + messages - 1}")
         return {**answer, "deliveries": messages * clients, "message_bytes": crowd.message_bytes}
 
+    async def neighbour(
+        self, url: str, token_key: str | None, publish: dict[str, Any], seconds: float, pids: list[int]
+    ) -> dict[str, Any]:
+        """How long one who says ``ping`` without a pause waits for its ``pong`` at most (ms), so many seconds without,
+        and as many with, a message to all others. Those read when that is over, so that they take no time from it."""
+        crowd = self._gathered()
+        if self._publisher is None:
+            self._publisher = Publisher(publish)
+        (sock,) = _knock([url], make_tokens(token_key, 1, prefix="neighbour-"), welcome=True)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(WAIT_S)
+        first = crowd.next
+        with sock:
+            alone_ms = _heartbeats(sock, seconds)
+            window = Window(pids)
+            self._publisher.publish(first, 1)
+            beside_ms = _heartbeats(sock, seconds)
+        crowd.collect(len(crowd.socks))
+        answer = window.close()
+        self._publisher.confirm()
+        await self._rest()
+        return {
+            **answer,
+            "alone_ms": max(alone_ms),
+            "middle_ms": median(alone_ms),
+            "beside_ms": max(beside_ms),
+        }
+
     async def echo(self, count: int, connections: int, pids: list[int]) -> dict[str, Any]:
         """``count`` round trips over ``connections``, each of which has one under way."""
         crowd = self._gathered()
@@ -341,6 +371,19 @@ def _knock(urls: list[str], tokens: Sequence[str | None], welcome: bool) -> list
         host, port, path = split(urls[number % len(urls)])
         requests.append(((host, port), request_of(host, port, path, token)))
     return shake_hands(requests, WELCOME if welcome else b"")
+
+
+def _heartbeats(sock: socket.socket, seconds: float) -> list[float]:
+    """How long each took, in ms."""
+    took_ms = []
+    until_s = time.monotonic() + seconds
+    while (began_s := time.monotonic()) < until_s:
+        sock.sendall(_PING)
+        answer = sock.recv(4096)
+        if answer != _PONG:
+            raise LoadError(f"a heartbeat was answered with {answer[:80]!r}")
+        took_ms.append((time.monotonic() - began_s) * 1000)
+    return took_ms
 
 
 async def apply_order(load: Load) -> None:

@@ -89,8 +89,8 @@ def is_listening(port: int) -> bool:
 
 
 class Program:
-    """A process on one core, in a group of its own, so that Ctrl-C is not its business; it ends with this one. What it
-    says goes to ``folder/<name>.log``. Use it as a context."""
+    """A process on one core, or on several (``0,1``), in a group of its own, so that Ctrl-C is not its business. It
+    ends with this one. What it says goes to ``folder/<name>.log``. Use it as a context."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Program:
         args: Sequence[str | Path],
         folder: Path,
         *,
-        core: int = SERVER_CORE,
+        core: int | str = SERVER_CORE,
         env: Mapping[str, str] | None = None,
         piped: bool = False,
     ) -> None:

@@ -91,12 +91,22 @@ class Publisher:
                 return b"".join(len(text).to_bytes(4, "big") + text for text in texts)
             case "post":
                 return post(self._how["path"], message(offset))
+        if self._how["kind"] == "groups":
+            return self._to_each(offset)
         group = self._how["group"]
         data = b"x" * (MESSAGE_BYTES - len(_ENVELOPE) - len(group) - len(str(offset)))
         if batch == 1:
             return post(f"/api/groups/{group}/push", b'{"data":"%b"}' % data)
         push = b'{"group":"%b","data":"%b"}' % (group.encode(), data)
         return post("/api/push", b'{"pushes":[%b]}' % b",".join([push] * batch))
+
+    def _to_each(self, offset: int) -> bytes:
+        """The same to each of ``groups``, in one request."""
+        size = MESSAGE_BYTES - len(_ENVELOPE) - len(str(offset))
+        pushes = [
+            b'{"group":"%b","data":"%b"}' % (each.encode(), b"x" * (size - len(each))) for each in self._how["groups"]
+        ]
+        return post("/api/push", b'{"pushes":[%b]}' % b",".join(pushes))
 
     def confirm(self) -> None:
         """Raises LoadError unless the server took it."""

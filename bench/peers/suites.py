@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from bench.load.loader import Loader
 from bench.load.processes import LOAD_CORE, BenchError
@@ -84,7 +84,7 @@ QUICK = Size(
 
 @dataclass(frozen=True)
 class Context:
-    size: Size
+    size: Any  # of the command
     folder: Path  # of this suite's own, for configurations and logs
     stack: ExitStack  # ends what the suite started
     problems: list[str]
@@ -109,7 +109,7 @@ class Suite:
     unit: str
     prepare: Callable[[Context], dict[str, Measure]]
     how: str
-    rounds: Callable[[Size], int] = attrgetter("rounds")
+    rounds: Callable[[Any], int] = attrgetter("rounds")
 
 
 def _crowd(context: Context, started: list[System], connect: str = "gather") -> list[tuple[System, Loader]]:

@@ -1,5 +1,5 @@
 """The plain answer: which mode for whom, and what it costs. It is made of the figures alone, and says nothing
-where they do not. An edge over TCP is the same edge, and not one more to choose from.
+where they do not. An edge over TCP or without trunks is the same edge, and not one more to choose from.
 
 One mode is said to be better than another only where it was so in every round, pair by pair; else there is no
 difference that the run can show. And where it has but little more, beside what the edge with the most has, that
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.report import figures
-from bench.report.comparison import DIRECT, TCP, Case, Comparison
+from bench.report.comparison import DIRECT, Case, Comparison, edge_of
 from bench.report.figures import Figure
 from bench.report.stats import ROUNDS, Summary
 
@@ -100,7 +100,7 @@ class Answer:
 
 
 def answer(comparison: Comparison) -> Answer:
-    edges = [mode for mode in comparison.modes if mode != DIRECT and not mode.endswith(TCP)]
+    edges = [mode for mode in comparison.modes if mode != DIRECT and mode == edge_of(mode)]
     cases = [(need, need.figure.case(comparison)) for need in NEEDS]
     findings = [_finding(need, case, edges) for need, case in cases if case is not None]
     return Answer(findings, {mode: _costs(comparison, mode) for mode in edges})

@@ -89,7 +89,10 @@ def _blocks(comparison: Comparison) -> list[Block]:
     blocks += [Paragraph("The modes beside each other (median; least .. most; times direct):")]
     blocks.append(overview(comparison))
     if (found_hops := hops(comparison)) is not None:
-        blocks += [Paragraph("The same edge over a Unix socket to the service, times over TCP:"), found_hops]
+        blocks += [
+            Paragraph("An edge as it is shipped, times the same over TCP to the service or without trunks:"),
+            found_hops,
+        ]
     if charted := _charts(comparison):
         blocks += [Heading("In pictures"), Charts(charted)]
     for part in comparison.parts:

@@ -17,7 +17,16 @@ from bench.report.stats import Summary, client_was_the_limit, summary
 MODES = ("direct", "plain", "njs", "openresty")  # an edge reaches the service over a Unix socket, as it is shipped
 DIRECT = "direct"
 TCP = "-tcp"  # behind the name of an edge: the same, over TCP, as where there are several nodes
-EVERY = ("direct", "plain", "plain-tcp", "njs", "njs-tcp", "openresty", "openresty-tcp")
+RELAY = "-relay"  # behind openresty: without trunks, each client has a connection of its own to the service
+EVERY = (
+    *("direct", "plain", "plain-tcp", "njs", "njs-tcp"),
+    *("openresty", "openresty-tcp", "openresty-relay", "openresty-relay-tcp"),
+)
+
+
+def edge_of(mode: str) -> str:
+    """The mode as it is shipped, of which this one is a variation."""
+    return mode.removesuffix(TCP).removesuffix(RELAY)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.report import figures
 from bench.report.answer_words import Language, say
-from bench.report.comparison import DIRECT, TCP, Case, Comparison
+from bench.report.comparison import DIRECT, RELAY, TCP, Case, Comparison
 from bench.report.document import Table
 from bench.report.figures import Figure, ends, number, times
 
@@ -35,16 +35,17 @@ def _sum_cell(case: Case, mode: str, figure: Figure, language: Language) -> str:
 
 
 def hops(comparison: Comparison) -> Table | None:
-    """Each edge over a Unix socket by the same over TCP: those figures, as ratios. None where nothing was measured both
+    """Each edge by the same over TCP, or without trunks: those figures, as ratios. None where nothing was measured both
     ways."""
-    twice = [mode for mode in comparison.modes if f"{mode}{TCP}" in comparison.modes]
+    there = comparison.modes
+    twice = [(mode, mode + other) for mode in there for other in (TCP, RELAY) if mode + other in there]
     chosen = [(figure, figure.case(comparison)) for figure in figures.SUMMARY]
     shown = [(figure, case) for figure, case in chosen if case is not None]
     if not twice or not shown:
         return None
-    head = ["over a Unix socket / over TCP", *(f"{figure.title} ({case.title})" for figure, case in shown)]
+    head = ["", *(f"{figure.title} ({case.title})" for figure, case in shown)]
     rows = []
-    for mode in twice:
-        found = [figures.ratio(case, mode, figure.names, f"{mode}{TCP}") for figure, case in shown]
-        rows.append([mode, *(times(each) if each else "no figure" for each in found)])
+    for mode, other in twice:
+        found = [figures.ratio(case, mode, figure.names, other) for figure, case in shown]
+        rows.append([f"{mode} / {other}", *(times(each) if each else "no figure" for each in found)])
     return Table(head, rows)

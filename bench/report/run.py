@@ -39,6 +39,7 @@ class Run:
     problems: list[str] = field(default_factory=list)
     complete: bool = False
     machine: dict[str, Any] = field(default_factory=machine)
+    title: str = "The service and what others would use"
     began: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S %z"))
 
     def verdicts(self) -> list[Verdict]:
@@ -77,7 +78,7 @@ class Run:
         }
 
     def markdown(self) -> str:
-        lines = ["# The service and what others would use", ""]
+        lines = [f"# {self.title}", ""]
         if not self.complete:
             lines += ["**Broken off: not everything was measured.**", ""]
         lines += [f"`{self.command}`, begun {self.began}.", ""]

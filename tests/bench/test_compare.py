@@ -20,7 +20,7 @@ import pytest
 
 from bench.compare import command as compare
 from bench.compare import parts, parts_trouble
-from bench.compare.modes import NGINX
+from bench.compare.modes import NGINX, SERVICE
 from bench.compare.parts import QUICK, Turn, wrong_caller
 from bench.compare.progress import Progress, clock
 from bench.compare.stand import Stand, cell
@@ -287,6 +287,7 @@ def test_a_mode_over_tcp_is_made_beside_its_twin_and_only_where_that_is_made() -
     assert chosen == ["direct", "plain", "plain-tcp", "openresty"]
     found = list(compare.order(parts_trouble.reload(QUICK), chosen, 1, warm_up=False))
     assert [mode for _, _, mode in found] == ["plain", "plain-tcp", "openresty"]
+    assert compare._modes("openresty-relay,openresty") == ["openresty", "openresty-relay"]
     with pytest.raises(argparse.ArgumentTypeError, match="no mode direct-tcp"):
         compare._modes("direct-tcp")
 
@@ -307,6 +308,19 @@ def test_an_edge_reaches_the_service_over_what_its_mode_says(name: str, folder: 
         stand.enter("few", 3)
         sockets = Path("/proc/net/unix").read_text().count(f"{folder}/{name}/run/service.sock")
         assert sockets == (1 + 3 if name == "plain" else 0), "the one that listens, and those that it accepted"
+
+
+@pytest.mark.parametrize("name", ["openresty", "openresty-tcp", "openresty-relay"])
+def test_clients_share_a_trunk_unless_the_mode_relays(name: str, folder: Path) -> None:
+    stand = Stand(name, folder / name)
+    stand.start()
+    with stand:
+        before = stand.mode.files()
+        stand.enter("few", 20)
+        more = {each: count - before[each] for each, count in stand.mode.files().items()}
+        linked = name != "openresty-relay"
+        assert (more[SERVICE] < 20) is linked, "a file for each client, or for all of them"
+        assert 20 <= more[NGINX] < 40 if linked else more[NGINX] >= 40
 
 
 def test_the_time_that_is_left_follows_the_pace() -> None:

@@ -219,23 +219,23 @@ def test_where_the_best_has_nothing_the_others_are_told_by_their_figures() -> No
 # The report
 
 
-def test_an_edge_over_tcp_is_held_against_the_same_over_a_unix_socket_and_is_none_to_choose() -> None:
+def test_an_edge_otherwise_is_held_against_the_same_as_shipped_and_is_none_to_choose() -> None:
     found = comparison()
     assert hops(found) is None
-    found.modes = ["direct", "plain", "plain-tcp", "njs", "openresty", "openresty-tcp"]
+    found.modes = ["direct", "plain", "plain-tcp", "njs", "openresty", "openresty-relay"]
     for part in found.parts:
         for case in part.cases:
-            for mode, by in (("plain", 2.0), ("openresty", 0.5)):
+            for mode, other, by in (("plain", "-tcp", 2.0), ("openresty", "-relay", 0.5)):
                 cells = case.cells.get(mode, ())
-                case.cells[f"{mode}-tcp"] = [Cell({name: by * x for name, x in one.values.items()}) for one in cells]
+                case.cells[mode + other] = [Cell({name: by * x for name, x in one.values.items()}) for one in cells]
     table = hops(found)
     assert table is not None
-    assert [row[0] for row in table.rows] == ["plain", "openresty"]
+    assert [row[0] for row in table.rows] == ["plain / plain-tcp", "openresty / openresty-relay"]
     assert [row[1:] for row in table.rows] == [["0.5 x"] * (len(table.head) - 1), ["2 x"] * (len(table.head) - 1)]
     assert table.head[3].startswith("CPU per delivery (")
     said = answer(found)
     assert said.edges == ["plain", "njs", "openresty"]
-    assert "openresty-tcp" not in said.costs
+    assert "openresty-relay" not in said.costs
 
 
 def test_the_overview_has_ratios_to_direct() -> None:
