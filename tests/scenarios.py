@@ -4,6 +4,7 @@ vectors, says how one is written."""
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -132,7 +133,7 @@ class Play:
         claims = fields.get("token")
         if not isinstance(claims, dict):
             return fields
-        claims = {**claims, "exp": int(time.time()) + claims["exp"]}
+        claims = {**claims, "exp": math.ceil(time.time()) + claims["exp"]}
         return {**fields, "token": jwt.encode(claims, self._key, "HS256")}
 
     def _filled(self, value: Any) -> Any:
