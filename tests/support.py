@@ -74,6 +74,14 @@ def lasting_port() -> int:
             return port
 
 
+def lasting_ports(count: int) -> list[int]:
+    """As many, all different."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(lasting_port())
+    return list(ports)
+
+
 def is_listening(port: int) -> bool:
     """Whether somebody accepts TCP connections on 127.0.0.1:``port``."""
     with socket.socket() as sock:

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.http.node import JSON, Answer, Link, head
 from tests.peer import Peer
-from tests.support import ROOT, Process, eventually, free_port, lasting_port
+from tests.support import ROOT, Process, eventually, free_port, lasting_port, lasting_ports
 from tidegate.config import load as configuration
 from tidegate.nginx import render
 
@@ -114,7 +114,7 @@ class Edge:
     def __init__(self, variant: str, folder: Path, settings: Settings) -> None:
         self.variant = variant
         self.folder = folder
-        self.port, self.tls_port, self.internal, calls_port = (lasting_port() for _ in range(4))
+        self.port, self.tls_port, self.internal, calls_port = lasting_ports(4)
         self.access_log = folder / "access.log"
         self.environ = environ(
             {

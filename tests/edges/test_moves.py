@@ -8,6 +8,8 @@ import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from tests.brokers.server import RedisServer
 from tests.edges.edge import Node, Stand, stand
 from tests.peer import Peer
@@ -100,6 +102,7 @@ async def test_a_node_that_is_killed_takes_nobody_with_it() -> None:
         assert await presence(left) == {"clients": CLIENTS, "connections": CLIENTS}
 
 
+@pytest.mark.slow  # 5 s of silence say that a node hangs
 async def test_a_node_that_hangs_is_left_and_what_it_does_later_counts_no_more() -> None:
     async with two_nodes() as two, crowd(two) as peers:
         hung, left = two.nodes
@@ -173,6 +176,7 @@ async def test_the_embedded_broker_says_reset_on_the_open_connection() -> None:
             assert (await alice.event())["data"] == 2
 
 
+@pytest.mark.slow  # 5 s of silence say that a node hangs
 async def test_orders_that_nobody_obeyed_are_obeyed_after_the_move() -> None:
     async with two_nodes() as two, crowd(two) as peers:
         hung, left = two.nodes

@@ -11,8 +11,7 @@ from tests.edges.edge_only import EdgeContract
 from tests.peer import TEXT, frame
 
 
-class TestOpenresty(EdgeContract):
-    variant = "openresty"
+class Openresty(EdgeContract):
     close_code_at_stop = 1001
 
     def websockets(self, metrics: str) -> int:
@@ -31,11 +30,16 @@ class TestOpenresty(EdgeContract):
                 assert await peer.ended() == 1007
 
 
-class TestTrunk(TestOpenresty):
+class TestOpenresty(Openresty):
     variant = "openresty-trunk"
     closes_at_drain = False
 
 
+@pytest.mark.slow  # as it is for nodes that have no trunk
+class TestOpenrestyRelay(Openresty):
+    variant = "openresty"
+
+
 @pytest.mark.slow  # one node is reached over a Unix socket, where nothing else is said
-class TestOpenrestyOverTcp(TestOpenresty):
+class TestOpenrestyOverTcp(Openresty):
     variant = "openresty-tcp"
