@@ -110,6 +110,7 @@ async def main(variant: str, nodes: int) -> None:
             await counted(http, variant)
             await reload(http, variant)
             await again(http)
+            api = "http://" + compose("port", "service", "8001").strip()  # a container that starts gets the next one
             print(f"compose: {variant}: check finds nothing, metrics count, a reload and a killed node are survived")
         await spread(http, nodes, api)
         print(f"compose: {variant}: sessions on {nodes} node(s)")
