@@ -46,7 +46,7 @@ async def gauge(s: Stand, name: str) -> float:
     return float(found[1]) if found else 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_moves_leave_nothing_behind() -> None:
     with RedisServer() as redis:
         settings = {"BROKER__KIND": "redis", "BROKER__URL": redis.url, "EDGE__HOLD_S": 10}

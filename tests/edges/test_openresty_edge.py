@@ -37,9 +37,4 @@ class TestOpenresty(Openresty):
 
 @pytest.mark.slow  # as it is for nodes that have no trunk
 class TestOpenrestyRelay(Openresty):
-    variant = "openresty"
-
-
-@pytest.mark.slow  # one node is reached over a Unix socket, where nothing else is said
-class TestOpenrestyOverTcp(Openresty):
     variant = "openresty-tcp"
