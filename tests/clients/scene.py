@@ -260,6 +260,8 @@ class Scene:
         if number is signal.SIGKILL:
             edge.process.kill()
         await edge.process.ended()
+        for left_behind in (edge.folder / "run").glob("*.sock"):  # as docs/operations.md says, before nginx starts
+            left_behind.unlink()
         await asyncio.sleep(self._chance.uniform(0, 0.5))
         edge.process = Process(
             NGINX, "-e", "stderr", "-c", edge.file, "-g", "daemon off;", folder=edge.folder / "run", cwd=edge.folder
