@@ -127,6 +127,14 @@ def test_pings_of_one_tick_share_a_mark_and_a_mark_tells_their_age() -> None:
     assert node.heartbeat.age_s(marks[-11], node.loop.now_s) == pytest.approx(10 * node.heartbeat.tick_s)
 
 
+def test_a_pong_to_the_ping_of_another_node_says_nothing() -> None:
+    """A connection may have come from it, with pings under way."""
+    one, other = HandNode(), HandNode()
+    one.loop.run(10)
+    other.loop.run(10)
+    assert other.heartbeat.age_s(one.heartbeat.mark, other.loop.now_s) is None
+
+
 @pytest.mark.parametrize("mark", [b"", b"unsolicited", b"\xff\xfe", b"-1", b"ffffffff", b"*" * 125])
 def test_a_payload_that_is_no_mark_has_no_age(mark: bytes) -> None:
     node = HandNode()

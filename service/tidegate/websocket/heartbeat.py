@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from tidegate import log
 from tidegate.core import frames
 from tidegate.turn import Flushable, WriteBatch
 
+OWN_BYTES = 6  # of a mark, that tell a node from others
 STOOD_STILL_S = 0.5  # later than a tick: an edge that asks whether this node lives waits for 1 s at least
 
 
@@ -63,17 +65,21 @@ class Heartbeat:
         self._tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._joined = 0
+        # A connection may come from another node (docs/trunk.md): a late pong to that one's ping says nothing here.
+        self._own = secrets.token_hex(OWN_BYTES // 2).encode()
         self.ping_frame = frames.ping(self.mark)
 
     @property
     def mark(self) -> bytes:
         """The payload of this tick's pings."""
-        return b"%x" % self._tick
+        return b"%b%x" % (self._own, self._tick)
 
     def age_s(self, mark: bytes, now_s: float) -> float | None:
         """How long ago the pings with this payload were sent; None for a payload that is not ours."""
+        if not mark.startswith(self._own):
+            return None
         try:
-            tick = int(mark, 16)
+            tick = int(mark[OWN_BYTES:], 16)
         except ValueError:
             return None
         if not max(0, self._tick - len(self._slots)) <= tick <= self._tick:
