@@ -156,6 +156,15 @@ function _M.one(host, port)
 end
 
 
+-- Connects a socket to an address; as its own `connect`, which takes a port only where there is one.
+function _M.connect(sock, address, pool)
+    if address.port then
+        return sock:connect(address.host, address.port, { pool = pool })
+    end
+    return sock:connect(address.host, { pool = pool })
+end
+
+
 -- All addresses of all nodes, each with the `name` by which it is counted and logged.
 function _M.nodes()
     local nodes = {}

@@ -1,5 +1,6 @@
 -- The handshake with the service, before the client's is answered: what the service says is what the client hears.
 
+local addresses = require "addresses"
 local http1 = require "http1"
 local linked = require "linked"
 local metrics = require "metrics"
@@ -62,12 +63,7 @@ end
 local function connect(node)
     local sock = tcp()
     sock:settimeouts(settings.connect_timeout_s * 1000, settings.send_timeout_s * 1000, settings.read_timeout_s * 1000)
-    local ok, err
-    if node.port then
-        ok, err = sock:connect(node.host, node.port, { pool = "tidegate_websocket" }) -- nothing is ever kept in it
-    else
-        ok, err = sock:connect(node.host, { pool = "tidegate_websocket" })
-    end
+    local ok, err = addresses.connect(sock, node, "tidegate_websocket") -- nothing is ever kept in it
     return ok and sock, err
 end
 

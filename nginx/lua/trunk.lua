@@ -8,6 +8,7 @@
 -- sleeping for 0 s gives nobody a turn in nginx, and nginx computes how long to wait from a clock of before the slice,
 -- so a thread behind the slice's sessions sets that clock.
 
+local addresses = require "addresses"
 local frames = require "trunk_frames"
 local metrics = require "metrics"
 local semaphore = require "ngx.semaphore"
@@ -321,13 +322,7 @@ end
 local function connect(self)
     local sock = tcp()
     sock:settimeouts(DIAL_S * 1000, settings.send_timeout_s * 1000, DIAL_S * 1000)
-    local address = self.address
-    local ok, err
-    if address.port then
-        ok, err = sock:connect(address.host, address.port, { pool = "tidegate_trunk" })
-    else
-        ok, err = sock:connect(address.host, { pool = "tidegate_trunk" })
-    end
+    local ok, err = addresses.connect(sock, self.address, "tidegate_trunk")
     if not ok then
         return nil, err
     end

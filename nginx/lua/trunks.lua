@@ -1,6 +1,7 @@
 -- The trunks of this worker: which node has one, and whether it is up. A node says so in its answer to a probe; who has
 -- none, or speaks another version, is asked again after a while, and its clients are relayed.
 
+local addresses = require "addresses"
 local http1 = require "http1"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
@@ -28,13 +29,7 @@ local _M = {}
 local function ask(node)
     local sock = tcp()
     sock:settimeouts(settings.connect_timeout_s * 1000, settings.send_timeout_s * 1000, settings.probe_timeout_s * 1000)
-    local ok
-    if node.port then
-        ok = sock:connect(node.host, node.port, { pool = "tidegate_websocket" })
-    else
-        ok = sock:connect(node.host, { pool = "tidegate_websocket" })
-    end
-    if not ok then
+    if not addresses.connect(sock, node, "tidegate_websocket") then
         return nil, SOON_S
     end
     local answer = http1.new(sock, "GET", now() + settings.probe_timeout_s, "service")

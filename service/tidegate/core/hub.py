@@ -174,14 +174,14 @@ class Hub:
             self._tell(audience, gap, position)
 
     def on_moved(self, stream: str, position: Position) -> None:
-        """Nobody has missed anything, so nobody is told before there is a first message."""
+        """Nobody has missed anything, so a socket is told nothing before there is a first message."""
         self.deliver()
         audience = self.audiences.get(stream)
         if audience is not None:
             audience.unaware.update(audience.live)
             # Where a position is kept for them elsewhere it must be the one that they were told.
-            moved = Gap(stream, position.epoch, None, position.offset, "reset")
-            self._move(audience, [frames.text(protocol.encode_gap(moved))] if audience.shared else [], position)
+            moved = frames.text(protocol.encode_gap(Gap(stream, position.epoch, None, position.offset, "reset")))
+            self._move(audience, [moved], position)
             self._interrupt(audience)
 
     def deliver(self) -> None:
