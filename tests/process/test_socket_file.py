@@ -57,6 +57,26 @@ def test_it_has_the_mode_and_the_group_that_were_asked_for_whatever_the_umask(
         sock.connect(path)
 
 
+def test_it_gets_its_name_when_everything_is_as_it_should_be(
+    path: str, files: list[SocketFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_behind(path)
+    before = os.stat(path).st_ino
+    seen: list[tuple[int, int]] = []
+    rename = os.rename
+
+    def watch(unnamed: str, name: str) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(unnamed)
+        seen.append((stat.S_IMODE(os.stat(unnamed).st_mode), os.stat(name).st_ino))
+        rename(unnamed, name)
+
+    monkeypatch.setattr(os, "rename", watch)
+    files.append(listen(path, mode="0600"))
+    assert seen == [(0o600, before)]
+    assert os.listdir(os.path.dirname(path)) == ["node.sock"]
+
+
 def test_a_file_that_a_killed_process_left_behind_is_replaced(path: str, files: list[SocketFile]) -> None:
     leave_behind(path)
     assert obstacle(path) == ""

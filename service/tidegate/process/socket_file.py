@@ -2,8 +2,8 @@
 
 The file outlives a process that is killed, and a process can take it away from another that still listens. So whoever
 wants to listen looks first, with the folder locked: where a process answers, it stays that one's; where none does, the
-file was left behind and is replaced. Nobody gets in before mode and group are as they should be, because the socket
-begins to listen after that.
+file was left behind and is replaced. The socket gets its name when mode and group are as they should be and it listens:
+an edge that tries meanwhile finds no file, or the old one, and never one that it may not open.
 """
 
 from __future__ import annotations
@@ -30,18 +30,14 @@ class SocketFile:
             with _locked(os.path.dirname(path)):
                 if why := obstacle(path):
                     raise OSError(errno.EADDRINUSE, why)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-                self.sock.bind(path)
-                self._identity = _identity(path)
-                try:
+                with _unnamed(path) as unnamed:
+                    self.sock.bind(unnamed)
                     if group is not None:
-                        _give_to(path, group_number(group))
-                    os.chmod(path, int(mode, 8))
+                        _give_to(unnamed, group_number(group))
+                    os.chmod(unnamed, int(mode, 8))
                     self.sock.listen(backlog)
-                except BaseException:
-                    self.remove()
-                    raise
+                    os.rename(unnamed, path)
+                self._identity = _identity(path)
         except OSError as exc:
             self.sock.close()
             raise OSError(f"{key}: cannot listen on {path}: {_lower(exc.strerror or str(exc))}") from exc
@@ -91,6 +87,20 @@ def _give_to(path: str, group: int) -> None:
         os.chown(path, -1, group)
     except PermissionError as exc:
         raise OSError(exc.errno, f"group {group} cannot have it: the service must be in that group, or root") from exc
+
+
+@contextlib.contextmanager
+def _unnamed(path: str) -> Iterator[str]:
+    """Where a file is made that will be at ``path``: in the same folder, which is locked; a short name, for a path of a
+    socket has at most 107 bytes."""
+    unnamed = os.path.join(os.path.dirname(path), ".n")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(unnamed)
+    try:
+        yield unnamed
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unnamed)
 
 
 @contextlib.contextmanager
