@@ -31,6 +31,7 @@ QUIET_S = 3.0
 LINE_BYTES = 1 << 20
 
 WELCOME = b'{"type":"welcome"'
+_MOVING = b'{"type":"moving"'  # of an edge that is reloaded: these clients wait for the close
 _PING, _PONG = b"\x81\x84\0\0\0\0ping", b"\x81\x04pong"
 _OFFSET = b'"offset":'
 _OF_CLIENT = b'{"type":"message","stream":"client:'
@@ -117,6 +118,8 @@ class Client(picows.WSListener):
         payload = frame.get_payload_as_bytes()
         if payload.startswith(WELCOME):
             audience.welcomed += 1
+            return
+        if payload.startswith(_MOVING):
             return
         if not payload.startswith(_OF_CLIENT) or offset_of(payload) != self.next:
             audience.count_wrong(f"{payload[:80]!r} instead of offset {self.next}")
