@@ -333,7 +333,7 @@ class ClusterMembership:
         sent_s = _now_s()
         answer = await pipeline.evaluate(
             redis_scripts.BEAT,
-            [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.events],
+            [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.events, self.keys.lost],
             [
                 self.generation,
                 self.node,

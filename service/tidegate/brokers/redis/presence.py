@@ -33,6 +33,7 @@ class RedisPresence:
         self._events = events
         self._here: dict[str, ConnectionInfo] = {}  # as it should be in Redis
         self._unwritten: dict[str, ConnectionInfo] = {}  # what Redis may lack, or have too much; by connection
+        self._came_from: dict[str, str] = {}  # the node that a connection here had before
 
     def clients(self) -> set[str]:
         """Those with a connection on this node."""
@@ -52,6 +53,7 @@ class RedisPresence:
         return [*self._present(info), *gone, *self._told(info, events)]
 
     async def presence_leave(self, info: ConnectionInfo) -> None:
+        self._came_from.pop(info.connection, None)
         before = self._here.pop(info.connection, None) or info
         await self._write(before, [*self._departed(before), *self._told(before, [("disconnected", "")])])
 
@@ -59,11 +61,15 @@ class RedisPresence:
         key = self._membership.keys.connections(info.client)
         (raw,) = await self._membership.commands(("HGET", key, info.connection))
         self._here[info.connection] = info
+        before = _decoder.decode(raw) if raw else None
+        if before is not None and before.node != info.node and self._events:
+            self._came_from[info.connection] = before.node
         # It may have left: an edge that hung for longer than anybody waits comes back with its clients.
-        await self._write(info, self._changed(_decoder.decode(raw) if raw else None, info))
+        await self._write(info, self._changed(before, info))
 
     def presence_hold(self, info: ConnectionInfo) -> None:
         self._here.pop(info.connection, None)
+        self._came_from.pop(info.connection, None)
         self._unwritten.pop(info.connection, None)  # or it would be written over another node's
 
     async def presence_release(self, info: ConnectionInfo) -> None:
@@ -146,8 +152,24 @@ class RedisPresence:
             try:
                 while self._unwritten:
                     await self._write_some()
+                await self._tell_again()
             except Refused:
                 pass  # the next beat tries again
+
+    async def _tell_again(self) -> None:
+        """The application hears of a node that died, and takes its connections for gone: of those that have moved
+        here it hears once more. Of one that stopped it hears nothing, and nothing of them."""
+        members = self._membership.members
+        moved = [connection for connection, node in self._came_from.items() if node not in members]
+        if not moved:
+            return
+        (died,) = await self._membership.commands(("ZRANGE", self._membership.keys.lost, "0", "-1"))
+        commands: list[tuple[Argument, ...]] = []
+        for connection in moved:
+            node, info = self._came_from.pop(connection), self._here[connection]
+            if node.encode() in died:
+                commands += self._told(info, [("connected", ""), *(("joined", group) for group in info.groups)])
+        await self._membership.commands(*commands)
 
     async def _write_some(self) -> None:
         some = list(islice(self._unwritten.items(), AT_ONCE))

@@ -48,6 +48,7 @@ class KeyNames:
         self.life = f"{prefix}:life"
         self.nodes = f"{prefix}:nodes"
         self.infos = f"{prefix}:infos"
+        self.lost = f"{prefix}:lost"  # nodes that died, by when that was noticed
         self.orders = f"{prefix}:orders"
         self.nodes_channel = f"{prefix}:nodes:wake"  # an order, or "roster"
         self.pulse_channel = f"{prefix}:{{node:{node}}}:pulse"
