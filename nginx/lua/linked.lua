@@ -41,6 +41,7 @@ local FIN_TEXT, FIN_CLOSE, FIN_PONG = 0x81, 0x88, 0x8a
 local GOING_AWAY, NO_STATUS, CUT, INTERNAL_ERROR, RESTART, SLOW_CONSUMER = 1001, 1005, 1006, 1011, 1012, 4008
 local CLOSE_S = 6 -- the node waits for the answer to its close frame for 5 s, and then cuts
 local LONG_S = 86400
+local NONE = {}
 local COUNTS = 2 ^ 32 -- a count begins again there
 local LEAST_S = 0.001 -- what is less is no wait, and time would stand still
 local TOLD_BYTES = 32768 -- of SEND that were written: so often the node hears of it, and at each stop of a replay
@@ -64,6 +65,7 @@ function _M.open(trunk, head)
         has = {}, -- its streams; `trunk_streams` has them
         tracked = 0,
         ours = 0, -- bytes that wait or are under way and that the edge has said itself
+        parts = nil, -- of a SEND that is not whole
         said = 0, -- bytes of SEND
         said_before = 0, -- by nodes that it had before
         told = 0, -- of these, as the node was told that they are written
@@ -99,7 +101,7 @@ end
 -- Says OPEN or RESUME on a trunk. Returns when the node has answered (`answer`, `is_accepted`), or will not.
 function _M.await(self, trunk, kind, payload, most_s)
     self.trunk, self.answer, self.is_accepted, self.is_welcomed = trunk, nil, false, false
-    self.texts, self.done, self.may_read = 0, 0, true
+    self.texts, self.done, self.may_read, self.parts = 0, 0, true, nil
     self.number = trunk:open(self, kind, payload)
     local until_s = now() + most_s
     while self.trunk and not self.answer and not self.has_closed and now() < until_s do
@@ -214,15 +216,32 @@ function _M.hear(self, bytes)
 end
 
 
--- What its node says to it alone.
-function _M.say(self, bytes)
-    if self.has_closed then
-        return
-    end
+local function say(self, bytes)
     self.said = self.said + #bytes
     if put(self.output, bytes) then
         is_slow(self)
     end
+end
+
+
+-- What its node says to it alone, behind the parts that came before: nothing else may come between them.
+function _M.say(self, bytes)
+    local parts = self.parts
+    self.parts = nil
+    if self.has_closed then
+        return
+    end
+    for _, part in ipairs(parts or NONE) do
+        say(self, part)
+    end
+    say(self, bytes)
+end
+
+
+function _M.keep_part(self, bytes)
+    local parts = self.parts or {}
+    parts[#parts + 1] = bytes
+    self.parts = parts
 end
 
 
@@ -323,16 +342,8 @@ local function go_on(self)
 end
 
 
--- Writes what waits, and tells the node how much of its own words is out, once that is worth it.
-local function write(self)
-    local said, ours = self.said, self.ours
-    local ok, err = output.write(self.output, self.sock)
-    self.ours = self.ours - ours
-    input.go_on(self)
-    if not ok then
-        cut(self, find(err, "timeout", 1, true) and SLOW_CONSUMER or CUT)
-        return
-    end
+-- Tells the node how much of its own words is out, once that is worth it.
+local function tell_written(self, said)
     local untold = said - self.told
     if untold >= min(TOLD_BYTES, settings.outbox_bytes / TOLD_PART) or (untold > 0 and self.tracked > 0) then
         self.told = said
@@ -341,10 +352,29 @@ local function write(self)
 end
 
 
--- What is due by the clock, once nginx stops; when to look again.
+-- Writes what waits. Each message to many comes here for each session: what has nothing to do costs nothing.
+local function write(self)
+    local said, ours = self.said, self.ours
+    local ok, err = output.write(self.output, self.sock)
+    if ours > 0 then
+        self.ours = self.ours - ours
+        input.go_on(self)
+    end
+    if not ok then
+        cut(self, find(err, "timeout", 1, true) and SLOW_CONSUMER or CUT)
+    elseif said ~= self.told then
+        tell_written(self, said)
+    end
+end
+
+
+-- What is due by the clock, once nginx stops; how long there is nothing then, in seconds.
 local function look_at_the_clock(self)
-    if not self.must_go or self.has_closed then
-        return self.end_by_s or now() + LONG_S
+    if self.end_by_s then
+        return self.end_by_s - now()
+    end
+    if not self.must_go then
+        return LONG_S
     end
     local times = self.times or timetable.new(self.must_go == "moving" and self.is_welcomed)
     self.times = times
@@ -355,9 +385,9 @@ local function look_at_the_clock(self)
     elseif what == "go" then
         say_close(self, GOING_AWAY, "edge restart")
         self:leave(GOING_AWAY, false)
-        return self.end_by_s
+        return CLOSE_S
     end
-    return next_s
+    return next_s - now()
 end
 
 
@@ -376,9 +406,9 @@ local function serve(self)
         elseif self.is_over or (self.end_by_s and now() >= self.end_by_s) then
             return
         else
-            local wake_s = look_at_the_clock(self)
+            local wait_s = look_at_the_clock(self)
             if not self.output.out then
-                output.wait(self.output, max(min(wake_s - now(), LONG_S), LEAST_S))
+                output.wait(self.output, max(min(wait_s, LONG_S), LEAST_S))
             end
         end
     end

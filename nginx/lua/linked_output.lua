@@ -103,9 +103,9 @@ function _M.drop(self)
 end
 
 
-local function send(self, sock, bytes)
+local function send_pieces(self, sock, bytes)
     for at = 1, #bytes, PIECE_BYTES do
-        local piece = #bytes > PIECE_BYTES and sub(bytes, at, at + PIECE_BYTES - 1) or bytes
+        local piece = sub(bytes, at, at + PIECE_BYTES - 1)
         local ok, err = sock:send(piece)
         if not ok then
             return nil, err
@@ -113,6 +113,19 @@ local function send(self, sock, bytes)
         self.size = max(self.size - #piece, 0)
     end
     return true
+end
+
+
+local function send(self, sock, bytes)
+    local size = #bytes
+    if size > PIECE_BYTES then
+        return send_pieces(self, sock, bytes)
+    end
+    local ok, err = sock:send(bytes)
+    if ok then
+        self.size = max(self.size - size, 0)
+    end
+    return ok, err
 end
 
 

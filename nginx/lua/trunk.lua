@@ -148,6 +148,7 @@ on[frames.REFUSE] = function(self, session, payload)
     session:on_refuse(payload)
 end
 on[frames.WELCOMED] = function(_, session) session.is_welcomed = true end
+on[frames.PART] = function(_, session, payload) session:keep_part(payload) end
 on[frames.SEND] = function(_, session, payload) session:say(payload) end
 on[frames.DONE] = function(_, session, payload) session:on_done(frames.read_count(payload, 1)) end
 on[frames.READING] = function(_, session, payload) session:on_reading(payload == "\1") end

@@ -11,6 +11,8 @@ from tests.support import eventually, free_port
 from tests.trunk.worker import linked
 from tidegate.app import App
 from tidegate.core.model import Publication
+from tidegate.trunk.codec import Kind
+from tidegate.trunk.transport import PART_BYTES
 
 
 async def push(app: App, stream: str, *data: bytes) -> None:
@@ -141,3 +143,17 @@ async def test_who_asks_over_tcp_hears_of_the_port_and_over_unix_of_the_socket(t
             writer.write(question)
             assert f"\r\nTidegate-Trunk: {where}\r\n".encode() in await reader.read()
             writer.close()
+
+
+async def test_a_large_answer_crosses_in_parts_and_is_whole(tmp_path: Path) -> None:
+    async with running(TRUNK__SOCKET=str(tmp_path / "t.sock")) as app, linked(str(tmp_path / "t.sock")) as worker:
+        client, _ = await worker.welcome("client=alice&groups=news")
+        data = [b'"%d%b"' % (number, b"x" * 13_000) for number in range(10)]
+        await push(app, "group:news", *data)
+        for _ in data:
+            await client.gets("message")
+        client.says({"type": "history", "id": 1, "group": "news"})
+        reply = await client.gets("reply")
+        assert [len(message["data"]) for message in reply["messages"]] == [13_001] * 10
+        assert worker.largest[Kind.SEND] <= PART_BYTES
+        assert worker.largest[Kind.PART] == PART_BYTES

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -41,6 +42,7 @@ class LinkedClient:
         self.welcomed = False
         self.data = b""
         self.sent = 0  # bytes of SEND
+        self.parts = b""  # of a SEND that is not whole
         self.tracked: set[int] = set()
         self.live: set[int] = set()
         self.done = 0
@@ -99,6 +101,7 @@ class Worker(asyncio.Protocol):
         self.lost = False
         self.pulses = 0
         self.heard = 0
+        self.largest: Counter[Kind] = Counter()  # payload of each kind
         self.faults: list[str] = []
         self.clients: dict[int, LinkedClient] = {}
         self.streams: dict[int, Stream] = {}
@@ -119,6 +122,7 @@ class Worker(asyncio.Protocol):
             self._on_frame(Kind(kind), number, payload)
 
     def _on_frame(self, kind: Kind, number: int, payload: bytes) -> None:
+        self.largest[kind] = max(self.largest[kind], len(payload))
         if kind is Kind.HELLO:
             self._on_hello(codec.read_fields(payload))
         elif kind is Kind.PULSE:
@@ -160,9 +164,12 @@ class Worker(asyncio.Protocol):
                 self.clients.pop(client.number, None)
             case Kind.WELCOMED:
                 client.welcomed = True
+            case Kind.PART:
+                client.parts += payload
             case Kind.SEND:
-                client.data += payload
-                client.sent += len(payload)
+                client.data += client.parts + payload
+                client.sent += len(client.parts) + len(payload)
+                client.parts = b""
             case Kind.DONE:
                 client.done = codec.read_count(payload)
             case Kind.READING:

@@ -46,6 +46,7 @@ class Kind(IntEnum):
     TOKEN = 20
     MOVE = 21
     RESUME = 22
+    PART = 23
 
 
 class TrunkBroken(ValueError):

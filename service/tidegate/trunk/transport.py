@@ -20,6 +20,9 @@ from tidegate.websocket.peer import Peer
 from tidegate.websocket.reader import FrameError, check_text
 from tidegate.websocket.wire import CLOSED, CLOSING, FULL, HELD, OPEN, WireState
 
+# Of what is said to one session alone. What comes in many reads the edge joins from all of them, at each read again.
+PART_BYTES = 16 * 1024
+
 
 class Carrier(Sink, Protocol):
     """A link, as its sessions know it."""
@@ -131,7 +134,12 @@ class LinkedTransport:
         size = len(frame)
         self.size += size
         self.sent += size
-        self._say(Kind.SEND, frame)
+        last = 0
+        if size > PART_BYTES:
+            last = (size - 1) // PART_BYTES * PART_BYTES
+            for at in range(0, last, PART_BYTES):
+                self._say(Kind.PART, frame[at : at + PART_BYTES])
+        self._say(Kind.SEND, frame[last:])
 
     @property
     def sock(self) -> Sender:
