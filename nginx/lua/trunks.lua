@@ -9,6 +9,7 @@ local trunk = require "trunk"
 
 local find = string.find
 local match = string.match
+local min = math.min
 local now = ngx.now
 local sub = string.sub
 local tcp = ngx.socket.tcp
@@ -17,9 +18,9 @@ local tonumber = tonumber
 
 local WAIT_S = 1 -- a handshake waits so long for a trunk that is being dialled; then it is relayed
 local AGAIN_S = 5 -- after a node had none
-local SOON_S = 0.2 -- after one ended: its node may be about to be back
+local SOON_S = 0.2 -- after one ended: its node may be about to be back; twice as long each time that it does not last
 
-local by_node = {} -- name -> {trunk, is_dialled, waiting, ready, again_s}
+local by_node = {} -- name -> {trunk, is_dialled, waiting, ready, again_s, failures}
 
 local _M = {}
 
@@ -59,6 +60,14 @@ local function tell(entry)
 end
 
 
+-- It did not come up, or ended: when it is dialled again. Who has a wrong key, or sends what is no frame, is not asked
+-- five times a second.
+local function again_after(entry, lived_s)
+    entry.failures = lived_s < AGAIN_S and entry.failures + 1 or 1
+    return now() + min(SOON_S * 2 ^ (entry.failures - 1), AGAIN_S)
+end
+
+
 local function dial(is_early, node, entry)
     local address, again_s
     if not is_early then
@@ -68,10 +77,11 @@ local function dial(is_early, node, entry)
         entry.again_s = now() + (again_s or AGAIN_S)
         return tell(entry)
     end
-    local link = trunk.new(node.name, address)
+    local link, up_s = trunk.new(node.name, address), 0
     link:run(function(err)
+        up_s = now()
         if err then
-            entry.again_s = now() + (err == "no version in common" and AGAIN_S or SOON_S)
+            entry.again_s = again_after(entry, 0)
             ngx.log(ngx.WARN, "no trunk to ", node.name, ": ", err)
         else
             entry.trunk = link
@@ -79,7 +89,7 @@ local function dial(is_early, node, entry)
         tell(entry)
     end)
     if entry.trunk == link then
-        entry.trunk, entry.again_s = nil, now() + SOON_S
+        entry.trunk, entry.again_s = nil, again_after(entry, now() - up_s)
     end
 end
 
@@ -91,7 +101,7 @@ function _M.to(node)
     end
     local entry = by_node[node.name]
     if not entry then
-        entry = { waiting = 0, ready = semaphore.new(0), again_s = 0, is_dialled = false }
+        entry = { waiting = 0, ready = semaphore.new(0), again_s = 0, is_dialled = false, failures = 0 }
         by_node[node.name] = entry
     end
     if entry.trunk and entry.trunk.is_up then
