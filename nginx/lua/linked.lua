@@ -42,6 +42,8 @@ local GOING_AWAY, NO_STATUS, CUT, INTERNAL_ERROR, RESTART, SLOW_CONSUMER = 1001,
 local CLOSE_S = 6 -- the node waits for the answer to its close frame for 5 s, and then cuts
 local LONG_S = 86400
 local NONE = {}
+local PULSES_S = 1.5 -- a node that lives is not silent for so long
+local READ_S = 0.1 -- in which a worker that was held up itself reads what has come
 local COUNTS = 2 ^ 32 -- a count begins again there
 local LEAST_S = 0.001 -- what is less is no wait, and time would stand still
 local TOLD_BYTES = 32768 -- of SEND that were written: so often the node hears of it, and at each stop of a replay
@@ -98,14 +100,19 @@ function _M.open(trunk, head)
 end
 
 
--- Says OPEN or RESUME on a trunk. Returns when the node has answered (`answer`, `is_accepted`), or will not.
+-- Says OPEN or RESUME on a trunk. Returns when the node has answered (`answer`, `is_accepted`), or will not. Who says
+-- nothing at all hangs, and is not waited for until its trunk ends: a pulse comes each second.
 function _M.await(self, trunk, kind, payload, most_s)
     self.trunk, self.answer, self.is_accepted, self.is_welcomed = trunk, nil, false, false
     self.texts, self.done, self.may_read, self.parts = 0, 0, true, nil
     self.number = trunk:open(self, kind, payload)
-    local until_s = now() + most_s
-    while self.trunk and not self.answer and not self.has_closed and now() < until_s do
-        output.wait(self.output, max(until_s - now(), LEAST_S))
+    local begun_s = now()
+    local function left_s()
+        local hangs_s = max(trunk.seen_s + max(settings.probe_timeout_s, PULSES_S), begun_s + READ_S)
+        return min(begun_s + most_s, hangs_s) - now()
+    end
+    while self.trunk and not self.answer and not self.has_closed and left_s() > 0 do
+        output.wait(self.output, max(left_s(), LEAST_S))
     end
 end
 

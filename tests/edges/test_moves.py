@@ -13,7 +13,7 @@ import pytest
 from tests.brokers.server import RedisServer
 from tests.edges.edge import Node, Stand, stand
 from tests.peer import Peer
-from tests.support import eventually
+from tests.support import eventually, scaled
 
 CLIENTS = 12
 HUNG_S = 9.0  # until clients of a node that hangs hear again; 5 s of silence say that it does
@@ -193,3 +193,18 @@ async def test_orders_that_nobody_obeyed_are_obeyed_after_the_move() -> None:
         assert (gone["type"], gone["stream"], gone["reason"]) == ("left", "group:room", "removed")
         hung.process.signal(signal.SIGCONT)
         await eventually(lambda: hung.process.logged("trunk.closed"))
+
+
+async def test_a_handshake_waits_for_a_node_that_hangs_no_longer_than_elsewhere() -> None:
+    """Long before its trunk is given up."""
+    async with two_nodes() as s, crowd(s) as peers:
+        s.nodes[0].process.signal(signal.SIGSTOP)
+        await asyncio.gather(*(peer.cut() for peer in at(peers, s.nodes[0])))  # so that it is the first choice
+        waited_s = []
+        for number in range(4):
+            begun_s = asyncio.get_running_loop().time()
+            async with s.peer(f"late{number}") as late:
+                await late.event()
+            waited_s.append(asyncio.get_running_loop().time() - begun_s)
+        assert sorted(waited_s)[-2] < 0.5
+        assert 0.5 < max(waited_s) < scaled(3)  # edge.probe_timeout_s is 2
