@@ -82,6 +82,7 @@ function _M.open(trunk, head)
         signed_s = -LONG_S,
         close_code = nil, -- the first that was said, by whomever
     }, mt)
+    self.output.session = self
     self:await(trunk, OPEN, head, settings.read_timeout_s)
     local said = self.answer
     if not said then
@@ -170,7 +171,8 @@ local function cut(self, code)
 end
 
 
-local function is_slow(self)
+-- More waits for it than may.
+function _M.note_slow(self)
     if self.output.size > 2 * settings.outbox_bytes then
         return cut(self, SLOW_CONSUMER)
     end
@@ -185,8 +187,9 @@ local function say_ours(self, bytes)
         return
     end
     self.ours = self.ours + #bytes
+    self.output.is_called = true
     if put(self.output, bytes) then
-        is_slow(self)
+        self:note_slow()
     end
 end
 
@@ -215,18 +218,11 @@ function _M.on_refuse(self, payload)
 end
 
 
--- What a stream of its says; the same bytes as for others.
-function _M.hear(self, bytes)
-    if put(self.output, bytes) then
-        is_slow(self)
-    end
-end
-
-
 local function say(self, bytes)
     self.said = self.said + #bytes
+    self.output.is_called = true
     if put(self.output, bytes) then
-        is_slow(self)
+        self:note_slow()
     end
 end
 
@@ -359,29 +355,40 @@ local function tell_written(self, said)
 end
 
 
--- Writes what waits. Each message to many comes here for each session: what has nothing to do costs nothing.
+local function cannot_write(self, err)
+    cut(self, find(err, "timeout", 1, true) and SLOW_CONSUMER or CUT)
+end
+
+
+-- Writes what waits.
 local function write(self)
     local said, ours = self.said, self.ours
     local ok, err = output.write(self.output, self.sock)
-    if ours > 0 then
-        self.ours = self.ours - ours
-        input.go_on(self)
-    end
+    self.ours = self.ours - ours
+    input.go_on(self)
     if not ok then
-        cut(self, find(err, "timeout", 1, true) and SLOW_CONSUMER or CUT)
-    elseif said ~= self.told then
-        tell_written(self, said)
+        return cannot_write(self, err)
+    end
+    tell_written(self, said)
+end
+
+
+-- Nothing waits, and nothing is due.
+local function pump(self)
+    local ok, err = output.pump(self.output, self.sock)
+    if not ok then
+        cannot_write(self, err)
     end
 end
 
 
--- What is due by the clock, once nginx stops; how long there is nothing then, in seconds.
+-- What is due by the clock, once nginx stops; for how many seconds nothing is then, nil where nothing will be.
 local function look_at_the_clock(self)
     if self.end_by_s then
         return self.end_by_s - now()
     end
     if not self.must_go then
-        return LONG_S
+        return nil
     end
     local times = self.times or timetable.new(self.must_go == "moving" and self.is_welcomed)
     self.times = times
@@ -414,8 +421,10 @@ local function serve(self)
             return
         else
             local wait_s = look_at_the_clock(self)
-            if not self.output.out then
-                output.wait(self.output, max(min(wait_s, LONG_S), LEAST_S))
+            if wait_s and not self.output.out then
+                output.wait(self.output, max(wait_s, LEAST_S))
+            elseif not wait_s then
+                pump(self)
             end
         end
     end

@@ -16,6 +16,7 @@ local sub = string.sub
 local type = type
 
 local PIECE_BYTES = 16384
+local LONG_S = 86400
 
 local _M = {}
 
@@ -43,6 +44,7 @@ function _M.new()
         slow_at = settings.outbox_bytes, -- `size` at which the node hears of it
         is_shut = false, -- nothing follows
         writer_waits = false,
+        is_called = false, -- more has happened than that a stream of its said something
         news = semaphore.new(0), -- something has happened that the writer must know
     }
 end
@@ -50,6 +52,7 @@ end
 
 -- The writer, if it waits: counts that are left over would make it spin.
 function _M.wake(self)
+    self.is_called = true
     if self.writer_waits then
         self.writer_waits = false
         self.news:post(1)
@@ -155,6 +158,22 @@ function _M.write(self, sock)
     local ok, err = (type(out) == "string" and send or send_all)(self, sock, out)
     if ok and self.size < rshift(settings.outbox_bytes, 1) then
         self.slow_at = settings.outbox_bytes
+    end
+    return ok, err
+end
+
+
+-- Waits, and writes what comes, until something else has happened to the session; nil and why where the client takes
+-- nothing more. A message to many costs each of them what is touched here: these few fields lie together, and those of
+-- a session do not.
+function _M.pump(self, sock)
+    self.is_called = false
+    local ok, err = true, nil
+    while ok and not self.is_called do
+        _M.wait(self, LONG_S)
+        if self.out and not self.is_called then
+            ok, err = _M.write(self, sock)
+        end
     end
     return ok, err
 end

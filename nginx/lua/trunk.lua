@@ -18,6 +18,7 @@ local streams = require "trunk_streams"
 local exiting = ngx.worker.exiting
 local kill = ngx.thread.kill
 local now = ngx.now
+local put = require("linked_output").put
 local next = next
 local pairs = pairs
 local pcall = pcall
@@ -55,8 +56,10 @@ local function me()
 end
 
 
-local function hear(session, bytes)
-    session:hear(bytes)
+local function hear(out, bytes)
+    if put(out, bytes) then
+        out.session:note_slow()
+    end
 end
 
 

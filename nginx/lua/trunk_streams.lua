@@ -2,7 +2,8 @@
 -- of nginx is needed here.
 --
 -- A session is a table here with `tracked` (how many streams it has that are not live), `has` (its streams: stream ->
--- its place in the stream's list, or false while it is tracked) and a method `hear(session, bytes)`.
+-- its place in the stream's list, or false while it is tracked) and `output`, which hears and whose `session` it is.
+-- Lists have outputs: each message looks at all of them, and at nothing else of their sessions.
 --
 -- A broadcast goes out in slices, and others run between them: who leaves meanwhile leaves a hole in the list, which is
 -- closed later. Nobody can come in, because what says so comes on the trunk, behind the broadcast. From its first slice
@@ -19,7 +20,7 @@ local _M = {}
 local mt = { __index = _M }
 
 
--- `pause` lets others run; `hear` gives bytes to a session.
+-- `pause` lets others run; `hear` gives bytes to an output.
 function _M.new(pause, hear)
     return setmetatable({ by_number = {}, pause = pause, hear_one = hear, rest = nil }, mt)
 end
@@ -28,11 +29,11 @@ end
 local function close_holes(stream)
     local list, count = stream.list, 0
     for place = 1, stream.count do
-        local session = list[place]
-        if session then
+        local out = list[place]
+        if out then
             count = count + 1
-            list[count] = session
-            session.has[stream] = count
+            list[count] = out
+            out.session.has[stream] = count
         end
     end
     for place = count + 1, stream.count do
@@ -119,7 +120,7 @@ function _M.follow(self, number, name, position, session)
     if not session.has[stream] then
         session.tracked = session.tracked - 1
         stream.count, stream.live = stream.count + 1, stream.live + 1
-        stream.list[stream.count] = session
+        stream.list[stream.count] = session.output
         session.has[stream] = stream.count
     end
     return true
@@ -162,9 +163,9 @@ local function go_on(self)
     local last = min(first + SLICE - 1, rest.count)
     rest.place = last + 1
     for at = first, last do
-        local session = list[at]
-        if session then
-            hear(session, bytes)
+        local out = list[at]
+        if out then
+            hear(out, bytes)
         end
     end
     return last < rest.count

@@ -23,8 +23,11 @@ local sessions, goes = {}, nil
 local all
 all = streams.new(function()
     if goes then all:leave_all(goes) end
-end, function(session, bytes) print(session.name .. " hears " .. bytes) end)
-for n = 1, %d do sessions[n] = { name = "s" .. n, has = {}, tracked = 0 } end
+end, function(out, bytes) print(out.session.name .. " hears " .. bytes) end)
+for n = 1, %d do
+    sessions[n] = { name = "s" .. n, has = {}, tracked = 0 }
+    sessions[n].output = { session = sessions[n] }
+end
 local at = {}
 local function name(stream) return "g" .. stream end
 local op = {}
@@ -121,9 +124,10 @@ all = streams.new(function()
     for n = pauses, pauses < 7 and 1000 or 0, 7 do -- most go meanwhile, also those who have it not yet
         if sessions[n] then all:leave_all(sessions[n]); sessions[n] = nil end
     end
-end, function(session, bytes) got[session] = (got[session] or 0) + #bytes end)
+end, function(out, bytes) got[out.session] = (got[out.session] or 0) + #bytes end)
 for n = 1, 1000 do
     sessions[n] = { has = {}, tracked = 0 }
+    sessions[n].output = { session = sessions[n] }
     all:follow(1, "g", "0", sessions[n])
 end
 local first = sessions[1000]
@@ -150,9 +154,10 @@ def test_a_broadcast_lets_others_run_and_those_who_go_meanwhile_hear_nothing() -
 ENDS_AMID = """
 local streams = require "trunk_streams"
 local got, sessions = {}, {}
-local all = streams.new(coroutine.yield, function(session) got[session] = (got[session] or 0) + 1 end)
+local all = streams.new(coroutine.yield, function(out) got[out.session] = (got[out.session] or 0) + 1 end)
 for n = 1, 1000 do
     sessions[n] = { has = {}, tracked = 0 }
+    sessions[n].output = { session = sessions[n] }
     all:follow(1, "g", "0", sessions[n])
 end
 coroutine.resume(coroutine.create(function() all:hear(1, "0", "1", "x") end)) -- and is never resumed
