@@ -157,3 +157,25 @@ async def test_a_large_answer_crosses_in_parts_and_is_whole(tmp_path: Path) -> N
         assert [len(message["data"]) for message in reply["messages"]] == [13_001] * 10
         assert worker.largest[Kind.SEND] <= PART_BYTES
         assert worker.largest[Kind.PART] == PART_BYTES
+
+
+async def test_large_answers_of_all_sessions_wait_for_the_link(tmp_path: Path) -> None:
+    async with running(TRUNK__SOCKET=str(tmp_path / "t.sock")) as app, linked(str(tmp_path / "t.sock")) as worker:
+        clients = [(await worker.welcome(f"client=c{n}&groups=news"))[0] for n in range(8)]
+        await push(app, "group:news", *[b'"%b"' % (b"x" * 13_000)] * 20)
+        for client in clients:
+            for _ in range(20):
+                await client.gets("message")
+        (link,) = app._trunks._links
+        worker.transport.pause_reading()
+        for n in range(4):
+            for client in clients:
+                client.says({"type": "history", "id": n, "group": "news"})
+        await eventually(lambda: len(link._crowd) >= 4)  # the others have one, and wait until they have read it
+        assert link._transport is not None
+        assert link._transport.get_write_buffer_size() < 3 * 262_144  # of 8 MiB
+        worker.transport.resume_reading()
+        for client in clients:
+            for n in range(4):
+                assert (await client.gets("reply"))["id"] == n
+                client.written()

@@ -30,6 +30,9 @@ class Bytes(asyncio.Transport):
     def write(self, data: Any) -> None:
         self._worker.data_received(bytes(data))
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
     def get_write_buffer_size(self) -> int:
         return 0
 

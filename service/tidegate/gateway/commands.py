@@ -150,6 +150,7 @@ class Commands:
         since = position_of(command.epoch, command.offset)
         size = self._config.limits.answer_bytes
         await self._turn(session)
+        await self._recovery.room(session)
         history = await self._broker.history(group_stream(group), since, messages=command.limit, size=size)
         fields = protocol.history_fields(history, size - 1024)
         self._answer(session, protocol.encode_reply(command.id, {"stream": group_stream(group), **fields}))
@@ -158,6 +159,7 @@ class Commands:
         group = check_group(command.group)
         self._require(session, group, self._config.policy(group).presence, "presence")
         await self._turn(session)
+        await self._recovery.room(session)
         present = await self._broker.present(group)
         clients = sorted({client for client, _ in present})
         shown = protocol.cut(clients, self._config.limits.answer_bytes - 1024)

@@ -46,6 +46,10 @@ class Recovery:
             self.detach(session, stream)
             raise
 
+    async def room(self, session: Session) -> None:
+        """Returns when the peer has taken nearly all that waits for it, or the session has ended."""
+        await self._replay.room(session)
+
     async def join(self, session: Session, stream: str, since: Position) -> None:
         """``attach``, once the peer has taken what waits for it; where the session has the stream, it starts anew.
         A peer that joins faster than it reads would else be sent a page for each command."""

@@ -11,7 +11,8 @@ When a link is lost its sessions may go on at another node: their sockets are at
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol, cast
 
@@ -25,6 +26,8 @@ from tidegate.websocket.peer import Peer
 
 SHARE_FRAMES = 64  # of a link, in one turn of the loop
 UNSENT_BYTES = 64 * 1024 * 1024  # of a link; the largest broadcast that an edge may lag behind
+CROWDED_BYTES = 64 * 1024  # of a link that the kernel has not taken: what is large waits then, so that others need not
+NEXT_S = 0.001  # one who waited goes on, and then the next
 UNREAD_BYTES = 1024 * 1024  # that wait for their turn; then nothing more is read
 HELLO_BYTES = 4096  # a stranger may have no more
 
@@ -70,7 +73,11 @@ class Link(asyncio.Protocol):
         self._numbers = 0
         self._newest = 0  # number of a session
         self._waits = False  # frames wait for their turn
+        self._crowd: deque[Callable[[], None]] = deque()  # those who wait for room
         self.sessions: dict[int, LinkedTransport] = {}
+        self._is_full = False  # the kernel takes no more
+        self._is_going_on = False
+        self.said = 0  # bytes that were said in this turn to sessions alone
         self.worker = ""
         self.seen = monotonic()
         self.heard = 0  # messages that went out once for all
@@ -79,6 +86,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=CROWDED_BYTES)
         self.put(Kind.HELLO, 0, self._hello)
 
     def data_received(self, data: bytes) -> None:
@@ -90,9 +98,40 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        while self._crowd:
+            self._crowd.popleft()()
         for session in list(self.sessions.values()):
             session.lose("lost")
         self._listener.on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._go_on()
+
+    # Room
+
+    @property
+    def crowded(self) -> bool:
+        """What is large had better wait."""
+        return self._is_full or self.said > CROWDED_BYTES
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """``callback`` is called once when the link is not crowded, after those who asked before."""
+        self._crowd.append(callback)
+
+    def _go_on(self) -> None:
+        """One after the other: each may say something large."""
+        if self._crowd and not self.crowded and not self._is_going_on:
+            self._is_going_on = True
+            self._crowd.popleft()()
+            asyncio.get_running_loop().call_later(NEXT_S, self._next)
+
+    def _next(self) -> None:
+        self._is_going_on = False
+        self._go_on()
 
     # Reading
 
@@ -209,12 +248,14 @@ class Link(asyncio.Protocol):
         done, self._done = self._done, {}
         self._out += [codec.frame(Kind.DONE, number, codec.count(one.answered)) for number, one in done.items()]
         out, self._out = self._out, []
+        self.said = 0
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(b"".join(out))
         if self._transport.get_write_buffer_size() > UNSENT_BYTES:
             log.warning("trunk.overflowed", worker=self.worker, sessions=len(self.sessions))
             self.abort()
+        self._go_on()
 
     def abort(self, code: int | None = None) -> None:
         """Ends it at once."""

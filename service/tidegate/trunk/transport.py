@@ -25,7 +25,16 @@ PART_BYTES = 16 * 1024
 
 
 class Carrier(Sink, Protocol):
-    """A link, as its sessions know it."""
+    """A link, as its sessions know it. ``said``: bytes to sessions alone in this turn."""
+
+    said: int
+
+    @property
+    def crowded(self) -> bool:
+        """What is large had better wait."""
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """``callback`` is called once, when it is not crowded."""
 
     def put(self, kind: Kind, number: int, payload: bytes = b"") -> None:
         """Says a frame, when this turn of the loop ends."""
@@ -134,6 +143,7 @@ class LinkedTransport:
         size = len(frame)
         self.size += size
         self.sent += size
+        self.sink.said += size
         last = 0
         if size > PART_BYTES:
             last = (size - 1) // PART_BYTES * PART_BYTES
@@ -150,10 +160,17 @@ class LinkedTransport:
 
     @property
     def has_room(self) -> bool:
+        return self._is_read() and not self.sink.crowded
+
+    def _is_read(self) -> bool:
+        """Its client has taken nearly all of it."""
         return self.size <= self.limit >> 4 or self.state is CLOSED
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        self._on_room.append(callback)
+        if self._is_read():
+            self.sink.when_room(callback)
+        else:
+            self._on_room.append(callback)
 
     def tell_room(self) -> None:
         waiting, self._on_room = self._on_room, []
@@ -276,7 +293,7 @@ class LinkedTransport:
     def on_written(self, total: int) -> None:
         """``total`` bytes of SEND, modulo 2^32, have left the edge."""
         self.size = (self.sent - total) % 2**32
-        if self.has_room:
+        if self._is_read():
             self._resume(FULL)
             self.tell_room()
 
