@@ -361,8 +361,10 @@ async def test_a_quick_run_measures_all_modes(tmp_path: Path, start_process: Cal
     assert {mode: list(cells[0].notes["via"]) for mode, cells in calls.cases[0].cells.items()} == {
         "direct": ["service"],
         "plain": ["service"],
+        "plain-tcp": ["service"],
         "njs": ["njs"],
         "openresty": ["openresty"],
+        "openresty-relay": ["openresty"],
     }
     assert (tmp_path / "report.html").exists()
 
