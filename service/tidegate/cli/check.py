@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,22 +17,28 @@ from tidegate.cli.command import LoadConfig, write_json
 
 if TYPE_CHECKING:
     from tidegate.config.load import ConfigError
-    from tidegate.nginx.check import Finding
+    from tidegate.nginx.finding import Finding
 
 DESCRIPTION = (
     "Check the configuration, and nginx's against it. Whatever serve, render or nginx would refuse is refused with "
-    "key, value and cure; what is missing on this machine alone is a warning."
+    "key, value and cure; what is missing on this machine alone is a warning. Of nginx's, what breaks WebSockets "
+    "(exit code 1) is told from what is to be hardened."
 )
 EXAMPLES = (
     "tidegate check",
     "tidegate check --nginx /etc/nginx/nginx.conf",
-    "nginx -T 2>/dev/null | tidegate check --nginx-dump -",
+    "nginx -T 2>/dev/null | tidegate check --nginx-dump - --strict",
 )
+
+_SHOWN = 3  # of the places where the same is to be said
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nginx", metavar="FILE", help="an nginx configuration; its includes are read too")
     parser.add_argument("--nginx-dump", metavar="FILE", help="what `nginx -T` printed of a live server; - reads stdin")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 for what is to be hardened, too, not only for what breaks"
+    )
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 
@@ -38,7 +46,7 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     from tidegate.check import check
     from tidegate.config.load import ConfigError
     from tidegate.nginx import check as nginx_check
-    from tidegate.nginx.files import NginxError
+    from tidegate.nginx.syntax import NginxError
 
     try:
         config = load_config()
@@ -54,20 +62,46 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
         if args.nginx_dump:
             findings += nginx_check.check_dump(_read(args.nginx_dump), config)
     except (NginxError, OSError) as exc:
-        print(f"nginx: {exc}", file=sys.stderr)
+        if args.json:
+            _print_json({"ok": False, "problems": [{"key": "nginx", "message": str(exc)}], "warnings": [], "nginx": []})
+        else:
+            print(f"nginx: {exc}", file=sys.stderr)
         return 1
-    ok = all(finding.level != "error" for finding in findings)
+    ok = not any(args.strict or finding.level == "breaks" for finding in findings)
     if args.json:
         _print_json({"ok": ok, "problems": [], "warnings": warnings, "nginx": findings})
         return 0 if ok else 1
     for text in warnings:
         print(f"warning: {text}")
-    for finding in findings:
-        print(f"nginx: {finding}")
+    for line in _lines(findings):
+        print(f"nginx: {line}")
     print("configuration: ok")
     if args.nginx or args.nginx_dump:
-        print("nginx: ok" if ok else "nginx: not ok")
+        print(f"nginx: {_summary(findings)}")
     return 0 if ok else 1
+
+
+def _lines(findings: list[Finding]) -> Iterator[str]:
+    """The same words are said of a few places, and then counted."""
+    places = Counter((finding.level, finding.rule, finding.message) for finding in findings)
+    shown = Counter[tuple[str, str, str]]()
+    for finding in findings:
+        what = (finding.level, finding.rule, finding.message)
+        shown[what] += 1
+        if shown[what] <= _SHOWN:
+            yield str(finding)
+        elif shown[what] == _SHOWN + 1:
+            yield f"{finding.level}: {finding.rule}: the same at {places[what] - _SHOWN} more places"
+
+
+def _summary(findings: list[Finding]) -> str:
+    breaks = sum(finding.level == "breaks" for finding in findings)
+    rest = len(findings) - breaks
+    if breaks:
+        return f"not ok, {breaks} {'thing breaks' if breaks == 1 else 'things break'} WebSockets"
+    return (
+        f"WebSockets get through, {rest} {'thing is' if rest == 1 else 'things are'} to be hardened" if rest else "ok"
+    )
 
 
 def _read(name: str) -> str:

@@ -1,80 +1,35 @@
-"""An nginx configuration as a tree of blocks: read from a file and what it includes, or from what ``nginx -T`` printed.
+"""An nginx configuration as one tree: read from a file and what it includes, or from what ``nginx -T`` printed.
 
-crossplane does the parsing. Of a dump, which comes from another machine, only its own text is read.
+Of a dump, which comes from another machine, only its own text is read.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import re
-import tempfile
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+
+from tidegate.nginx.blocks import Block
+from tidegate.nginx.syntax import NginxError, parse
 
 DIRECTIVES = 1_000_000  # of all files, each as often as it is included
 INCLUDES = 100  # one within another
 
-_File = dict[str, Any]  # as crossplane gives it; ``file`` is the name that is shown
-_Directive = dict[str, Any]
+__all__ = ["Block", "NginxError", "read", "read_dump"]
 
-
-class NginxError(Exception):
-    """The configuration cannot be read, in words."""
-
-
-class Block:
-    """One directive with a block: its children, and the block that it stands in."""
-
-    def __init__(self, directive: dict[str, Any], parent: Block | None) -> None:
-        self.name: str = directive["directive"]
-        self.args: list[str] = directive["args"]
-        self.where = f"{directive['file']}:{directive['line']}"
-        self.parent = parent
-        self.children = [Block(child, self) for child in directive.get("block", ())]
-
-    @property
-    def top(self) -> Block:
-        return self if self.parent is None else self.parent.top
-
-    def all(self, name: str) -> list[Block]:
-        """Its own directives of this name."""
-        return [child for child in self.children if child.name == name]
-
-    def effective(self, name: str) -> list[Block]:
-        """Those that hold here: its own, else those of the blocks around it."""
-        block: Block | None = self
-        while block is not None:
-            if found := block.all(name):
-                return found
-            block = block.parent
-        return []
-
-    def one(self, name: str) -> Block | None:
-        found = self.effective(name)
-        return found[-1] if found else None
-
-    def everywhere(self, name: str) -> Iterator[Block]:
-        for child in self.children:
-            if child.name == name:
-                yield child
-            yield from child.everywhere(name)
-
-    def within(self, name: str) -> bool:
-        block = self.parent
-        while block is not None and block.name != name:
-            block = block.parent
-        return block is not None
+_WILD = re.compile(r"[*?\[]")
+# What is filled in before nginx sees it: Jinja, Go and others ({{ }}, {% %}), ERB (<% %>), envsubst (${NAME}).
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>|\$\{([A-Z][A-Z0-9_]*)\}")
 
 
 def read(path: str) -> Block:
     """The configuration whose top is the file ``path``. Raises NginxError."""
     if not Path(path).is_file():
         raise NginxError(f"{path}: there is no such file")
-    files = _parse(path, follow=True)
-    for file in files:
-        file["file"] = os.fsencode(file["file"]).decode(errors="replace")
-    return _tree(files)
+    return _Reader(_Folder(path)).read()
 
 
 def read_dump(text: str) -> Block:
@@ -82,89 +37,150 @@ def read_dump(text: str) -> Block:
     parts = re.split(r"^# configuration file (/.+):\n", text, flags=re.MULTILINE)
     if len(parts) < 3:
         raise NginxError("this is not what `nginx -T` prints: no line begins with `# configuration file /`")
-    files: dict[str, _File] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "part"
-        for name, content in zip(parts[1::2], parts[2::2], strict=True):
-            part.write_text(content, encoding="utf-8")
-            try:
-                (files[name],) = _parse(str(part), follow=False)
-            except NginxError as exc:
-                raise NginxError(str(exc).replace(str(part), name)) from None
-            files[name]["file"] = name
-    names = list(files)
-    for file in files.values():
-        for directive in _includes(file["parsed"]):
-            directive["includes"] = _named(directive, file, names)
-    return _tree(list(files.values()))
+    return _Reader(_Dump(dict(zip(parts[1::2], parts[2::2], strict=True)))).read()
 
 
-def _parse(path: str, *, follow: bool) -> list[_File]:
-    try:
-        import crossplane  # which serving does not need
-    except ImportError:
-        raise NginxError("reading nginx configurations needs crossplane: pip install 'tidegate[nginx]'") from None
+class _Source(ABC):
+    """Where files come from. nginx takes relative names from the folder of the first one."""
 
-    # Joined here and not by crossplane, which gives what follows an include the name of the included file.
-    result = crossplane.parse(path, single=not follow, check_ctx=False, check_args=False)
-    if result["errors"]:
-        words = "\n".join(str(item["error"]) for item in result["errors"])
-        # crossplane catches that too, and says it in Python's words.
-        raise NginxError(f"{path}: blocks are nested too deeply" if "recursion depth" in words else words)
-    files: list[_File] = result["config"]
-    return files
+    first: str
 
+    @abstractmethod
+    def text(self, name: str) -> str:
+        """Raises OSError."""
 
-def _includes(directives: list[_Directive]) -> Iterator[_Directive]:
-    for directive in directives:
-        if directive["directive"] == "include" and directive["args"]:
-            yield directive
-        yield from _includes(directive.get("block", []))
+    @abstractmethod
+    def matching(self, pattern: str) -> list[str]:
+        """The files that an include names, as nginx sorts them; none where there is none."""
+
+    def shown(self, name: str) -> str:
+        return name
+
+    def missing(self, pattern: str) -> str:
+        return f"includes {self.shown(pattern)}: there is no such file"
 
 
-def _named(directive: _Directive, file: _File, names: list[str]) -> list[int]:
-    """Which of the dump's files a directive includes. nginx takes a name from the folder of the first one."""
-    pattern = os.path.normpath(str(PurePosixPath(names[0]).parent / directive["args"][0]))
-    found = [number for number, name in enumerate(names) if PurePosixPath(name).match(pattern)]
-    if not found and not re.search(r"[*?\[]", pattern):
-        raise NginxError(f"{file['file']}:{directive['line']}: includes {pattern}, which the dump does not have")
-    return sorted(found, key=names.__getitem__)
+class _Folder(_Source):
+    def __init__(self, path: str) -> None:
+        self.first = path
+
+    def text(self, name: str) -> str:
+        return Path(name).read_bytes().decode(errors="replace")
+
+    def matching(self, pattern: str) -> list[str]:
+        path = os.path.join(os.path.dirname(self.first), pattern)
+        if _WILD.search(path):
+            return sorted(name for name in glob.glob(path) if os.path.isfile(name))
+        return [path] if os.path.isfile(path) else []
+
+    def shown(self, name: str) -> str:
+        return os.fsencode(name).decode(errors="replace")
 
 
-def _tree(files: list[_File]) -> Block:
-    top = {"directive": "", "args": [], "line": 1, "file": files[0]["file"]}
-    try:
-        top["block"] = list(_Joiner(files).joined(0, files[0]["parsed"], (0,)))
-        return Block(top, None)
-    except RecursionError:
-        raise NginxError(f"{files[0]['file']}: blocks are nested too deeply") from None
-
-
-class _Joiner:
-    def __init__(self, files: list[_File]) -> None:
+class _Dump(_Source):
+    def __init__(self, files: dict[str, str]) -> None:
+        self.first = next(iter(files))
         self._files = files
+        self._folders: dict[str, list[str]] = {}
+        for name in sorted(files):
+            self._folders.setdefault(os.path.dirname(name), []).append(name)
+
+    def text(self, name: str) -> str:
+        return self._files[name]
+
+    def matching(self, pattern: str) -> list[str]:
+        path = self._path(pattern)
+        if not _WILD.search(path):
+            return [path] if path in self._files else []
+        folder, _, last = path.rpartition("/")
+        if _WILD.search(folder):
+            return sorted(name for name in self._files if PurePosixPath(name).match(path))
+        return [name for name in self._folders.get(folder, ()) if fnmatchcase(os.path.basename(name), last)]
+
+    def missing(self, pattern: str) -> str:
+        return f"includes {self._path(pattern)}, which the dump does not have"
+
+    def _path(self, pattern: str) -> str:
+        return os.path.normpath(str(PurePosixPath(self.first).parent / pattern))
+
+
+class _Reader:
+    """Puts what files include in the place of the include."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._within: list[str] = []  # the files that are being read, the last one in those before it
+        self._suspects: list[Block] = []  # of being a template
         self._count = 0
 
-    def joined(self, index: int, directives: list[_Directive], within: tuple[int, ...]) -> Iterator[_Directive]:
-        """``directives`` of the file at ``index``, each with its file's name, includes put in their place. ``within``
-        are the files that are being included, this one the last."""
-        name = self._files[index]["file"]
-        for directive in directives:
-            if "includes" in directive:
-                if len(within) > INCLUDES:
-                    raise NginxError(f"{name}:{directive['line']}: includes are nested too deeply")
-                for number in directive["includes"]:
-                    if number in within:
-                        other = self._files[number]["file"]
-                        raise NginxError(f"{name}:{directive['line']}: includes {other}, which is being read: a circle")
-                    yield from self.joined(number, self._files[number]["parsed"], (*within, number))
-                continue
-            self._count += 1
-            if self._count > DIRECTIVES:
-                raise NginxError(
-                    f"{self._files[0]['file']}: is more than {DIRECTIVES} directives, with what it includes"
-                )
-            joined = {**directive, "file": name}
-            if "block" in directive:
-                joined["block"] = list(self.joined(index, directive["block"], within))
-            yield joined
+    def read(self) -> Block:
+        name = self._source.first
+        top = Block("", [], self._source.shown(name), 1, None)
+        self._read(name, top)
+        self._refuse_template(top)
+        return top
+
+    def _refuse_template(self, top: Block) -> None:
+        """``${NAME}`` may be a variable of nginx, where something gives it a value."""
+        for suspect in self._suspects:
+            for found in _TEMPLATE.finditer(suspect.words):
+                definitions = (block for name in ("set", "map", "geo") for block in top.everywhere(name))
+                if found[1] and any(f"${found[1]}".lower() in map(str.lower, block.args) for block in definitions):
+                    continue
+                raise _template(suspect.where, found)
+
+    def _read(self, name: str, into: Block) -> None:
+        shown = self._source.shown(name)
+        try:
+            text = self._source.text(name)
+        except (OSError, ValueError) as exc:
+            raise NginxError(f"{shown}: {getattr(exc, 'strerror', None) or exc}") from None
+        self._within.append(name)
+        try:
+            parse(text, shown, into, self._is_put)
+        except NginxError:
+            for number, line in enumerate(text.splitlines(), 1):
+                if not line.lstrip().startswith("#") and (found := _TEMPLATE.search(line)):
+                    raise _template(f"{shown}:{number}", found) from None
+            raise
+        self._within.pop()
+
+    def _is_put(self, directive: Block) -> bool:
+        self._count += 1
+        if self._count > DIRECTIVES:
+            raise NginxError(
+                f"{self._source.shown(self._source.first)}: is more than {DIRECTIVES} directives, with what it includes"
+            )
+        if any(mark in word for word in directive.args for mark in ("${", "{{", "{%", "<%")):
+            self._suspects.append(directive)
+        if directive.name != "include" or len(directive.args) != 1 or directive.parent is None:
+            return True
+        self._include(directive, directive.parent)
+        return False
+
+    def _include(self, directive: Block, into: Block) -> None:
+        pattern = directive.args[0]
+        if len(self._within) > INCLUDES:
+            raise NginxError(f"{directive.where}: includes are nested too deeply")
+        try:
+            names = self._source.matching(pattern)
+        except ValueError:  # a zero in a name
+            names = []
+        if not names and not _WILD.search(pattern):
+            raise NginxError(f"{directive.where}: {self._source.missing(pattern)}")
+        for name in names:
+            if any(self._is_same(name, other) for other in self._within):
+                shown = self._source.shown(name)
+                raise NginxError(f"{directive.where}: includes {shown}, which is being read: a circle")
+            self._read(name, into)
+
+    @staticmethod
+    def _is_same(name: str, other: str) -> bool:
+        return os.path.normpath(name) == os.path.normpath(other)
+
+
+def _template(place: str, found: re.Match[str]) -> NginxError:
+    return NginxError(
+        f"{place}: this is a template ({found[0][:40]}), which nginx would not read as it is meant; let it be filled "
+        "in, and check what comes out of it"
+    )
