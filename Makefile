@@ -69,8 +69,8 @@ soak: setup system ## Run the tests that go on for hours
 # Keeps the versions that the locks have, unless LOCK=--upgrade.
 lock: setup ## Make the locks from pyproject.toml (LOCK=--upgrade for new versions)
 	@$(LOCK_COMMAND) -o requirements.lock
-	@$(LOCK_COMMAND) --extra nginx -c requirements.lock -o requirements-image.lock
-	@$(LOCK_COMMAND) --extra nginx --group dev -c requirements.lock -o requirements-dev.lock
+	@$(LOCK_COMMAND) -c requirements.lock -o requirements-image.lock
+	@$(LOCK_COMMAND) --group dev -c requirements.lock -o requirements-dev.lock
 	@! grep -n '://' requirements*.lock
 
 LOCK_COMMAND = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

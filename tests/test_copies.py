@@ -20,7 +20,7 @@ from tidegate.core import model, protocol
 from tidegate.core.errors import CloseCode, Refused
 from tidegate.http import api, openapi, operations
 from tidegate.nginx import render, render_njs, render_nodes
-from tidegate.nginx.check import LINE_BYTES
+from tidegate.nginx.hardening import LINE_BYTES
 from tidegate.websocket import peer
 
 CONSOLE = "service/tidegate/http/console"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.edges.edge import NGINX, environ
-from tests.support import ROOT, free_port
+from tests.support import ROOT, free_port, scaled
 from tidegate.config.load import load
 from tidegate.config.settings import Config
 from tidegate.nginx import check as nginx_check
-from tidegate.nginx.files import NginxError
+from tidegate.nginx.finding import Finding
 from tidegate.nginx.render import SOURCE, VARIANTS, write
+from tidegate.nginx.syntax import NginxError
 
 GOOD = """
 worker_processes 4;
@@ -62,46 +65,98 @@ http {
 }
 """
 
-# What is changed into what, the rule that says so, and a word of the message.
+# What is changed into what, the level, the rule that says so, and a word of the message.
 WRONG = [
-    ("proxy_read_timeout 90s;", "proxy_read_timeout 20s;", "read_timeout", "before the next ping"),
-    ("proxy_read_timeout 90s;", "proxy_read_timeout 1m;", "read_timeout", "before the service closes it"),
-    ("proxy_read_timeout 90s;", "", "read_timeout", "60 s"),
-    ("proxy_send_timeout 90s;", "proxy_send_timeout 5s;", "send_timeout", "write_timeout_s"),
-    ("client_header_timeout 10s;", "client_header_timeout 10s; send_timeout 10s;", "send_timeout", "slow peer"),
-    ("proxy_buffering off;", "", "buffering", "proxy_buffering off"),
-    ("proxy_buffering off;", "proxy_buffering on;", "buffering", "proxy_buffering off"),
-    ("proxy_http_version 1.1;", "", "upgrade", "HTTP/1.1"),
-    ("proxy_set_header Upgrade $http_upgrade;", "", "upgrade", "Upgrade $http_upgrade"),
-    ("proxy_set_header Connection $connection_upgrade;", "", "upgrade", "Connection"),
-    ("proxy_set_header Connection $connection_upgrade;", 'proxy_set_header Connection "";', "upgrade", "Connection"),
-    ("proxy_set_header Host $http_host;", "", "host", "Host"),
-    ("proxy_buffering off;", 'proxy_buffering off; proxy_set_header Origin "";', "origin", "Origin"),
-    ("limit_conn addresses 100;", "", "limits", "limit_conn"),
-    ("limit_req zone=requests burst=50 nodelay;", "", "limits", "limit_req"),
-    ("worker_connections 16384;", "", "worker_connections", "512"),
-    ("worker_connections 16384;", "worker_connections 4096;", "worker_connections", "8192 WebSockets"),
-    ("worker_processes 4;", "", "worker_connections", "30000"),
-    ("worker_rlimit_nofile 20000;", "", "nofile", "16384"),
-    ("worker_rlimit_nofile 20000;", "worker_rlimit_nofile 8192;", "nofile", "16384"),
-    ("worker_shutdown_timeout 30s;", "", "shutdown", "old workers stay"),
-    ("worker_shutdown_timeout 30s;", "worker_shutdown_timeout 10s;", "shutdown", "drain of 20 s"),
-    ("client_max_body_size 1k;", "", "body_size", "client_max_body_size"),
-    ("client_max_body_size 1k;", "client_max_body_size 0;", "body_size", "client_max_body_size"),
-    ("large_client_header_buffers 4 12k;", "", "header_size", "414"),
-    ("client_header_timeout 10s;", "", "header_timeout", "60 s"),
-    ("server 127.0.0.1:8010;", "", "upstreams", "127.0.0.1:8010"),
-    ("server 127.0.0.1:8010;", "server 127.0.0.1:8020;", "upstreams", "127.0.0.1:8020"),
-    ("http://backend;", "http://127.0.0.1:8000;", "upstreams", "goes to 127.0.0.1:8000"),
-    ("listen 8443 ssl;", "location /m { proxy_pass http://127.0.0.1:8001; }", "internal_port", "never reached"),
-    ("proxy_next_upstream error timeout http_503;", "", "next_upstream", "http_503"),
-    ("location /ws-notifications/ {", "location /ws/ {", "path", "/ws-notifications/"),
-    ("ssl_protocols TLSv1.2 TLSv1.3;", "ssl_protocols TLSv1 TLSv1.2;", "tls", "TLSv1 "),
-    ("access_log /dev/stdout json;", "", "log", "tokens"),
-    ("access_log /dev/stdout json;", "access_log /dev/stdout;", "log", "$request"),
-    ('"$uri"', '"$request_uri"', "log", "$request_uri"),
-    ('"$uri"', '"$uri?$args"', "log", "$args"),
-    ('"$uri"', '"$http_authorization"', "log", "$http_authorization"),
+    ("proxy_read_timeout 90s;", "proxy_read_timeout 20s;", "breaks", "read_timeout", "pings every 30 s"),
+    ("proxy_read_timeout 90s;", "proxy_read_timeout 1m;", "harden", "read_timeout", "before the service closes it"),
+    ("proxy_read_timeout 90s;", "", "harden", "read_timeout", "60 s"),
+    ("proxy_send_timeout 90s;", "proxy_send_timeout 5s;", "harden", "send_timeout", "write_timeout_s"),
+    (
+        "client_header_timeout 10s;",
+        "client_header_timeout 10s; send_timeout 10s;",
+        "harden",
+        "send_timeout",
+        "slow peer",
+    ),
+    ("proxy_http_version 1.1;", "", "breaks", "upgrade", "HTTP/1.1"),
+    ("proxy_set_header Upgrade $http_upgrade;", "", "breaks", "upgrade", "Upgrade $http_upgrade"),
+    ("proxy_set_header Connection $connection_upgrade;", "", "breaks", "upgrade", "Connection is close"),
+    (
+        "proxy_set_header Connection $connection_upgrade;",
+        'proxy_set_header Connection "";',
+        "breaks",
+        "upgrade",
+        "Connection is not sent",
+    ),
+    ("default upgrade;", "default keep-alive;", "breaks", "upgrade", "Connection is keep-alive, by `$connection_up"),
+    ("map $http_upgrade $connection_upgrade {", "map $http_upgrade $other {", "breaks", "variable", "does not start"),
+    ("proxy_set_header Host $http_host;", "", "breaks", "host", "asked as backend"),
+    ("proxy_set_header Host $http_host;", "proxy_set_header Host example.com;", "breaks", "host", "server.hosts"),
+    ("proxy_set_header Host $http_host;", "proxy_set_header Host $host;", "harden", "host", "pages of https://loc"),
+    (
+        "proxy_set_header Host $http_host;",
+        'proxy_set_header Host $http_host; proxy_set_header Origin "";',
+        "harden",
+        "origin",
+        "Origin",
+    ),
+    (
+        "proxy_set_header Host $http_host;",
+        "proxy_set_header Host $http_host; proxy_set_header Origin http://a.example;",
+        "breaks",
+        "origin",
+        "refuses",
+    ),
+    ("limit_conn addresses 100;", "", "harden", "limits", "limit_conn"),
+    ("limit_req zone=requests burst=50 nodelay;", "", "harden", "limits", "limit_req"),
+    ("worker_connections 16384;", "", "harden", "worker_connections", "512"),
+    ("worker_connections 16384;", "worker_connections 4096;", "harden", "worker_connections", "8192 WebSockets"),
+    ("worker_processes 4;", "", "harden", "worker_connections", "30000"),
+    ("worker_rlimit_nofile 20000;", "", "harden", "nofile", "16384"),
+    ("worker_rlimit_nofile 20000;", "worker_rlimit_nofile 8192;", "harden", "nofile", "16384"),
+    ("worker_shutdown_timeout 30s;", "", "harden", "shutdown", "old workers stay"),
+    ("worker_shutdown_timeout 30s;", "worker_shutdown_timeout 10s;", "harden", "shutdown", "drain of 20 s"),
+    ("client_max_body_size 1k;", "", "harden", "body_size", "client_max_body_size"),
+    ("client_max_body_size 1k;", "client_max_body_size 0;", "harden", "body_size", "client_max_body_size"),
+    ("large_client_header_buffers 4 12k;", "", "harden", "header_size", "414"),
+    ("client_header_timeout 10s;", "", "harden", "header_timeout", "60 s"),
+    ("server 127.0.0.1:8010;", "", "harden", "upstreams", "nothing goes to 127.0.0.1:8010"),
+    ("server 127.0.0.1:8010;", "server 127.0.0.1:8020;", "harden", "upstreams", "127.0.0.1:8020 is none of"),
+    ("http://backend;", "http://127.0.0.1:8000;", "harden", "upstreams", "nothing goes to 127.0.0.1:8010"),
+    ("http://backend;", "http://127.0.0.1:3000;", "breaks", "upstreams", "goes to 127.0.0.1:3000"),
+    ("http://backend;", "http://gateway.example;", "harden", "upstreams", "not known"),
+    ("http://backend;", "http://backend/;", "breaks", "uri", "asked for / and"),
+    ("http://backend;", "https://backend;", "breaks", "scheme", "TLS"),
+    ("http://backend;", "http://$gw:8000; set $gw localhost;", "breaks", "resolver", "resolver"),
+    ("http://backend;", "http://backend$uri;", "breaks", "query", "$is_args$args"),
+    ("http://backend;", "http://backend; proxy_method POST;", "breaks", "method", "405"),
+    ("http://backend;", "http://backend; proxy_set_body x;", "breaks", "body", "400"),
+    ("http://backend;", "http://backend; deny all;", "breaks", "path", "lets nobody in"),
+    (
+        "listen 8443 ssl;",
+        "listen 8443 ssl; location /m { proxy_pass http://127.0.0.1:8001; }",
+        "harden",
+        "internal_port",
+        "never reached",
+    ),
+    ("listen 8443 ssl;", "listen 8443 http2;", "breaks", "http2", "1.25.1"),
+    ("listen 8443 ssl;", "listen 8443 ssl; server_name a.example;", "breaks", "host", "asked as a.example"),
+    (
+        "listen 8443 ssl;",
+        "listen 8443 ssl; server_name localhost a.example;",
+        "harden",
+        "names",
+        "does not list a.example",
+    ),
+    ("proxy_next_upstream error timeout http_503;", "", "harden", "next_upstream", "http_503"),
+    ("location /ws-notifications/ {", "location /ws/ {", "breaks", "path", "/ws-notifications/"),
+    ("ssl_protocols TLSv1.2 TLSv1.3;", "ssl_protocols TLSv1 TLSv1.2;", "harden", "tls", "TLSv1 "),
+    ("access_log /dev/stdout json;", "", "harden", "log", "tokens"),
+    ("access_log /dev/stdout json;", "access_log /dev/stdout;", "harden", "log", "$request"),
+    ('"$uri"', '"$request_uri"', "harden", "log", "$request_uri"),
+    ('"$uri"', '"$uri?$args"', "harden", "log", "$args"),
+    ('"$uri"', '"$http_authorization"', "harden", "log", "$http_authorization"),
+    ("http {", "http { set_real_ip_from 10.0.0.0/8;", "harden", "ingress", "300 s"),
 ]
 
 
@@ -109,7 +164,7 @@ def config(**settings: object) -> Config:
     return load(None, environ({"EDGE__UPSTREAMS": ["127.0.0.1:8000", "127.0.0.1:8010"], **settings}))
 
 
-def check(folder: Path, text: str, **settings: object) -> list[nginx_check.Finding]:
+def check(folder: Path, text: str, **settings: object) -> list[Finding]:
     file = folder / "nginx.conf"
     file.write_text(text)
     return nginx_check.check_file(str(file), config(**settings))
@@ -119,22 +174,26 @@ def test_a_good_configuration_is_not_blamed(tmp_path: Path) -> None:
     assert check(tmp_path, GOOD) == []
 
 
-@pytest.mark.parametrize(("good", "wrong", "rule", "word"), WRONG)
-def test_each_rule_is_named_with_its_fix(tmp_path: Path, good: str, wrong: str, rule: str, word: str) -> None:
+@pytest.mark.parametrize(("good", "wrong", "level", "rule", "word"), WRONG)
+def test_each_rule_is_named_with_its_fix(
+    tmp_path: Path, good: str, wrong: str, level: str, rule: str, word: str
+) -> None:
     assert GOOD.count(good) == 1
     findings = check(tmp_path, GOOD.replace(good, wrong))
-    assert {finding.rule for finding in findings if finding.level == "error"} == {rule}
-    assert any(word in finding.message for finding in findings)
+    assert (level, rule) in {(finding.level, finding.rule) for finding in findings}
+    assert any(word in finding.message for finding in findings if finding.rule == rule)
+    if level == "harden":
+        assert {finding.rule for finding in findings} <= {rule, "upstreams"}
+    assert {finding.rule for finding in findings if finding.level == "breaks"} <= {rule}
 
 
 def test_every_rule_is_in_the_table() -> None:
-    source = (ROOT / "service/tidegate/nginx/check.py").read_text()
-    named = {
-        part.split('"')[1]
-        for part in source.replace("(\n", "(").replace("(            ", "(").split("_error(")[1:]
-        if part.startswith('"')
-    }
-    assert named == {rule for _, _, rule, _ in WRONG} | {"syntax"}
+    named = set()
+    for file in (ROOT / "service/tidegate/nginx").glob("*.py"):
+        source = re.sub(r"\(\s+", "(", file.read_text())
+        named |= set(re.findall(r"""\b(?:breaks|harden)\("([a-z_0-9]+)\"""", source))
+    # What other tests have: a part, a stream, a redirect of errors.
+    assert named == {rule for _, _, _, rule, _ in WRONG} | {"part", "error_page"}
 
 
 LINES = [number for number, line in enumerate(GOOD.splitlines()) if line.endswith(";")]
@@ -167,11 +226,11 @@ def test_settings_decide_what_is_wrong(tmp_path: Path) -> None:
 def test_a_node_may_be_a_unix_socket_however_it_is_written(tmp_path: Path) -> None:
     listed = GOOD.replace("server 127.0.0.1:8010;", "server unix:/run/a.sock;")
     assert check(tmp_path, listed, EDGE__UPSTREAMS=["127.0.0.1:8000", "unix:/run/a.sock"]) == []
-    for target in ("http://unix:/run/a.sock;", "http://unix:/run/a.sock:/push/;"):
+    for target in ("http://unix:/run/a.sock;", "http://unix:/run/a.sock:/ws-notifications/;"):
         alone = GOOD.replace("http://backend;", target)
         assert check(tmp_path, alone, EDGE__UPSTREAMS=["unix:/run/a.sock"]) == []
         (finding,) = check(tmp_path, alone, EDGE__UPSTREAMS=["unix:/run/b.sock"])
-        assert "goes to unix:/run/a.sock, and edge.upstreams is unix:/run/b.sock" in finding.message
+        assert "goes to unix:/run/a.sock, and the gateway is at unix:/run/b.sock" in finding.message
 
 
 def test_a_stream_in_between_has_timeouts_too(tmp_path: Path) -> None:
@@ -188,12 +247,6 @@ stream {
     one = ["127.0.0.1:8000"]
     assert check(tmp_path, behind + stream % "90s", EDGE__UPSTREAMS=one) == []
     assert [f.rule for f in check(tmp_path, behind + stream % "45s", EDGE__UPSTREAMS=one)] == ["read_timeout"]
-
-
-def test_who_has_a_proxy_in_front_is_told_to_look_there_too(tmp_path: Path) -> None:
-    (advice,) = check(tmp_path, GOOD.replace("http {", "http {\n    set_real_ip_from 10.0.0.0/8;"))
-    assert (advice.level, advice.rule) == ("advice", "ingress")
-    assert "300 s" in advice.message
 
 
 @pytest.mark.parametrize("file", sorted(SOURCE.glob("conf.d/*.conf")), ids=lambda file: file.name)
@@ -251,20 +304,104 @@ def test_what_is_no_dump_or_no_configuration_is_refused_in_words(tmp_path: Path)
         check(tmp_path, GOOD + "}")
 
 
-def test_the_command_reads_files_and_dumps_and_answers_in_json(tmp_path: Path) -> None:
-    file = tmp_path / "nginx.conf"
-    file.write_text(GOOD.replace("proxy_buffering off;", ""))
-    command = [sys.executable, "-m", "tidegate", "check", "--nginx", str(file)]
+def command(*args: str, text: str = "") -> tuple[int, str]:
+    """What ``tidegate check`` returns and prints."""
     ports = {"SERVER__PORT": free_port(), "INTERNAL__PORT": free_port()}  # or a gateway that runs here is warned of
-    env = environ({"EDGE__UPSTREAMS": ["127.0.0.1:8000", "127.0.0.1:8010"], **ports})
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
-    assert (said.returncode, said.stderr) == (1, "")
-    assert "buffering: answers are buffered; set proxy_buffering off" in said.stdout
-    answer = json.loads(subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, env=env).stdout)
-    assert answer["ok"] is False
-    assert [finding["rule"] for finding in answer["nginx"]] == ["buffering"]
-    dump = f"# configuration file /etc/nginx/nginx.conf:\n{GOOD}"
+    env = environ({"EDGE__UPSTREAMS": ["127.0.0.1:8000", "127.0.0.1:8010"], **ports}) | {
+        "PYTHONPATH": f"{ROOT}/service"
+    }
     said = subprocess.run(
-        [*command[:4], "--nginx-dump", "-"], cwd=ROOT, input=dump, capture_output=True, text=True, env=env
+        [sys.executable, "-m", "tidegate", "check", *args],
+        cwd=ROOT,
+        input=text,
+        capture_output=True,
+        text=True,
+        env=env,
     )
-    assert (said.returncode, said.stdout) == (0, "configuration: ok\nnginx: ok\n")
+    return said.returncode, said.stdout + said.stderr
+
+
+def test_the_command_tells_what_breaks_from_what_is_to_be_hardened(tmp_path: Path) -> None:
+    file = tmp_path / "nginx.conf"
+    file.write_text(GOOD.replace("proxy_http_version 1.1;", "").replace("limit_conn addresses 100;", ""))
+    code, said = command("--nginx", str(file))
+    assert code == 1
+    first, second, _, last = said.splitlines()
+    assert first.startswith(f"nginx: breaks: {file}:")
+    assert "set `proxy_http_version 1.1`" in first
+    assert second.startswith(f"nginx: harden: {file}:")
+    assert "limits: no limit_conn" in second
+    assert last == "nginx: not ok, 1 thing breaks WebSockets"
+    code, said = command("--nginx", str(file), "--json")
+    answer = json.loads(said)
+    assert (code, answer["ok"]) == (1, False)
+    assert [(finding["level"], finding["rule"]) for finding in answer["nginx"]] == [
+        ("breaks", "upgrade"),
+        ("harden", "limits"),
+    ]
+
+
+def test_what_is_to_be_hardened_alone_fails_the_command_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    dump = f"# configuration file /etc/nginx/nginx.conf:\n{GOOD}"
+    assert command("--nginx-dump", "-", "--strict", text=dump) == (0, "configuration: ok\nnginx: ok\n")
+    dump = dump.replace("limit_conn addresses 100;", "")
+    for strict, expected in (((), 0), (("--strict",), 1)):
+        code, said = command("--nginx-dump", "-", *strict, text=dump)
+        assert code == expected
+        assert said.endswith("nginx: WebSockets get through, 1 thing is to be hardened\n")
+
+
+def test_a_template_is_said_to_be_one(tmp_path: Path) -> None:
+    for text in (
+        "server_name {{ name }};",
+        "listen ${PORT};",
+        "{% if tls %} listen 443; {% endif %}",
+        "user <%= a %>;",
+    ):
+        with pytest.raises(NginxError, match="this is a template"):
+            check(tmp_path, GOOD.replace("listen 8443 ssl;", text))
+    check(tmp_path, GOOD.replace("listen 8443 ssl;", "set $NAME a; add_header X ${NAME}; add_header Y ${http_host};"))
+    code, said = command("--nginx", str(tmp_path / "none"), "--json")
+    assert (code, json.loads(said)["problems"][0]["key"]) == (1, "nginx")
+
+
+def test_a_part_is_said_to_be_one_and_judged_as_far_as_it_goes(tmp_path: Path) -> None:
+    server = GOOD[GOOD.index("    upstream") : GOOD.rindex("}")]
+    location = server[server.index("        location") : server.rindex("    }")]
+    for text in (server, location.replace("http://backend", "http://127.0.0.1:8000")):
+        findings = check(tmp_path, text)
+        assert {finding.rule for finding in findings} >= {"part", "variable"}
+        assert all(finding.level == "harden" for finding in findings)
+        assert [f.rule for f in check(tmp_path, text.replace("1.1;", "1.0;")) if f.level == "breaks"] == ["upgrade"]
+    with pytest.raises(NginxError, match="part of a configuration, without a server or a location"):
+        check(tmp_path, "proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\n")
+
+
+def test_as_many_workers_as_there_are_cores_may_be_enough(tmp_path: Path) -> None:
+    auto = GOOD.replace("worker_processes 4;", "worker_processes auto;")
+    assert check(tmp_path, auto) == []
+    (finding,) = check(tmp_path, auto.replace("worker_connections 16384;", "worker_connections 400;"))
+    assert (finding.level, finding.rule) == ("harden", "worker_connections")
+
+
+def test_browsers_alone_are_told_of_where_programs_get_in(tmp_path: Path) -> None:
+    """Each is let in by some client; only those that nobody gets past break."""
+    asks = "proxy_buffering off; if ($http_origin = '') { return 403; }"
+    firefox = 'map $http_connection $connection_upgrade { default ""; Upgrade upgrade; }'
+    (finding,) = check(tmp_path, GOOD.replace("map $http_upgrade $connection_upgrade {", firefox + " map $a $b {"))
+    assert (finding.level, finding.rule) == ("harden", "upgrade")
+    assert "Firefox" in finding.message
+    assert [finding.level for finding in check(tmp_path, GOOD.replace("proxy_buffering off;", asks))] == ["harden"]
+    by_address = GOOD.replace("proxy_set_header Host $http_host;", "proxy_set_header Host 127.0.0.1;")
+    assert [(f.level, f.rule) for f in check(tmp_path, by_address)] == [("harden", "host")]
+    assert check(tmp_path, by_address, ORIGINS=["https://localhost:8443"]) == []
+
+
+def test_twenty_thousand_servers_are_read_in_seconds(tmp_path: Path) -> None:
+    start, end = GOOD.index("    server {\n        listen"), GOOD.rindex("}")
+    server = GOOD[start:end].replace("listen 8443 ssl;", "listen 8443 ssl; server_name %d.example.com localhost;")
+    text = GOOD[:start] + "".join(server.replace("%d", f"s{number}") for number in range(2000)) + GOOD[end:]
+    began = time.process_time()
+    findings = check(tmp_path, text)
+    assert time.process_time() - began < scaled(1.5), "a tenth of them"
+    assert [finding.rule for finding in findings] == ["host"] * 1999 + ["names"], "of two of one name one is heard"

@@ -137,9 +137,34 @@ def test_text_that_is_not_ascii_is_read_in_a_locale_that_is(text: bytes, tmp_pat
     assert json.loads(said.stdout)["ok"] is False
 
 
-def test_without_the_parser_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serving does not need it, so that it comes with an extra."""
-    monkeypatch.setitem(sys.modules, "crossplane", None)
-    (tmp_path / "nginx.conf").write_text("events {}\n")
-    with pytest.raises(NginxError, match=r"pip install 'tidegate\[nginx\]'"):
-        read(str(tmp_path / "nginx.conf"))
+# The text of one file
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a b  c;", ["a b c"]),
+        ("a \"b; {c}\" 'd # e';", ["a b; {c} d # e"]),
+        ("a #b\n c; #d;\n", ["a c"]),
+        (r'a "b\"c" d\;e "\t\d";', ['a b"c d\\;e \t\\d']),
+        ("a ${b}c{ d e}; }", ["a ${b}c"]),
+        ('if ($a = "b") { c; }', ["if ($a = b )"]),
+        ("a b#c;", ["a b#c"]),
+        ("a_by_lua_block {\n local b = {{1}, '}'} -- }\n c = [[ } ]]\n}\nd;", ["a_by_lua_block", "d"]),
+        ("map $a $b { '' x; \"~^c{2}$\" y; default z; }", ["map $a $b"]),
+    ],
+)
+def test_words_are_those_of_nginx(text: str, words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "nginx.conf"
+    file.write_text(text)
+    found = read(str(file)).children
+    assert [child.words for child in found] == words
+    assert found[-1].line == text.count("\n") + 1 - text.endswith("\n") or "#d" in text
+
+
+@pytest.mark.parametrize("text", ["a {", "a", "}", ";", "{ }", 'a "b;', "a { b }", "a_by_lua_block { '", "a 'b'; }"])
+def test_what_is_no_configuration_is_refused_in_words(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "nginx.conf"
+    file.write_text(text)
+    with pytest.raises(NginxError, match=r"nginx\.conf.*unexpected"):
+        read(str(file))

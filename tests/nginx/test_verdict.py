@@ -12,9 +12,12 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from tests.edges.edge import NGINX, certificates, environ
 from tests.peer import CLOSE, PING, PONG, TEXT, frame
@@ -174,9 +177,16 @@ async def other_application() -> AsyncIterator[int]:
         server.close()
 
 
-async def test_what_breaks_is_what_a_real_nginx_breaks(tmp_path: Path) -> None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short name: a Unix socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as name:
+        yield Path(name)
+
+
+async def test_what_breaks_is_what_a_real_nginx_breaks(folder: Path) -> None:
     assert len(FILES) >= 40
-    socket = str(tmp_path / "gateway.sock")
+    socket = str(folder / "gateway.sock")
     settings = {**HEARTBEAT, "SERVER__HOSTS": HOSTS, "SERVER__SOCKET": socket, "SERVER__SOCKET_MODE": "0666"}
     async with running(**settings) as app, other_application() as other:
         config = load(
@@ -201,7 +211,7 @@ async def test_what_breaks_is_what_a_real_nginx_breaks(tmp_path: Path) -> None:
         try:
             for file in FILES:
                 own, ports = ports[: len(PORTS)], ports[len(PORTS) :]
-                cases.append(Case(file, tmp_path / file.stem, own, words))
+                cases.append(Case(file, folder / file.stem, own, words))
             wrong = await asyncio.gather(*(judged(case, config) for case in cases))
         finally:
             for case in cases:

@@ -7,6 +7,7 @@ imports no uvloop. All of that is imported when the check begins; its help start
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     if problems:
         return _report(args, ConfigError(problems))
     findings: list[Finding] = []
+    gc.disable()  # a tree of a million directives would be looked through again and again, and the process ends soon
     try:
         if args.nginx:
             findings += nginx_check.check_file(args.nginx, config)

@@ -15,6 +15,7 @@ from tidegate.nginx.blocks import Block
 from tidegate.nginx.values import regex
 
 _GROUP = re.compile(r"\(\?P?[<']([A-Za-z_][A-Za-z0-9_]*)[>']")
+_DEFINES = re.compile(r"map|geo|split_clients|js_var|set(_.*)?|.*_set")
 _WILDCARDS = ("*", "0.0.0.0", "[::]")
 
 
@@ -166,7 +167,7 @@ class Model:
         """The variables that the configuration itself defines, as ``$name``."""
         words = set()
         for block in _everything(self.top):
-            if block.name in ("map", "geo", "split_clients") or "set" in block.name or block.name == "js_var":
+            if _DEFINES.fullmatch(block.name):
                 words |= {word.lower() for word in block.args if word.startswith("$")}
             words |= {f"${name.lower()}" for word in (block.name, *block.args) for name in _GROUP.findall(word)}
         return words

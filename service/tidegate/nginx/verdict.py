@@ -39,7 +39,7 @@ Way: TypeAlias = tuple[Entry, Trip]
 
 def judge(model: Model, gateway: Gateway) -> Verdict:
     follower = Follower(model, gateway)
-    trips = [(entry, follower.trip(entry, gateway.path)) for entry in entries(model, gateway)]
+    trips = _without_inner([(entry, _trip(follower, entry, gateway.path)) for entry in entries(model, gateway)])
     streams = _streams(model, follower, trips)
     ways = [way for way in trips if way[1].reached]
     findings: list[Finding] = []
@@ -59,6 +59,26 @@ def judge(model: Model, gateway: Gateway) -> Verdict:
     for trip in streams:
         findings += trip.findings
     return Verdict(findings + _undefined(model, ways), [*(trip for _, trip in ways), *streams])
+
+
+def _trip(follower: Follower, entry: Entry, path: str) -> Trip:
+    """A program's, or a page's where only those get in."""
+    trip = follower.trip(entry, path)
+    if trip.works or "http_origin" not in trip.asked:
+        return trip
+    page = follower.trip(entry, path, origin=entry.origin)
+    if not page.works:
+        return trip
+    at = trip.end.at if isinstance(trip.end, Answered) else entry.server
+    text = "programs, which send no Origin, get no WebSocket here, pages do; let a handshake without Origin pass"
+    page.findings.append(harden("origin", at, text, 97))
+    return page
+
+
+def _without_inner(trips: Sequence[Way]) -> list[Way]:
+    """Without those that begin where another one goes through: clients do not come there."""
+    inner = {id(hop) for _, trip in trips for hop in trip.hops[1:]}
+    return [(entry, trip) for entry, trip in trips if not trip.hops or id(trip.hops[0]) not in inner]
 
 
 def _streams(model: Model, follower: Follower, trips: Sequence[Way]) -> list[Trip]:
