@@ -19,6 +19,7 @@ FAST = Timing(
     start_s=3.0,
     beat_s=0.15,
     sure_s=1.5,
+    gone_s=0.6,
     silent_s=2.0,
     dead_s=2.5,
     vote_s=1.5,

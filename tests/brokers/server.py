@@ -4,11 +4,13 @@ Sentinels."""
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +38,12 @@ def client(port: int, password: str | None = None, **options: Any) -> redis.Redi
 
 class RedisServer:
     """``with RedisServer(appendonly="yes") as server``; options are those of redis.conf, with ``_`` for ``-``.
-    Nothing is kept over a restart unless an option says so."""
+    Nothing is kept over a restart unless an option says so. ``environ`` is added to its environment."""
 
-    def __init__(self, *, port: int | None = None, **options: str) -> None:
+    def __init__(self, *, port: int | None = None, environ: Mapping[str, str] | None = None, **options: str) -> None:
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-redis-"))
+        self._environ = environ or {}
         self.options = {"save": "", "appendonly": "no", "repl-diskless-sync-delay": "0"} | {
             k.replace("_", "-"): v for k, v in options.items()
         }
@@ -67,8 +70,13 @@ class RedisServer:
         args = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         for name, value in self.options.items():
             args += [f"--{name}", *(value.split(" ") if value else [""])]
-        self._process = _start(args, self.folder)
+        self._process = _start(args, self.folder, self._environ)
         _answers(self.client)
+
+    @property
+    def ended(self) -> bool:
+        """By itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def kill(self) -> None:
         """SIGKILL: what was not written is lost."""
@@ -76,6 +84,26 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def stop(self) -> None:
+        """SIGTERM: what its options let it keep is kept."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def copy(self) -> None:
+        """Of what it has on its disk now."""
+        shutil.copytree(self.folder, self._copy, dirs_exist_ok=True)
+
+    def restore(self) -> None:
+        """What was copied takes the place of what it has. It must not run."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._copy, self.folder)
+
+    @property
+    def _copy(self) -> Path:
+        return self.folder.with_suffix(".copy")
 
     def restart(self) -> None:
         self.kill()
@@ -96,6 +124,7 @@ class RedisServer:
         self.kill()
         self.client.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._copy, ignore_errors=True)
 
 
 class SentinelServer:
@@ -194,9 +223,10 @@ def sentinel_url(*ports: int, options: str = "") -> str:
     return "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in ports) + f"/tide{options}"
 
 
-def _start(args: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def _start(args: list[str], folder: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    env = {**os.environ, **(environ or {})}
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env)
 
 
 def _answers(asked: redis.Redis) -> None:

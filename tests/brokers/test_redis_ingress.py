@@ -198,6 +198,19 @@ async def test_a_node_that_lost_its_lease_journals_nothing():
                 assert [message.data for message in page.messages] == [b"1"]
 
 
+async def test_the_lease_of_a_node_that_has_died_is_nobodys():
+    """However long it lasts: Redis' clock may have been set back."""
+    with RedisServer() as server:
+        async with Node(server, "n1") as one, Node(server, "n2") as two:
+            await eventually(lambda: one.broker.ingress._token or two.broker.ingress._token)
+            dead, other = (one, two) if one.broker.ingress._token else (two, one)
+            await other.broker.subscribe("group:b")
+            await dead.die()
+            server.command("PEXPIRE", "tidegate:push:lease", 3_600_000)
+            add(server, "group", "b", "data", "1")
+            await _heard(other, 1)
+
+
 async def test_one_node_at_a_time_reads():
     with RedisServer() as server:
         async with Node(server, "n1") as one, Node(server, "n2") as two:

@@ -43,6 +43,7 @@ class Timing(msgspec.Struct, frozen=True):
     start_s: float = 5.0  # until the first exchange must have been
     beat_s: float = 1.0
     sure_s: float = 3.0  # after its last beat a node knows that nobody unknown to it has written
+    gone_s: float = 1.5  # without a beat, and with nobody on its pub/sub connection: its process has ended
     silent_s: float = 4.0  # after which a node that joins need not be seen by another
     dead_s: float = 10.0  # without a beat: off the roster, its connections gone from presence
     vote_s: float = 3.0  # until everybody must have voted
@@ -59,8 +60,10 @@ class ServerInfo(msgspec.Struct, frozen=True):
     role: str
     mode: str
     policy: str
+    syncs: bool  # what it acknowledges is on its own disk, and nobody could take its place without it
 
 
+_SYNCS = {b"appendonly": b"yes", b"appendfsync": b"always", b"no-appendfsync-on-rewrite": b"no"}
 _TRANSIENT = ("OOM ", "MISCONF ", "LOADING ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "BUSY ", "FENCED ", "NOAUTH ")
 _ANOTHER_SERVER = ("READONLY ", "MASTERDOWN ", "LOADING ", "NOAUTH ")  # this one is no longer the one to ask
 
@@ -98,11 +101,14 @@ class ClusterMembership:
         self._pipeline: Pipeline | None = None
         self._writes = 0
         self._roster = 0  # as last seen
+        self._gone_ms = 0  # the newest last beat of those who were taken off it because their process had ended
         self._now_ms = 0  # Redis' time at the last beat
         self._beaten_s = -math.inf  # when the last answered beat was sent
+        self._synced_beats: int | None = None  # how many there were at that one, of all nodes; None: it was not synced
         self._vouches = False  # the incarnation that it knows has ended before anything could pass it by
         self._beat_due = asyncio.Event()
         self._is_stale = False
+        self._leaves = asyncio.Event()
         self._error = "not connected"
 
     # Asking
@@ -187,9 +193,11 @@ class ClusterMembership:
         """Leaves the roster, if Redis is there. The tasks are the caller's to end."""
         pipeline = self._pipeline
         if pipeline is not None and self.up.is_set():
+            self._leaves.set()  # a beat behind it would join again
             try:
                 await pipeline.call("HDEL", self.keys.nodes, self.node)
                 await pipeline.call("HDEL", self.keys.infos, self.node)
+                await pipeline.call("PUBLISH", self.keys.nodes_channel, "roster")  # or it would be asked for a vote
             except (BrokerDown, ResponseError):
                 pass  # its lease ends
         self.up.clear()
@@ -244,16 +252,24 @@ class ClusterMembership:
 
     async def inspect(self, pipeline: Pipeline) -> ServerInfo:
         """Which server this is. Raises BrokerDown if it is not a master that may be asked."""
-        answers = await asyncio.gather(
-            *(pipeline.call("INFO", section) for section in ("server", "replication", "memory"))
+        # Each is looked at: of several that fail, the first would hide that this was cancelled.
+        *answers, config = await asyncio.gather(
+            *(pipeline.call("INFO", section) for section in ("server", "replication", "memory")),
+            pipeline.call("CONFIG", "GET", *_SYNCS),
+            return_exceptions=True,
         )
-        info = _fields(b"".join(answers))
+        info: dict[str, str] = {}
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            info |= _fields(answer)
         server = ServerInfo(
             incarnation=f"{info.get('run_id')}.{info.get('master_replid')}",
             version=info.get("redis_version", "0"),
             role=info.get("role", ""),
             mode=info.get("redis_mode", ""),
             policy=info.get("maxmemory_policy", "noeviction"),
+            syncs=_syncs(config) and info.get("connected_slaves") == "0",
         )
         if server.role != "master":
             raise BrokerDown("this Redis is no master")
@@ -291,6 +307,7 @@ class ClusterMembership:
                     int(self.timing.vote_s * 1000),
                     self.keys.nodes_channel,
                     self._common_ms,
+                    "" if self._synced_beats is None else self._synced_beats,
                 ],
             )
             outcome = answer[0].decode()
@@ -316,20 +333,17 @@ class ClusterMembership:
         return changed
 
     async def _be_seen(self, pipeline: Pipeline, joined: int) -> None:
-        """Returns when everybody on the roster knows of this node, so that none of them would vote without it."""
+        """Returns when everybody on the roster knows of this node, so that none of them would vote without it; and who
+        was taken off it would not either, should it be alive."""
         while True:
             roster = await self._beat(pipeline)
-            unaware = [
-                node
-                for node, (beat, seen) in roster.items()
-                if seen < joined and self._now_ms - beat <= self.timing.silent_s * 1000
-            ]
-            if not unaware:
+            unaware = [beat for beat, seen in roster.values() if seen < joined]
+            if self._now_ms - max(self._gone_ms, *unaware, 0) > self.timing.silent_s * 1000:
                 return
             await asyncio.sleep(min(0.1, self.timing.beat_s / 5))
 
-    async def _beat(self, pipeline: Pipeline) -> dict[str, tuple[int, int]]:
-        """The roster: node -> (last beat, roster seen)."""
+    async def _beat(self, pipeline: Pipeline, *, syncs: bool = False) -> dict[str, tuple[int, int]]:
+        """The roster: node -> (last beat, roster seen). ``syncs``: as the server has said just now."""
         sent_s = _now_s()
         answer = await pipeline.evaluate(
             redis_scripts.BEAT,
@@ -341,16 +355,19 @@ class ClusterMembership:
                 msgspec.json.encode(self.info),
                 self._roster,
                 int(self.timing.dead_s * 1000),
-                self.keys.pulse_channel,
+                self.keys.prefix,
                 self._events,
                 self._common_ms,
+                int(self.timing.gone_s * 1000),
             ],
         )
         self.note(int(answer[0]))
         if int(answer[1]) != self._roster:
             self._beat_due.set()  # the next beat says that it was seen
         self._roster, self._now_ms = int(answer[1]), int(answer[2])
-        roster = {answer[i].decode(): (int(answer[i + 1]), int(answer[i + 2])) for i in range(3, len(answer), 3)}
+        self._synced_beats = int(answer[3]) if syncs else None
+        self._gone_ms = int(answer[4])
+        roster = {answer[i].decode(): (int(answer[i + 1]), int(answer[i + 2])) for i in range(5, len(answer), 3)}
         self.members = {node: beat for node, (beat, _) in roster.items()}
         self._beaten_s = sent_s
         return roster
@@ -366,12 +383,17 @@ class ClusterMembership:
             if pipeline.error is not None:
                 raise BrokerDown(pipeline.error)
             self._beat_due.clear()
+            if self._leaves.is_set():
+                continue
             if self._is_stale:
                 return
-            if (await self.inspect(pipeline)).incarnation != server.incarnation:
+            present = await self.inspect(pipeline)
+            if self._leaves.is_set():
+                continue
+            if present.incarnation != server.incarnation:
                 return
             try:
-                await self._beat(pipeline)
+                await self._beat(pipeline, syncs=present.syncs)
             except ResponseError as exc:
                 if not str(exc).startswith("STALE"):
                     raise self._judge(exc, pipeline) from exc
@@ -403,6 +425,11 @@ class ClusterMembership:
 
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _syncs(config: list[bytes] | BaseException) -> bool:
+    """Whether a server has on its disk what it answers. One that does not say is not believed to."""
+    return not isinstance(config, BaseException) and dict(zip(config[::2], config[1::2], strict=True)) == _SYNCS
 
 
 def _fields(info: bytes) -> dict[str, str]:

@@ -44,7 +44,7 @@ class KeyNames:
     """All begin with ``prefix``; those of one stream share its hash tag."""
 
     def __init__(self, prefix: str, node: str) -> None:
-        self._prefix = prefix
+        self.prefix = prefix
         self.life = f"{prefix}:life"
         self.nodes = f"{prefix}:nodes"
         self.infos = f"{prefix}:infos"
@@ -59,32 +59,32 @@ class KeyNames:
         self.events = f"{prefix}:events"
 
     def votes(self, incarnation: str) -> str:
-        return f"{self._prefix}:votes:{incarnation}"
+        return f"{self.prefix}:votes:{incarnation}"
 
     def meta(self, stream: str) -> str:
-        return f"{self._prefix}:{{{stream}}}:meta"
+        return f"{self.prefix}:{{{stream}}}:meta"
 
     def journal(self, stream: str) -> str:
-        return f"{self._prefix}:{{{stream}}}:journal"
+        return f"{self.prefix}:{{{stream}}}:journal"
 
     def channel(self, stream: str) -> str:
-        return f"{self._prefix}:{{{stream}}}:wake"
+        return f"{self.prefix}:{{{stream}}}:wake"
 
     def dedup_key(self, stream: str, kind: str, key: str) -> str:
         """Where a publisher's ``key`` or an ingress entry's ``id`` is remembered."""
-        return f"{self._prefix}:{{{stream}}}:{kind}:{key}"
+        return f"{self.prefix}:{{{stream}}}:{kind}:{key}"
 
     def connections(self, client: str) -> str:
-        return f"{self._prefix}:{{client:{client}}}:connections"
+        return f"{self.prefix}:{{client:{client}}}:connections"
 
     def present(self, group: str) -> str:
-        return f"{self._prefix}:{{group:{group}}}:present"
+        return f"{self.prefix}:{{group:{group}}}:present"
 
     def memberships(self, client: str) -> str:
-        return f"{self._prefix}:{{client:{client}}}:groups"
+        return f"{self.prefix}:{{client:{client}}}:groups"
 
     def devices(self, client: str) -> str:
-        return f"{self._prefix}:{{client:{client}}}:devices"
+        return f"{self.prefix}:{{client:{client}}}:devices"
 
     def record(self, client: str, device: str) -> str:
-        return f"{self._prefix}:{{client:{client}}}:record:{device}"
+        return f"{self.prefix}:{{client:{client}}}:record:{device}"

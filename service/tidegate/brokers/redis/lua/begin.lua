@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- A node comes, or comes back, to this server. Source: docs/decisions/0010.
 -- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
--- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms
+-- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms synced_beats
+-- synced_beats: how many there were when it was last answered, if the server synced before it answered; '' if not.
 -- Answers {outcome, generation, writes, roster, now}. outcome: new, kept (the server changed, its data is whole),
 -- lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now, else 0.
 --@common
@@ -22,7 +23,7 @@ local function everybody_voted()
   local given = redis.call('HGETALL', votes)
   local voted = false
   for i = 1, #given, 2 do
-    if given[i] ~= ':since' then
+    if string.sub(given[i], 1, 1) ~= ':' then
       voted = true
       for member in string.gmatch(given[i + 1], '%S+') do
         needed[member] = true
@@ -42,6 +43,9 @@ elseif l[2] ~= incarnation then
     outcome = (redis.call('EXISTS', nodes) + redis.call('EXISTS', votes)) > 0 and 'wait' or 'lost'
   elseif known == generation and ARGV[6] == '1' and tonumber(ARGV[5]) <= count then
     redis.call('HSET', votes, node, ARGV[7])
+    if ARGV[12] ~= '' and tonumber(ARGV[12]) <= tonumber(redis.call('HGET', life, 'beats') or '0') then
+      redis.call('HSET', votes, ':synced', '1') -- docs/decisions/0018
+    end
     outcome = everybody_voted() and 'kept' or 'wait'
   else
     outcome = 'lost'
@@ -52,7 +56,7 @@ elseif l[2] ~= incarnation then
     if now - tonumber(redis.call('HGET', votes, ':since')) < tonumber(ARGV[9]) then
       return { 'wait', generation, int(count), 0, int(now) }
     end
-    outcome = 'lost'
+    outcome = redis.call('HEXISTS', votes, ':synced') == 1 and 'kept' or 'lost'
   end
 elseif known == generation and tonumber(ARGV[5]) > count then
   outcome = 'lost' -- the same server, with older data

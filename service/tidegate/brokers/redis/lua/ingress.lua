@@ -14,6 +14,9 @@ local push, lease, failures, rejected = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local GROUP = 'tidegate'
 local token, fresh = ARGV[3], false
 local holder = redis.call('GET', lease)
+if holder and redis.call('HEXISTS', nodes, string.match(holder, '^[^:]*')) == 0 then
+  holder = nil -- its node is off the roster and writes nothing; where the clock went back the lease would outlive it
+end
 if holder then
   if holder ~= token then
     return { '', '', {}, {} }
