@@ -1,17 +1,23 @@
-"""What lies between a node and its Redis: a wire that can be cut without a word, and answers that can be changed."""
+"""What lies between two ends, as a node and its Redis: a wire that can be cut without a word, and answers that can be
+changed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeAlias
+
+End: TypeAlias = int | str  # a port of 127.0.0.1, or the path of a Unix socket
 
 
 class Proxy:
     """``async with Proxy(server.port) as proxy``: Redis is at ``proxy.url`` too. ``cut`` passes nothing on, in
-    either direction, and says so to nobody; ``heal`` breaks what was cut. ``answered`` may change what Redis says."""
+    either direction, and says so to nobody; ``heal`` breaks what was cut. ``answered`` may change what is said at the
+    ``end``. ``listen`` is where the other end connects to; 0: any port."""
 
-    def __init__(self, port: int, answered: Callable[[bytes], bytes] = lambda data: data) -> None:
-        self._port = port
+    def __init__(self, end: End, answered: Callable[[bytes], bytes] = lambda data: data, *, listen: End = 0) -> None:
+        self._end = end
+        self._listen = listen
         self._answered = answered
         self._open = asyncio.Event()
         self._open.set()
@@ -23,7 +29,10 @@ class Proxy:
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        if isinstance(self._listen, str):
+            self._server = await asyncio.start_unix_server(self._serve, self._listen)
+        else:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._listen)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -45,11 +54,16 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._end, str):
+            return await asyncio.open_unix_connection(self._end)
+        return await asyncio.open_connection("127.0.0.1", self._end)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         await self._open.wait()
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            server_reader, server_writer = await self._connect()
         except OSError:
             writer.transport.abort()
             return

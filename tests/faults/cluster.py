@@ -4,20 +4,21 @@ An edge of this module is a variant as tests/edges has them: "plain", "njs", "op
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import random
 import re
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import aiohttp
 
-from tests.brokers.server import RedisServer
+from tests.brokers.proxy import Proxy
+from tests.brokers.server import RedisServer, Trio
 from tests.edges.edge import TRUNK, Edge, environ
+from tests.faults.clock import Clock
 from tests.support import Process, eventually, free_ports, lasting_port
 
 NODES = 3
@@ -27,24 +28,13 @@ DRAIN_S = 2
 HOLD_S = 20
 FAULTY = r"\[(alert|emerg)\]|runtime error|aborted|session failed|does not follow|is followed where|is no frame"
 
-FAULTS = {
-    "kill_node": 3,
-    "pause_node": 2,
-    "kill_redis": 2,
-    "pause_redis": 1,
-    "kill_pubsub": 3,
-    "kill_commands": 2,
-    "forget_scripts": 1,
-    "fill_redis": 1,
-    "flush_redis": 1,
-}
-# What happens to nodes alone: clients of an edge with trunks notice nothing of these.
-NODE_FAULTS = {"kill_node": 3, "pause_node": 1, "hang_node": 1, "drain_node": 3, "restart_all": 0}
 EDGES = ("plain", "njs", "openresty", "openresty-trunk")
 
 
 class Cluster:
-    """Names of faults are those of its methods, without the underscore. ``log`` is what was done, and when."""
+    """What there is, and how it is started again. ``log`` is what was done to it, and when; ``fsync``: Redis' own word
+    for when it writes to its disk. What costs something is there only if ``with_`` names it: "wires" between the edge
+    and its nodes, "clocks" that can be set, a "disk" of Redis' own, "sentinels" with two replicas instead of a disk."""
 
     def __init__(
         self,
@@ -53,6 +43,8 @@ class Cluster:
         *,
         plant: str,
         edge: str | None,
+        fsync: str,
+        with_: frozenset[str],
         nodes: int,
         drain_s: float,
         quiet_s: float,
@@ -64,16 +56,32 @@ class Cluster:
         self._plant = plant
         self._drain_s = drain_s
         self._quiet_s = quiet_s
-        self._redis = RedisServer(appendonly="yes", appendfsync="always")
+        self._with = with_
+        self._clocks = {name: Clock(folder / f"clock-{name}") for name in ("redis", *(f"n{i}" for i in range(nodes)))}
+        self._store: RedisServer | Trio
+        if "sentinels" in with_:
+            self._store = Trio()
+        else:
+            self._store = RedisServer(appendonly="yes", appendfsync=fsync, environ=self._clock("redis"))
         self._internal = free_ports(nodes)
         self._public = [lasting_port() for _ in self._internal]
         self._nodes: list[Process] = []
         self._old: list[Process] = []
         self._down: set[int] = set()
+        self._wires: dict[int, Proxy] = {}  # of the public ports
+        self._trunk_wires: dict[int, Proxy] = {}
         self._edge: Edge | None = None
         self._sockets: Path | None = None
         if edge is not None:
             self._edge = self._make_edge(*edge.split("-"))
+
+    @property
+    def _redis(self) -> RedisServer:
+        """The master."""
+        return self._store.master if isinstance(self._store, Trio) else self._store
+
+    def _clock(self, name: str) -> dict[str, str]:
+        return self._clocks[name].environ if "clocks" in self._with else {}
 
     @property
     def _indexes(self) -> range:
@@ -93,8 +101,12 @@ class Cluster:
         self._sockets = Path(tempfile.mkdtemp(prefix="tidegate-faults-edge-"))
         self._sockets.chmod(0o755)
         (self._sockets / "edge").mkdir()
+        doors = self._public
+        if "wires" in self._with:
+            doors = [lasting_port() for _ in self._public]
+            self._wires = {i: Proxy(port, listen=doors[i]) for i, port in enumerate(self._public)}
         settings = {
-            "EDGE__UPSTREAMS": [f"127.0.0.1:{port}" for port in self._public],
+            "EDGE__UPSTREAMS": [f"127.0.0.1:{port}" for port in doors],
             "EDGE__TRUNK": hop == TRUNK,
             "EDGE__SHUTDOWN_TIMEOUT_S": 4,
             "EDGE__WORKER_CONNECTIONS": 8192,
@@ -108,11 +120,16 @@ class Cluster:
         self._nodes = [self._start_node(index) for index in self._indexes]
         for index in self._indexes:
             await self._ready(index)
+        for wire in self._wires.values():
+            await wire.__aenter__()
         if self._edge is not None:
             self._edge.start()
             await self._edge.ready()
 
-    def _stop_cluster(self) -> None:
+    async def _stop_cluster(self) -> None:
+        for wire in (*self._wires.values(), *self._trunk_wires.values()):
+            with contextlib.suppress(AttributeError):  # it was not there yet
+                await wire.__aexit__()
         for node in self._nodes:
             node.kill()
         if self._edge is not None and hasattr(self._edge, "process"):
@@ -139,7 +156,7 @@ class Cluster:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         settings = {
             "BROKER__KIND": "redis",
-            "BROKER__URL": self._redis.url,
+            "BROKER__URL": self._store.url,
             "HISTORY__MESSAGES": RETENTION,
             "SERVER__PORT": self._public[index],
             "SERVER__NODE": f"n{index}",
@@ -156,7 +173,7 @@ class Cluster:
                 "SERVER__SOCKET_MODE": "0666",
             }
         command = [sys.executable, "-m", "tests.faults.plants", self._plant, "serve"]
-        return Process(*command, folder=folder, env=environ(settings))
+        return Process(*command, folder=folder, env=environ(settings) | self._clock(f"n{index}"))
 
     async def _ready(self, index: int) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
@@ -169,88 +186,28 @@ class Cluster:
                 return False
 
             await eventually(ready, self._quiet_s)
+        if "wires" in self._with and self.has_trunk and index not in self._trunk_wires:
+            await self._put_wire(index)
 
-    # Faults of nodes and edge
+    async def _put_wire(self, index: int) -> None:
+        """Into the trunk: the node's socket gets another name, and the wire has the one that the edge is told."""
+        told = f"{self._sockets}/trunk-{index}.sock"
+        os.rename(told, f"{told}.node")
+        self._trunk_wires[index] = wire = Proxy(f"{told}.node", listen=told)
+        await wire.__aenter__()
+        os.chmod(told, 0o666)
 
-    async def _kill_node(self) -> None:
-        index = self._chance.choice(self._indexes)
-        self._say(f"kill node {index}")
-        self._down.add(index)
-        self._nodes[index].kill()
-        await asyncio.sleep(self._chance.uniform(0, 0.5))
-        await self._start_again(index)
-
-    async def _drain_node(self) -> None:
-        await self._drain(self._chance.choice(self._indexes))
-
-    async def _restart_all(self) -> None:
-        """One after the other, as a deploy does."""
-        for index in self._indexes:
-            await self._drain(index)
-
-    async def _drain(self, index: int) -> None:
-        self._say(f"drain node {index}")
-        self._down.add(index)
-        self._nodes[index].signal(signal.SIGTERM)
-        await self._nodes[index].ended(self._drain_s + 15)
-        await self._start_again(index)
+    async def _take_wire(self, index: int) -> None:
+        """Out again, or a node that starts would find another process there."""
+        if (wire := self._trunk_wires.pop(index, None)) is not None:
+            await wire.__aexit__()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._sockets}/trunk-{index}.sock")
 
     async def _start_again(self, index: int) -> None:
         self._old.append(self._nodes[index])
+        await self._take_wire(index)
         self._nodes[index] = self._start_node(index)
         with contextlib.suppress(AssertionError):
             await self._ready(index)
         self._down.discard(index)
-
-    async def _pause_node(self) -> None:
-        await self._stop_for(self._chance.uniform(0.2, 4))
-
-    async def _hang_node(self) -> None:
-        """For longer than an edge waits for a sign of it on a trunk."""
-        await self._stop_for(self._chance.uniform(6, 8))
-
-    async def _stop_for(self, pause_s: float) -> None:
-        index = self._chance.choice(self._indexes)
-        self._say(f"pause node {index} for {pause_s:.1f} s")
-        self._nodes[index].signal(signal.SIGSTOP)
-        await asyncio.sleep(pause_s)
-        self._nodes[index].signal(signal.SIGCONT)
-
-    async def _reload_edge(self) -> None:
-        """Clients are told to move, and go to the new worker within ``edge.shutdown_timeout_s``."""
-        assert self._edge is not None
-        self._say("reload the edge")
-        await self._edge.reload()
-
-    # Faults of Redis
-
-    async def _kill_redis(self) -> None:
-        self._say("kill Redis")
-        self._redis.kill()
-        await asyncio.sleep(self._chance.uniform(0, 1))
-        await asyncio.to_thread(self._redis.start)
-
-    async def _pause_redis(self) -> None:
-        pause_s = self._chance.uniform(0.2, 4)
-        self._say(f"pause Redis for {pause_s:.1f} s")
-        self._redis.pause()
-        await asyncio.sleep(pause_s)
-        self._redis.resume()
-
-    async def _kill_pubsub(self) -> None:
-        self._say("kill pub/sub connections")
-        self._redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-
-    async def _kill_commands(self) -> None:
-        self._say("kill command connections")
-        self._redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-
-    async def _forget_scripts(self) -> None:
-        self._say("forget scripts")
-        self._redis.command("SCRIPT", "FLUSH")
-
-    async def _fill_redis(self) -> None:
-        self._say("Redis is full")
-        self._redis.command("CONFIG", "SET", "maxmemory", "1")
-        await asyncio.sleep(self._chance.uniform(0.2, 2))
-        self._redis.command("CONFIG", "SET", "maxmemory", "0")

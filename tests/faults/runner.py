@@ -25,7 +25,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tests.faults.account import account
-from tests.faults.cluster import DRAIN_S, FAULTS, NODE_FAULTS, NODES, RETENTION, TROUBLE, Cluster
+from tests.faults.cluster import DRAIN_S, NODES, RETENTION, TROUBLE
+from tests.faults.hazards import FAULTS, NODE_FAULTS, WITH, Hazards
 from tests.faults.ledger import ALL, Ledger, Push, Reader
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
@@ -36,7 +37,7 @@ ACCOUNTS = 3  # of messages that never came
 SETTLED_S = 3.0  # after its welcome: nothing of a client is under way that an edge with trunks could not move
 
 
-class Scenario(Cluster):
+class Scenario(Hazards):
     """``faults`` are weights, ``most`` how many there are in all, ``every_s`` the mean time between two. Each of
     ``groups`` has ``members`` clients, who are in ``others`` too; ``rate`` is pushes per second in all, a
     fifth of them through Redis, ``to_all`` those to everybody, and what a fault held up is made up for; a client stays
@@ -52,6 +53,7 @@ class Scenario(Cluster):
         *,
         plant: str = "none",
         edge: str | None = None,
+        fsync: str = "always",
         nodes: int = NODES,
         drain_s: float = DRAIN_S,
         faults: dict[str, int] | None = None,
@@ -66,12 +68,21 @@ class Scenario(Cluster):
         quiet_s: float = 40.0,
     ) -> None:
         super().__init__(
-            folder, random.Random(seed), plant=plant, edge=edge, nodes=nodes, drain_s=drain_s, quiet_s=quiet_s
+            folder,
+            random.Random(seed),
+            plant=plant,
+            edge=edge,
+            fsync=fsync,
+            with_=frozenset(WITH[name] for name in faults or () if name in WITH),
+            nodes=nodes,
+            drain_s=drain_s,
+            quiet_s=quiet_s,
         )
         self.seed = seed
         self.seconds = seconds
         self.pushes_per_second = 0.0
         self.latest_s = 0.0  # how late a message came, while there were faults
+        self.resets = 0  # how often every epoch has changed
         self.busy_share = 0.0  # of all cores, whoever used them
         self.ledger = Ledger()
         self._faults = FAULTS if faults is None else faults
@@ -98,7 +109,7 @@ class Scenario(Cluster):
 
     async def run(self) -> None:
         try:
-            with self._redis:
+            with self._disk(), self._store:
                 await self._start()
                 await self._play()
                 await self._settle()
@@ -106,7 +117,8 @@ class Scenario(Cluster):
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._stop_cluster()
+            await self._stop_cluster()
+            self.resets = self._count_resets()
             if self._session is not None:
                 await self._session.close()
                 await self._client.aclose()
@@ -132,9 +144,7 @@ class Scenario(Cluster):
                 self._spawn(self._visit(reader, sorted({group, *others}), random.Random(self._chance.random())))
         await eventually(lambda: all(reader.told for reader in self.readers), 30)
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=8))
-        self._client = redis.asyncio.Redis(
-            port=self._redis.port, protocol=2, socket_timeout=2, retry=Retry(NoBackoff(), 0), max_connections=100
-        )
+        self._client = self._make_client()
         pushers = min(PUSHERS, len(self._groups))
         for i in range(pushers):
             mine = self._groups[i::pushers]
@@ -142,6 +152,11 @@ class Scenario(Cluster):
             self._pushers.append(self._spawn(self._push(f"p{i}", mine, i % 5 == 4, self._rate / pushers, chance)))
         if self._to_all:
             self._pushers.append(self._spawn(self._push("pa", [ALL], False, self._to_all, self._chance)))
+
+    def _make_client(self) -> Any:
+        return redis.asyncio.Redis(
+            port=self._redis.port, protocol=2, socket_timeout=2, retry=Retry(NoBackoff(), 0), max_connections=100
+        )
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.create_task(work)  # noqa: TID251 - held here
@@ -288,6 +303,11 @@ class Scenario(Cluster):
         self._pushing = False
         await asyncio.wait_for(self._push_each("last", self._groups, False, self._chance), scaled(self._quiet_s))
 
+    async def _failed_over(self, begun_s: float, redis_ms: int) -> None:
+        before, self._client = self._client, self._make_client()
+        await before.aclose()
+        self.ledger.flushed(begun_s, redis_ms)
+
     async def _flush_redis(self) -> None:
         self._say("flush Redis")
         begun_s = self.ledger.now_s()
@@ -331,7 +351,7 @@ class Scenario(Cluster):
             self.ledger.complain(f"did not come right: {exc!r}")
             return
         self._leaving = True  # from here on everybody stays
-        if self._went_back():
+        if self._count_resets():
             self.ledger.resets_allowed_s.append(self.ledger.now_s())
 
         def behind() -> list[str]:
@@ -353,8 +373,9 @@ class Scenario(Cluster):
             self.ledger.complain(f"{rejected} entries were rejected")
         self.ledger.wrong += [f"logged: {line}" for line in self._complaints()]
 
-    def _went_back(self) -> bool:
-        return any(node.logged("redis.went_back") for node in self._nodes + self._old)
+    def _count_resets(self) -> int:
+        """How often every epoch has changed."""
+        return sum(line.count('"redis.went_back"') for node in self._nodes + self._old for line in node.lines())
 
     async def _journal(self, path: str) -> tuple[tuple[str, int], set[int]]:
         """Its top, and the ids of all that it still holds."""
@@ -389,14 +410,14 @@ async def _main(args: argparse.Namespace) -> None:
     """The folder with what the nodes have logged stays where something was wrong."""
     folder = Path(tempfile.mkdtemp(prefix="tidegate-faults-"))
     faults = dict.fromkeys(args.faults, 1) or None
-    options = {"plant": args.plant, "edge": args.edge, "faults": faults, "most": args.most}
+    options = {"plant": args.plant, "edge": args.edge, "fsync": args.fsync, "faults": faults, "most": args.most}
     scenario = Scenario(args.seed, args.seconds, folder, **options)
     try:
         await scenario.run()
         shutil.rmtree(folder)
     finally:
-        pushes, ends = len(scenario.ledger.pushes), scenario.ends
-        print(f"seed {args.seed}, {pushes} pushes, faults {scenario.done}, ends {ends}, {folder}")
+        pushes, ends, resets = len(scenario.ledger.pushes), scenario.ends, scenario.resets
+        print(f"seed {args.seed}, {pushes} pushes, faults {scenario.done}, ends {ends}, resets {resets}, {folder}")
     print("\n".join(scenario.log))
 
 
@@ -406,6 +427,7 @@ if __name__ == "__main__":
     parser.add_argument("seconds", type=float)
     parser.add_argument("--plant", default="none")
     parser.add_argument("--edge")
+    parser.add_argument("--fsync", default="always")
     parser.add_argument("--faults", nargs="*", default=[])
     parser.add_argument("--most", type=int, default=1000)
     asyncio.run(_main(parser.parse_args()))

@@ -10,10 +10,19 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.faults.cluster import EDGES, FAULTS, NODE_FAULTS
+from tests.faults.cluster import EDGES
+from tests.faults.hazards import EDGE_FAULTS, FAULTS, HOST_FAULTS, NODE_FAULTS, SENTINEL_FAULTS
 from tests.faults.plants import PLANTS
 from tests.faults.runner import Scenario
 
+KINDS: dict[str, dict[str, Any]] = {
+    **{edge: {"edge": edge, "faults": FAULTS | NODE_FAULTS | EDGE_FAULTS} for edge in EDGES},
+    "host": {"faults": HOST_FAULTS},
+    "host, everysec": {"faults": HOST_FAULTS, "fsync": "everysec"},
+    "sentinels": {"faults": SENTINEL_FAULTS, "every_s": 5},
+    "restart": {"faults": {"kill_node_then_redis": 1}},
+}
+SEEDS = 20
 CHECKED = 500  # pushes that a run must have made to mean anything
 BUSY = 0.97  # a machine without time left: then it is the limit
 
@@ -90,6 +99,28 @@ def test_an_edge_with_trunks_comes_through_all_kinds_of_faults(tmp_path):
     faults = FAULTS | NODE_FAULTS | {"reload_edge": 2}
     scenario = run(tmp_path, 300, edge="openresty-trunk", faults=faults, most=20, every_s=1)
     print(f"{scenario.done}, closed {scenario.ends}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "faults"),
+    [
+        ("openresty-trunk", EDGE_FAULTS),
+        ("host", HOST_FAULTS | {"freeze_node": 0}),
+        ("sentinels", SENTINEL_FAULTS),
+    ],
+)
+def test_faults_of_each_kind_for_a_short_time(tmp_path, kind, faults):
+    scenario = run(tmp_path, 10, **KINDS[kind] | {"faults": faults})
+    print("\n".join(scenario.log))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_faults_of_each_kind_for_a_minute(tmp_path, kind, seed):
+    scenario = run(tmp_path, 60, seed=seed, **KINDS[kind])
+    print(f"{scenario.done}, closed {scenario.ends}, {scenario.resets} resets")
 
 
 @pytest.mark.soak
