@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tests.brokers.contract import connection
-from tests.brokers.nodes import Node
+from tests.brokers.nodes import Node, shorter
 from tests.brokers.server import RedisServer
 from tests.support import eventually
 
@@ -102,3 +102,15 @@ async def test_of_connections_whose_node_stopped_it_hears_nothing():
                 await two.broker.presence_move(msgspec.structs.replace(there, node="n2"))
             await eventually(lambda: two.broker.presence._came_from == {}, 10)
             assert _events(server) == [("connected", "alice", None), ("joined", "alice", "a")]
+
+
+async def test_of_all_connections_of_a_node_that_hung_until_it_was_lost_it_hears_again():
+    with RedisServer() as server:
+        timing = shorter(dead_s=1.0)
+        async with Node(server, "n1", events=100, timing=timing), Node(server, "n2", events=100, timing=timing) as two:
+            await two.broker.presence_join(connection("n2-1", "alice", "a"))
+            two.broker.membership._leaves.set()  # no more beats
+            await eventually(lambda: ("lost", None, None) in _events(server))
+            two.broker.membership._leaves.clear()
+            await eventually(lambda: _events(server)[-1] == ("joined", "alice", "a"))
+            assert _events(server)[2:] == [("lost", None, None), ("connected", "alice", None), ("joined", "alice", "a")]

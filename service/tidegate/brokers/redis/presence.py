@@ -34,6 +34,9 @@ class RedisPresence:
         self._here: dict[str, ConnectionInfo] = {}  # as it should be in Redis
         self._unwritten: dict[str, ConnectionInfo] = {}  # what Redis may lack, or have too much; by connection
         self._came_from: dict[str, str] = {}  # the node that a connection here had before
+        self._untold: list[str] = []  # connections that the application must hear of once more
+        self._may_be_lost = False  # it was away: the others may have said so
+        self._lost_ms: bytes | None = None  # when they did, as far as all was told again
 
     def clients(self) -> set[str]:
         """Those with a connection on this node."""
@@ -139,6 +142,7 @@ class RedisPresence:
     def write_again(self) -> None:
         """Redis may have lost all of it."""
         self._unwritten |= self._here
+        self._may_be_lost = bool(self._events)
 
     async def keep(self) -> None:
         """Makes good what failed, and renews what would expire."""
@@ -158,18 +162,27 @@ class RedisPresence:
 
     async def _tell_again(self) -> None:
         """The application hears of a node that died, and takes its connections for gone: of those that have moved
-        here it hears once more. Of one that stopped it hears nothing, and nothing of them."""
+        here it hears once more, and of all that are here if it was this node, which hung. Of one that stopped it hears
+        nothing, and nothing of them."""
+        if self._may_be_lost:
+            (lost_ms,) = await self._membership.commands(("ZSCORE", self._membership.keys.lost, self._membership.node))
+            if lost_ms is not None and lost_ms != self._lost_ms:
+                self._untold += self._here
+            self._may_be_lost, self._lost_ms = False, lost_ms
         members = self._membership.members
         moved = [connection for connection, node in self._came_from.items() if node not in members]
-        if not moved:
-            return
-        (died,) = await self._membership.commands(("ZRANGE", self._membership.keys.lost, "0", "-1"))
-        commands: list[tuple[Argument, ...]] = []
-        for connection in moved:
-            node, info = self._came_from.pop(connection), self._here[connection]
-            if node.encode() in died:
-                commands += self._told(info, [("connected", ""), *(("joined", group) for group in info.groups)])
-        await self._membership.commands(*commands)
+        if moved:
+            (died,) = await self._membership.commands(("ZRANGE", self._membership.keys.lost, "0", "-1"))
+            for connection in moved:
+                if self._came_from.pop(connection).encode() in died:
+                    self._untold.append(connection)
+        while self._untold:
+            commands: list[tuple[Argument, ...]] = []
+            for connection in self._untold[:AT_ONCE]:
+                if (info := self._here.get(connection)) is not None:
+                    commands += self._told(info, [("connected", ""), *(("joined", group) for group in info.groups)])
+            await self._membership.commands(*commands)
+            del self._untold[:AT_ONCE]
 
     async def _write_some(self) -> None:
         some = list(islice(self._unwritten.items(), AT_ONCE))
