@@ -37,7 +37,7 @@ class Proxy:
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
-        self._break()
+        self.shut()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -46,10 +46,11 @@ class Proxy:
         self._open.clear()
 
     def heal(self) -> None:
-        self._break()
+        self.shut()
         self._open.set()
 
-    def _break(self) -> None:
+    def shut(self) -> None:
+        """What is open."""
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.brokers.contract import push
 from tests.brokers.nodes import FAST, NEVER, Node, now_ms, shorter, slow_beats
+from tests.brokers.proxy import Proxy
 from tests.brokers.server import RedisServer
 from tests.support import Logs, eventually
 from tidegate.core.model import Position
@@ -186,3 +187,26 @@ async def test_a_dead_node_is_taken_off_although_the_clock_went_back():
             await eventually(lambda: roster(server) == {"n1"})
             async with Node(server, "n3", timing=QUICK):
                 pass
+
+
+# Who cannot know
+
+
+async def test_who_was_cut_off_does_not_vouch_for_what_came_after(expected_logs: Logs):
+    """Its connection was broken, and no new one refused: Redis went on without it."""
+    expected_logs.expect("redis.went_back")
+    with RedisServer() as server:
+        async with Proxy(server.port) as proxy, Node(proxy.url, "n1", timing=QUICK) as one:
+            await push(one.broker, "group:a", b"1")
+            server.command("SAVE")
+            proxy.cut()
+            proxy.shut()
+            await eventually(lambda: not one.broker.membership.up.is_set())
+            async with Node(server, "n2", timing=QUICK) as two:
+                (position,) = await push(two.broker, "group:a", b"lost")
+                await two.die()
+            server.restart()
+            proxy.heal()
+            await one.up()
+            await push(one.broker, "group:a", b"other")
+            assert not await goes_on(one, position)

@@ -103,7 +103,7 @@ class ClusterMembership:
         self._roster = 0  # as last seen
         self._gone_ms = 0  # the newest last beat of those who were taken off it because their process had ended
         self._now_ms = 0  # Redis' time at the last beat
-        self._beaten_s = -math.inf  # when the last answered beat was sent
+        self._beaten_s = -math.inf  # when the last answered beat was sent, or a vote
         self._synced_beats: int | None = None  # how many there were at that one, of all nodes; None: it was not synced
         self._vouches = False  # the incarnation that it knows has ended before anything could pass it by
         self._beat_due = asyncio.Event()
@@ -211,7 +211,8 @@ class ClusterMembership:
                 await self._session(first)
             except BrokerDown as exc:
                 self._error = str(exc)
-                self._vouch(gone=isinstance(exc, ConnectionLost))
+                if isinstance(exc, ConnectionLost) and self._is_fresh():
+                    self._vouches = True
             except (ResponseError, *TROUBLE) as exc:
                 self._error = str(exc)
             except ValueError as exc:
@@ -289,9 +290,12 @@ class ClusterMembership:
 
     async def _begin(self, pipeline: Pipeline, server: ServerInfo) -> bool:
         """Returns when Redis may be used; True where what this node had written about itself may be gone."""
-        self._vouch(gone=False)
+        sure = self._vouches or self._is_fresh()
+        self._vouches = False  # what has ended has a successor, or has not ended
         self._is_stale = False
         while True:
+            if sure and server.incarnation != self.incarnation:
+                self._beaten_s = _now_s()  # without its vote the others do not go on
             answer = await pipeline.evaluate(
                 redis_scripts.BEGIN,
                 [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.votes(server.incarnation)],
@@ -301,7 +305,7 @@ class ClusterMembership:
                     server.incarnation,
                     self.generation,
                     self._writes,
-                    int(self._vouches),
+                    int(sure),
                     " ".join([self.node, *self.members]),
                     msgspec.json.encode(self.info),
                     int(self.timing.vote_s * 1000),
@@ -322,7 +326,6 @@ class ClusterMembership:
             self._writes = 0
             self.members = {}
         self.generation, self.incarnation = generation, server.incarnation
-        self._vouches = False
         self.note(int(answer[2]))
         if joined:
             self._roster = joined
@@ -408,14 +411,9 @@ class ClusterMembership:
         """The roster has changed: somebody waits for this node's next beat."""
         self._beat_due.set()
 
-    def _vouch(self, *, gone: bool) -> None:
-        """The incarnation that this node knows has ended (``gone``), or it is about to vote. Either counts while its
-        last beat is fresh: who it has not heard of must have waited for it."""
-        fresh = _now_s() - self._beaten_s <= self.timing.sure_s
-        if gone:
-            self._vouches = self._vouches or fresh
-        elif fresh:
-            self._vouches = True
+    def _is_fresh(self) -> bool:
+        """Whether who it has not heard of must have waited for it."""
+        return _now_s() - self._beaten_s <= self.timing.sure_s
 
     async def known_nodes(self) -> list[NodeInfo]:
         (infos,) = await self.commands(("HVALS", self.keys.infos))

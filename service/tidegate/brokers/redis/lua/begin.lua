@@ -71,11 +71,9 @@ if outcome == 'new' or outcome == 'lost' then
 end
 renew_common(now, tonumber(ARGV[11]), generation == candidate)
 if outcome == 'kept' then -- their beats are as old as the data
-  for _, member in ipairs(redis.call('HKEYS', votes)) do
-    local seen = string.match(redis.call('HGET', nodes, member) or '', ' (%d+)$')
-    if seen then
-      redis.call('HSET', nodes, member, int(now) .. ' ' .. seen)
-    end
+  for _, member in ipairs(redis.call('HKEYS', nodes)) do
+    local seen = string.match(redis.call('HGET', nodes, member), ' (%d+)$')
+    redis.call('HSET', nodes, member, int(now) .. ' ' .. seen)
   end
 end
 if outcome ~= 'same' then
