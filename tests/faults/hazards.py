@@ -46,6 +46,8 @@ FAR_S = 120  # that a clock goes: not beyond what a key of a push is remembered 
 class Hazards(Cluster):
     """Names of faults are those of its methods, without the underscore."""
 
+    _lacks_sentinel = False
+
     # Faults of nodes and edge
 
     async def _kill_node(self) -> None:
@@ -196,12 +198,14 @@ class Hazards(Cluster):
             self._clocks[name].set(0)
 
     async def _fail_over(self) -> None:
-        """With a Sentinel dead or hung. What the replicas had not got yet is lost."""
+        """With a Sentinel dead or hung, from the first time on. What the replicas had not got yet is lost."""
         assert isinstance(self._store, Trio)
         old, sentinel = self._redis, self._store.sentinels[0]
         hangs, lags = self._chance.random() < 0.5, self._chance.random() < 0.5
-        self._say(f"a Sentinel {'hangs' if hangs else 'dies'}, and Redis with it{', ahead of its replicas' * lags}")
-        (sentinel.pause if hangs else sentinel.kill)()
+        self._say(f"Redis dies{', ahead of its replicas' * lags}; a Sentinel {'hangs' if hangs else 'is dead'}")
+        if not self._lacks_sentinel:
+            self._lacks_sentinel = True
+            (sentinel.pause if hangs else sentinel.kill)()
         begun_s = self.now_s()
         if lags:
             for replica in self._store.servers:
