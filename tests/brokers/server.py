@@ -67,11 +67,15 @@ class RedisServer:
 
     def start(self) -> None:
         """Returns when it answers."""
+        self.launch()
+        _answers(self.client)
+
+    def launch(self) -> None:
+        """It may end before it answers."""
         args = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         for name, value in self.options.items():
             args += [f"--{name}", *(value.split(" ") if value else [""])]
         self._process = _start(args, self.folder, self._environ)
-        _answers(self.client)
 
     @property
     def ended(self) -> bool:

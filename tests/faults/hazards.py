@@ -168,6 +168,11 @@ class Hazards(Cluster):
         with contextlib.suppress(OSError):
             filler.write_bytes(bytes(DISK_BYTES))
         await asyncio.sleep(self._chance.uniform(1, 4))
+        for _ in range(self._chance.randint(0, 2)):
+            if self._redis.ended:
+                self._say("Redis has ended, and is started in vain")
+                self._redis.launch()
+                await eventually(lambda: self._redis.ended, 20)
         filler.unlink(missing_ok=True)
         if self._redis.ended:
             self._say("Redis has ended, and is started again")
