@@ -70,6 +70,9 @@ class Echo:
     def on_pong(self, payload: bytes) -> None:
         pass
 
+    def on_paced(self, what: str) -> None:
+        """There is no limit here."""
+
     def on_share_used(self) -> None:
         pass
 

@@ -284,7 +284,8 @@ async def test_a_large_batch_of_pushes_is_several_turns() -> None:
 
 async def test_who_floods_is_counted_and_said(expected_logs: Logs) -> None:
     expected_logs.expect("connection.flooding")
-    async with running() as app, Peer(app.public_port, client="mallory") as mallory:
+    fast = {"LIMITS__MESSAGES_PER_SECOND": 100_000}
+    async with running(**fast) as app, Peer(app.public_port, client="mallory") as mallory:
         await mallory.event()
         mallory.send_raw(frame(PONG, b"") * (SHARE_FRAMES * FLOOD_SHARES * 2))
         await mallory.ask(type="ping", id=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.support import eventually, scaled
 from tidegate.core import frames
+from tidegate.core.pace import UNLIMITED, Rates, What
 from tidegate.turn import WriteBatch
 from tidegate.websocket.wire import Wire
 
@@ -79,6 +80,7 @@ class Heard:
         self.messages: Frames = []
         self.slow = 0
         self.shares = 0  # used up
+        self.paced: list[What] = []
         self.closing = 0
         self.closed: tuple[int, bool] | None = None  # (code, answered)
         self.on_text_do: Callable[[bytes], None] = lambda payload: None
@@ -96,6 +98,9 @@ class Heard:
 
     def on_share_used(self) -> None:
         self.shares += 1
+
+    def on_paced(self, what: What) -> None:
+        self.paced.append(what)
 
     def on_slow(self) -> None:
         self.slow += 1
@@ -120,6 +125,7 @@ class Line:
         outbox_bytes: int = 2**20,
         start: bool = True,
         early: bytes = b"",
+        rates: Rates = UNLIMITED,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.turn = turn or WriteBatch(self.loop.call_soon)
@@ -127,7 +133,13 @@ class Line:
         self.ours: CountingSocket
         self.ours, self.theirs = connected(buffers=buffers)
         self.wire = Wire(
-            self.ours, self.loop, self.turn, message_bytes=MESSAGE_BYTES, outbox_bytes=outbox_bytes, binary=True
+            self.ours,
+            self.loop,
+            self.turn,
+            message_bytes=MESSAGE_BYTES,
+            outbox_bytes=outbox_bytes,
+            binary=True,
+            rates=rates,
         )
         self._read = b""
         if start:

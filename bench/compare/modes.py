@@ -36,6 +36,8 @@ RAISED: Mapping[str, Any] = {
     "EDGE__SHUTDOWN_TIMEOUT_S": SHUTDOWN_S,
     "EDGE__WORKERS": 1,  # there is one core
     "EDGE__TLS_PORT": 0,
+    "LIMITS__MESSAGES_PER_SECOND": 1_000_000,  # one connection asks for thousands
+    "LIMITS__BYTES_PER_SECOND": ENOUGH * 1000,
 }
 TRUNK_KEY = "a-key-of-the-benchmark"
 _MODULES = {

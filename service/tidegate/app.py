@@ -29,6 +29,7 @@ from tidegate.config.settings import HEADER_BUFFERS, Config
 from tidegate.core.errors import CloseCode, Refused, Unauthorized
 from tidegate.core.hub import Hub
 from tidegate.core.model import Message, NodeInfo, is_id
+from tidegate.core.pace import Rates
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.drain import Drain
@@ -49,10 +50,10 @@ from tidegate.trunk.server import TrunkServer
 from tidegate.turn import Shares, WriteBatch
 from tidegate.websocket import handshake
 from tidegate.websocket.application import HandshakeContext, PublicApplication
+from tidegate.websocket.fan_out import fan_out
 from tidegate.websocket.heartbeat import Heartbeat
 from tidegate.websocket.peer import CLOSE_S, PeerContext
 from tidegate.websocket.standing import Standing
-from tidegate.websocket.wire import fan_out
 
 PROBE_S = 2.0
 HOLD_MORE_S = 5.0  # than an edge holds a connection: until then it may be on its way
@@ -274,6 +275,7 @@ class App:
             standing=self._standing,
             message_bytes=config.limits.message_bytes,
             outbox_bytes=config.limits.outbox_bytes,
+            rates=Rates(config.limits.messages_per_second, config.limits.bytes_per_second),
             numbers=itertools.count(1),
             trunk=self._trunk_address,
         )

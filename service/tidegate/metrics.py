@@ -77,6 +77,11 @@ class Metrics(Collector):
         self.shares_used = self.tally(
             "tidegate_shares_used", "Turns in which a connection had more to do than its share, by what it was.", "what"
         )
+        self.paced = self.tally(
+            "tidegate_paced",
+            "Times that a connection was not read for a while: it had sent more messages or bytes than it may.",
+            "what",
+        )
         self.call_seconds = self.durations("tidegate_call_seconds", "Calls by outcome.", "outcome")
         self.push_to_write = self.durations(
             "tidegate_push_to_write_seconds", "From journalling to the write on this node."

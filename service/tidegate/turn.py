@@ -83,9 +83,10 @@ class Shares:
 
 
 class Floods:
-    """The connections that use up their share again and again."""
+    """The connections that use up their share again and again: ``shares`` within a window is often."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: int = FLOOD_SHARES) -> None:
+        self._shares = shares
         self._until_s = 0.0
         self._used: Counter[str] = Counter()  # by connection, in this window
         self._said = 0
@@ -97,7 +98,7 @@ class Floods:
             self._used.clear()
             self._said = 0
         self._used[connection] += 1
-        if self._used[connection] != FLOOD_SHARES or self._said >= FLOODS_SAID:
+        if self._used[connection] != self._shares or self._said >= FLOODS_SAID:
             return False
         self._said += 1
         return True

@@ -10,6 +10,7 @@ from tests.wires import Frames, Heard, connected, frames_of
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
+from tidegate.core.pace import UNLIMITED, Rates
 from tidegate.metrics import Metrics
 from tidegate.turn import Flushable, WriteBatch
 from tidegate.websocket.heartbeat import Heartbeat
@@ -59,6 +60,9 @@ class HandLoop:
         self.timers.append(HandTimer(when_s, callback))
         return self.timers[-1]
 
+    def call_later(self, seconds: float, callback: Callable[..., None], *args: Any) -> HandTimer:
+        return self.call_at(self.now_s + seconds, lambda: callback(*args))
+
     def turn(self) -> None:
         soon, self.soon = self.soon, []
         for callback in soon:
@@ -89,13 +93,19 @@ class HandLoop:
 class HandWire:
     """A wire that reads what it is ``fed`` at once, piece by piece."""
 
-    def __init__(self, *, message_bytes: int, binary: bool) -> None:
+    def __init__(self, *, message_bytes: int, binary: bool, rates: Rates = UNLIMITED) -> None:
         self.loop = HandLoop()
         self.heard = Heard()
         self.ours, self._theirs = connected()
         loop = cast(Any, self.loop)
         self.wire = Wire(
-            self.ours, loop, WriteBatch(loop.call_soon), message_bytes=message_bytes, outbox_bytes=2**20, binary=binary
+            self.ours,
+            loop,
+            WriteBatch(loop.call_soon),
+            message_bytes=message_bytes,
+            outbox_bytes=2**20,
+            binary=binary,
+            rates=rates,
         )
         self.wire.start(self.heard)
 

@@ -15,7 +15,7 @@ from tests.wires import Line
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.turn import WriteBatch
-from tidegate.websocket.wire import WRITE_BYTES, fan_out
+from tidegate.websocket.fan_out import WRITE_BYTES, fan_out
 
 SMALL = 8192  # of kernel buffers: what passes it waits in the outbox
 

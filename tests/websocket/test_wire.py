@@ -14,8 +14,9 @@ from tests.wires import Line, closed_with
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.turn import WriteBatch
+from tidegate.websocket.fan_out import WRITE_BYTES
 from tidegate.websocket.reader import Reader
-from tidegate.websocket.wire import FULL, WRITE_BYTES, WireState
+from tidegate.websocket.wire import FULL, WireState
 
 SMALL = 8192  # of kernel buffers: what passes it waits in the outbox
 

@@ -242,6 +242,23 @@ class LimitsSettings(Section, frozen=True):
     message_bytes: Annotated[
         int, Meta(ge=1024, le=EVENT_BYTES, description="Bytes of an inbound WebSocket message; over it 1009.")
     ] = 131072
+    messages_per_second: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Messages, fragments and control frames of a connection in a second, five times that at once; "
+            "over it reading stops for a while.",
+        ),
+    ] = 1000
+    bytes_per_second: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=1_099_511_627_776,
+            description="Bytes of a connection in a second, five times that at once; over it reading stops a while.",
+        ),
+    ] = 8_388_608
     json_depth: Annotated[
         int, Meta(ge=1, le=256, description="Depth of an inbound message's JSON; over it too_deep.")
     ] = 64

@@ -18,6 +18,7 @@ from typing import Protocol, cast
 
 from tidegate import log
 from tidegate.core.model import Position
+from tidegate.core.pace import UNLIMITED, Rates
 from tidegate.trunk import codec
 from tidegate.trunk.codec import Kind, Splitter, TrunkBroken
 from tidegate.trunk.transport import LinkedTransport
@@ -60,11 +61,19 @@ class Link(asyncio.Protocol):
 
     stalled_since = 0.0  # for the write batch: a link has no wait of its own
 
-    def __init__(self, listener: LinkListener, batch: WriteBatch, hello: bytes, outbox_bytes: int) -> None:
+    def __init__(
+        self,
+        listener: LinkListener,
+        batch: WriteBatch,
+        hello: bytes,
+        outbox_bytes: int,
+        rates: Rates = UNLIMITED,
+    ) -> None:
         self._listener = listener
         self._batch = batch
         self._hello = hello
         self._outbox_bytes = outbox_bytes
+        self._rates = rates
         self._splitter = Splitter()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -200,7 +209,8 @@ class Link(asyncio.Protocol):
         if number <= self._newest:
             raise TrunkBroken("a session's number comes twice")
         self._newest = number
-        session = self.sessions[number] = LinkedTransport(self, number, outbox_bytes=self._outbox_bytes)
+        session = LinkedTransport(self, number, outbox_bytes=self._outbox_bytes, rates=self._rates)
+        self.sessions[number] = session
         return session
 
     # Writing
@@ -268,6 +278,9 @@ class Link(asyncio.Protocol):
             self._transport.close()
 
     # Sessions and streams
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, callback)
 
     def lost(self, peer: Peer, why: str) -> None:
         self._listener.on_session_lost(peer, why)

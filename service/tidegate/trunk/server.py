@@ -87,7 +87,7 @@ class TrunkServer:
         nonce = secrets.token_hex(16)
         lowest, highest = VERSIONS
         hello = codec.fields(lowest=lowest, highest=highest, node=self._node, nonce=nonce)
-        link = Link(self, self._context.batch, hello, self._context.outbox_bytes)
+        link = Link(self, self._context.batch, hello, self._context.outbox_bytes, self._context.rates)
         self._links[link] = key, nonce
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:

@@ -13,12 +13,13 @@ from typing import Protocol
 
 from tidegate.core.errors import CloseCode
 from tidegate.core.model import Position
+from tidegate.core.pace import UNLIMITED, Pace, Rates
 from tidegate.core.session import Sender, Sink
 from tidegate.trunk import codec
 from tidegate.trunk.codec import Kind
 from tidegate.websocket.peer import Peer
 from tidegate.websocket.reader import FrameError, check_text
-from tidegate.websocket.wire import CLOSED, CLOSING, FULL, HELD, OPEN, WireState
+from tidegate.websocket.wire import CLOSED, CLOSING, FULL, HELD, OPEN, PACED, WireState
 
 # Of what is said to one session alone. What comes in many reads the edge joins from all of them, at each read again.
 PART_BYTES = 16 * 1024
@@ -45,6 +46,9 @@ class Carrier(Sink, Protocol):
     def note_done(self, session: LinkedTransport) -> None:
         """A message of its client is answered: the edge hears how many are."""
 
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Calls it then."""
+
     def lost(self, peer: Peer, why: str) -> None:
         """Its client may go on at another node."""
 
@@ -67,6 +71,7 @@ class LinkedTransport:
         "_code",
         "_early",
         "_on_room",
+        "_pace",
         "_streams",
         "answered",
         "hands_over",
@@ -82,7 +87,7 @@ class LinkedTransport:
         "state",
     )
 
-    def __init__(self, link: Carrier, number: int, *, outbox_bytes: int) -> None:
+    def __init__(self, link: Carrier, number: int, *, outbox_bytes: int, rates: Rates = UNLIMITED) -> None:
         self.sink = link
         self.number = number
         self.limit = outbox_bytes
@@ -94,6 +99,7 @@ class LinkedTransport:
         self.peer: Peer | None = None
         self.seen = monotonic()
         self.state: WireState = OPEN
+        self._pace = Pace(rates)
         self._code: int = CloseCode.ABNORMAL
         self._early: list[bytes] | None = []  # until it was accepted
         self._on_room: list[Callable[[], None]] = []
@@ -283,12 +289,25 @@ class LinkedTransport:
         self.peer.on_text(payload)
         if self.size > self.limit >> 1 and not self.gone:
             self._pause(FULL)  # until that is nearly gone, as on a socket
+        self._count(len(payload))
+
+    def _count(self, size: int) -> None:
+        """A message of so many bytes came. What is on its way is still taken where its client is not to be read."""
+        pace = self._pace
+        pace.messages -= 1
+        pace.bytes -= size
+        wait_s = pace.wait_s(self.seen) if pace.messages < 0 or pace.bytes < 0 else 0.0
+        if wait_s and self.state is OPEN and self.peer is not None and not self.paused & PACED:
+            self._pause(PACED)
+            self.sink.later(wait_s, lambda: self._resume(PACED))
+            self.peer.on_paced(pace.what)
 
     def on_pong(self, payload: bytes) -> None:
         """Empty: the client lives, as the edge has seen."""
         self.seen = monotonic()
         if payload and self.peer is not None:
             self.peer.on_pong(payload)
+            self._count(len(payload))
 
     def on_written(self, total: int) -> None:
         """``total`` bytes of SEND, modulo 2^32, have left the edge."""

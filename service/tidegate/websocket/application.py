@@ -36,6 +36,7 @@ from tidegate.core.errors import (
     Refused,
     Unavailable,
 )
+from tidegate.core.pace import Rates
 from tidegate.core.session import Session
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
@@ -64,6 +65,7 @@ class HandshakeContext(msgspec.Struct):
     standing: Standing
     message_bytes: int
     outbox_bytes: int
+    rates: Rates
     numbers: itertools.count[int]
     trunk: Callable[[bool], str | None]
 
@@ -218,6 +220,7 @@ class SocketHandover(NoProtocol):
             context.batch,
             message_bytes=context.message_bytes,
             outbox_bytes=context.outbox_bytes,
+            rates=context.rates,
         )
 
     async def accept_connection(self, handler: WebSocketHandler) -> None:

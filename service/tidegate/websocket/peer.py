@@ -13,13 +13,16 @@ import msgspec
 from tidegate import log
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
+from tidegate.core.pace import What
 from tidegate.core.protocol import NotUnderstood, Refresh, decode_command, encode_expiring
 from tidegate.core.session import Rights, Session, Transport
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
+from tidegate.turn import Floods
 from tidegate.websocket.heartbeat import Heartbeat
 from tidegate.websocket.wire import OPEN, WireState
 
+FLOOD_PAUSES = 50  # within a window of ``Floods``: for half of it nothing was read
 CLOSE_S = 5.0  # how long we wait for the answer to our close frame
 
 _WARNED = -math.inf  # ``_warn_s`` of a token whose end has been announced
@@ -40,7 +43,7 @@ class PeerTransport(Transport, Protocol):
 
 class PeerContext(msgspec.Struct):
     """What all peers of a node have in common. A connection ends ``leeway_s`` after its token, as a handshake would be
-    refused; its client hears of the end ``expiring_s`` before it."""
+    refused; its client hears of the end ``expiring_s`` before it. ``floods``: who sends too much again and again."""
 
     gateway: Gateway
     heartbeat: Heartbeat
@@ -50,6 +53,7 @@ class PeerContext(msgspec.Struct):
     not_understood_per_minute: int
     expiring_s: float
     leeway_s: float
+    floods: Floods = msgspec.field(default_factory=lambda: Floods(FLOOD_PAUSES))
 
 
 class Peer:
@@ -115,6 +119,16 @@ class Peer:
 
     def on_share_used(self) -> None:
         self._context.gateway.share_used(self.session, "frames")
+
+    def on_paced(self, what: What) -> None:
+        self._context.metrics.paced[what,] += 1
+        if self._context.floods.used(self.session.connection, self._context.loop.time()):
+            log.warning(
+                "connection.flooding",
+                conn=self.session.connection,
+                client=self.session.client,
+                what=f"{what} per second",
+            )
 
     def on_slow(self) -> None:
         if not self._context.gateway.slow(self.session):

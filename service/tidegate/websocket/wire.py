@@ -5,7 +5,8 @@ Theory of operation. A ``Wire`` owns a non-blocking socket and is woken by the l
 Reading. All wires read into one shared buffer. Whole, unfragmented frames are taken straight from it; anything else
 goes to a ``Reader`` (reader.py), which lives only while something is pending: an idle connection has no buffer of its
 own. A turn of the loop takes a share of what one peer sent (turn.py); what is left over stays in the reader, and
-nothing more is read until it had its turn. So whatever came before an end of file is handled before it.
+nothing more is read until it had its turn. So whatever came before an end of file is handled before it. Frames, of
+whatever kind, and bytes are counted by a ``Pace``; while there were too many nothing is read.
 
 Writing. ``put`` wakes the wire, the ``WriteBatch`` writes each woken wire once when the loop's turn ends, and what the
 socket does not take waits for it to become writable. A message to many is written by ``fan_out``, past all that,
@@ -27,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from time import monotonic
 from typing import Protocol
@@ -36,19 +37,20 @@ from tidegate import log
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
-from tidegate.core.session import Transport
+from tidegate.core.pace import UNLIMITED, Pace, Rates, What
 from tidegate.tornado_seam import mask
 from tidegate.turn import SHARE_FRAMES, WriteBatch
+from tidegate.websocket.fan_out import WRITE_BYTES
 from tidegate.websocket.reader import FrameError, Reader, check_text, parse_close
 
 _SCRATCH = bytearray(65536)
 _VIEW = memoryview(_SCRATCH)
-WRITE_BYTES = 256 * 1024  # joined for one write; more would be copied again each time that the socket takes a part
 
 # Why nothing is read. Bits of ``Wire.paused``.
 HELD = 1  # the gateway said so
 KEPT = 2  # what was read waits for its turn
 FULL = 4  # the peer takes too little of what it was answered
+PACED = 8  # the peer sent too much in a short time
 
 _TEXT = frames.FIN | frames.TEXT
 _PING = frames.FIN | frames.PING
@@ -66,6 +68,9 @@ class TransportListener(Protocol):
 
     def on_share_used(self) -> None:
         """It has sent more than its share of a turn."""
+
+    def on_paced(self, what: What) -> None:
+        """It has sent too much in a short time, and is not read for a while."""
 
     def on_slow(self) -> None:
         """More waits to be written than the outbox's limit."""
@@ -89,33 +94,10 @@ class WireState(IntEnum):
 OPEN, CLOSING, ANSWERING, DEAF, CLOSED = WireState  # an attribute of an enum costs five times a name (Python 3.11)
 
 
-def fan_out(wires: Iterable[Transport], waiting: Sequence[bytes]) -> None:
-    """Writes these frames to each, at once where nothing waits. Calls no peer: who is lost or slow hears of it when the
-    turn ends.
-
-    A group of thousands is more memory than a cache holds, so that what counts is how many objects a delivery touches:
-    here two, the wire and its socket."""
-    data = b"".join(waiting)
-    size = len(data)
-    if size > WRITE_BYTES:
-        for wire in wires:
-            wire.put_rest(waiting, 0)
-        return
-    for wire in wires:
-        sent = 0
-        if not wire.size:
-            try:
-                sent = wire.sock.send(data)
-            except OSError:  # blocked or lost, as the next write will find
-                sent = 0
-        if sent < size:
-            wire.put_rest(waiting, sent)
-
-
 class Wire(Outbox):
     """One WebSocket. ``seen`` is when something last arrived, ``stalled_since`` when a write that still waits last made
-    progress, 0.0 if none waits (both monotonic seconds). While ``paused`` (why: HELD, KEPT, FULL) nothing is read:
-    silence says nothing."""
+    progress, 0.0 if none waits (both monotonic seconds). While ``paused`` (why: HELD, KEPT, FULL, PACED) nothing is
+    read: silence says nothing."""
 
     __slots__ = (
         "_awake",
@@ -126,6 +108,7 @@ class Wire(Outbox):
         "_fd",
         "_limit",
         "_loop",
+        "_pace",
         "_reader",
         "paused",
         "peer",
@@ -144,6 +127,7 @@ class Wire(Outbox):
         message_bytes: int,
         outbox_bytes: int,
         binary: bool = False,
+        rates: Rates = UNLIMITED,
     ) -> None:
         super().__init__(outbox_bytes)
         self.sock = sock
@@ -153,6 +137,7 @@ class Wire(Outbox):
         self._limit = message_bytes
         self._binary = binary
         self._reader: Reader | None = None
+        self._pace = Pace(rates)
         self._awake = False
         self._cut = False  # the first frame of the outbox has been sent in part
         self._code: int = CloseCode.ABNORMAL
@@ -194,14 +179,18 @@ class Wire(Outbox):
     def _receive(self, data: bytes) -> None:
         if self.state >= ANSWERING:
             return
+        pace = self._pace
+        pace.bytes -= len(data)
         try:
             if self._reader is None:
                 data = self._take_whole_frames(data)
-                if not data:
-                    return
-                self._reader = Reader(self._limit, binary=self._binary)
-            self._reader.receive(data)
-            self._take_pieces(self._reader)
+            if data:
+                self._reader = self._reader or Reader(self._limit, binary=self._binary)
+                self._reader.receive(data)
+            if self._reader is not None:
+                self._take_pieces(self._reader)
+            if pace.messages < 0 or pace.bytes < 0:
+                self._slow_down(pace)
         except FrameError as exc:
             self._fail(exc.code, exc.reason)
         except Exception as exc:  # a fault of ours, and the rest of ``data`` is lost
@@ -241,12 +230,11 @@ class Wire(Outbox):
             else:
                 break
             at = stop
-            if at == end or self.state >= ANSWERING:
-                return b""
             share -= 1
-            if not share:
+            if at == end or not share or self.state >= ANSWERING:
                 break
-        return data[at:] if at else data
+        self._pace.messages -= SHARE_FRAMES - share
+        return b"" if self.state >= ANSWERING else data[at:]
 
     def _take_pieces(self, reader: Reader) -> None:
         """What the reader makes of it, up to a share; it is dropped when nothing is pending any more."""
@@ -275,8 +263,17 @@ class Wire(Outbox):
                     peer.on_text(payload)
                 else:
                     peer.on_binary(payload)
+        self._pace.messages -= SHARE_FRAMES - share
         if reader.idle:
             self._reader = None
+
+    def _slow_down(self, pace: Pace) -> None:
+        """What the peer had saved up is used up: nothing is read until it has earned what it sent."""
+        wait_s = pace.wait_s(monotonic())
+        if wait_s and self.state is OPEN and self.peer is not None and not self.paused & PACED:
+            self._pause(PACED)
+            self._loop.call_later(wait_s, self._resume, PACED)
+            self.peer.on_paced(pace.what)
 
     def _pong(self, payload: bytes) -> None:
         if self.state is OPEN:
@@ -324,7 +321,7 @@ class Wire(Outbox):
         if not self.paused & why:
             return
         self.paused &= ~why
-        if self.paused:
+        if self.paused or self.state is CLOSED:
             return
         self.seen = monotonic()
         if self._reader is not None:
@@ -454,7 +451,7 @@ class Wire(Outbox):
             self.frames += kept
             self.size = sum(map(len, kept))
         self.put(frames.close(code, reason))
-        self._resume(HELD | FULL)
+        self._resume(HELD | FULL | PACED)
 
     def _enter(self, state: WireState) -> None:
         self.state = state
