@@ -35,6 +35,7 @@ from tidegate.gateway.commands import Commands
 from tidegate.gateway.drain import Drain
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.moves import Moves
+from tidegate.gateway.new_streams import NewStreams
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
 from tidegate.http import operations
@@ -97,6 +98,7 @@ class App:
             recovery,
             self.tasks,
             self.metrics,
+            NewStreams(config, self.hub, self.broker, self.metrics),
             call=self._call,
             verify=self._verify if self._verifier else None,
         )

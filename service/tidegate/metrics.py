@@ -77,6 +77,9 @@ class Metrics(Collector):
         self.shares_used = self.tally(
             "tidegate_shares_used", "Turns in which a connection had more to do than its share, by what it was.", "what"
         )
+        self.new_streams = self.tally(
+            "tidegate_new_streams", "Streams that clients began, by joining or by publishing.", "by"
+        )
         self.paced = self.tally(
             "tidegate_paced",
             "Times that a connection was not read for a while: it had sent more messages or bytes than it may.",

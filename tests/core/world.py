@@ -28,6 +28,7 @@ from tidegate.core.outbox import Outbox
 from tidegate.core.session import Sender, Session, Transport
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway, HandshakeRequest
+from tidegate.gateway.new_streams import NewStreams
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
 from tidegate.metrics import Metrics
@@ -425,7 +426,14 @@ class World:
             raise AssertionError
 
         self.commands = commands = Commands(
-            config, self.broker, recovery, self.tasks, metrics, call=no_calls, verify=None
+            config,
+            self.broker,
+            recovery,
+            self.tasks,
+            metrics,
+            NewStreams(config, self.hub, self.broker, metrics),
+            call=no_calls,
+            verify=None,
         )
         self.gateway = Gateway(
             config,

@@ -83,6 +83,12 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
             f"must be at least limits.data_bytes + {ENVELOPE_BYTES} ({limits.data_bytes + ENVELOPE_BYTES}), or no "
             "answer could hold the largest message; raise it, or lower limits.data_bytes",
         )
+    if limits.groups_per_client < limits.groups_per_connection:
+        yield (
+            "limits.groups_per_client",
+            f"must not be below limits.groups_per_connection ({limits.groups_per_connection}), or one connection could "
+            "not have what it may; raise it, or lower limits.groups_per_connection",
+        )
     if config.events.enabled and config.broker.kind == "memory":
         yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
 

@@ -282,6 +282,40 @@ class LimitsSettings(Section, frozen=True):
         # 500 of the longest names in one welcome stay below 256 KiB.
         int, Meta(ge=1, le=500, description="Groups of a connection, lasting ones too; over it too_many_groups.")
     ] = 100
+    groups_per_client: Annotated[
+        int,
+        Meta(ge=1, le=100_000, description="Groups of all connections of a client on a node; over it too_many_groups."),
+    ] = 500
+    groups: Annotated[
+        int, Meta(ge=1, le=100_000_000, description="Groups that the connections of a node are in; over it full.")
+    ] = 500_000
+    new_streams_per_second_per_connection: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Streams that a connection may begin in a second, ten times that at once; over it too_fast. "
+            "A stream is new where it never had a message and nobody follows it on this node.",
+        ),
+    ] = 50
+    new_streams_per_second_per_client: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="The same of all connections of a client on a node.")
+    ] = 100
+    new_streams_per_second: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="The same of all clients of a node.")
+    ] = 10_000
+    new_streams_per_client: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000_000,
+            description="Streams that a client may begin by publishing, on a node and within history.meta_age_s, which "
+            "is for how long they are kept; over it too_fast.",
+        ),
+    ] = 10_000
+    new_streams: Annotated[int, Meta(ge=1, le=1_000_000_000, description="The same of all clients of a node.")] = (
+        1_000_000
+    )
     commands_in_flight: Annotated[
         int, Meta(ge=1, le=1024, description="Commands of a connection at once; at it reading stops.")
     ] = 16

@@ -194,6 +194,12 @@ class TooManyCalls(Refused):
     status, code, retry_after_s = 429, "too_many_calls", 1
 
 
+class TooFast(Refused):
+    """More new streams than this client, its connection or all clients of the node may begin."""
+
+    status, code, retry_after_s = 429, "too_fast", 1
+
+
 class TooSlow(Refused):
     """A request that has begun and does not end."""
 

@@ -49,6 +49,10 @@ class Audience:
     def empty(self) -> bool:
         return not self.live and not self.joining and not self.shared
 
+    def is_only(self, session: Session) -> bool:
+        """Whether it joins and nobody else is there."""
+        return len(self.joining) == 1 and session in self.joining and not self.live and not self.shared
+
     @property
     def followers(self) -> int:
         """How many hear a message the moment that it is heard here."""

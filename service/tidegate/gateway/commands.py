@@ -14,10 +14,11 @@ from tidegate.brokers.contract import Broker, MembershipOrder
 from tidegate.config.load import Config
 from tidegate.core import protocol
 from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooManyCalls, TooManyGroups
-from tidegate.core.model import Publication, group_stream
+from tidegate.core.model import Position, Publication, group_stream
 from tidegate.core.protocol import check_group, position_of
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.answers import Answers
+from tidegate.gateway.new_streams import NewStreams
 from tidegate.gateway.recovery import Recovery
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
@@ -36,6 +37,7 @@ class Commands:
         recovery: Recovery,
         tasks: Tasks,
         metrics: Metrics,
+        new_streams: NewStreams,
         *,
         call: CallFunction,
         verify: Callable[[str, Session], Rights] | None,
@@ -45,6 +47,7 @@ class Commands:
         self._recovery = recovery
         self._tasks = tasks
         self._metrics = metrics
+        self._new_streams = new_streams
         self._call = call
         self._verify = verify
         self._answers = Answers()
@@ -58,6 +61,12 @@ class Commands:
         if group in session.lasting:
             return True
         return self._config.policy(group).join == "anyone" and session.rights.may_join(group)
+
+    async def follow(self, session: Session, stream: str, since: Position | None) -> None:
+        """``Recovery.attach`` of a group that the client chose by itself. Raises Refused."""
+        await self._new_streams.joins(session, stream)
+        await self._recovery.attach(session, stream, since)
+        self._new_streams.joined(session, stream)
 
     def _require(self, session: Session, group: str, who: str, what: str) -> None:
         member = group_stream(group) in session.streams
@@ -105,6 +114,8 @@ class Commands:
             raise NotAllowed(f"not allowed to join {command.group}")
         if new and session.group_count >= self._config.limits.groups_per_connection:
             raise TooManyGroups(f"a connection may be in {self._config.limits.groups_per_connection} groups")
+        if new and command.group not in session.lasting:
+            await self._new_streams.joins(session, stream)
         if since is not None:
             await self._turn(session)
             await self._recovery.join(session, stream, since)
@@ -115,6 +126,8 @@ class Commands:
             return False
         if session.ended:
             return False
+        if new and command.group not in session.lasting:
+            self._new_streams.joined(session, stream)
         waiting = session.wire.size
         session.send(protocol.encode_reply(command.id, {"stream": stream, **session.join_fields(stream)}))
         self._recovery.start_delivery(session, stream)
@@ -137,10 +150,12 @@ class Commands:
         data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
         key = None if command.key is None else _own_key(session.client, command.key)
         publication = Publication(group_stream(group), data, key, session.client)
+        await self._new_streams.publishes(session, publication.stream)
         (result,) = await self._broker.publish([publication])
         if isinstance(result, Refused):
             raise result
         self._metrics.pushed(publication.stream, "published")
+        self._new_streams.published(session, result.offset)
         fields = {"stream": publication.stream, "epoch": result.epoch, "offset": result.offset}
         session.send(protocol.encode_reply(command.id, fields))
 

@@ -221,7 +221,8 @@ class Gateway:
         streams = [*own, *sorted((groups | lasting | allowed).difference(own))]
         for stream in streams:
             if not session.ended:
-                await self._recovery.attach(session, stream, positions.get(stream))
+                attach = self._recovery.attach if stream in own or stream in lasting else self._commands.follow
+                await attach(session, stream, positions.get(stream))
             if session.ended:
                 return
             if stream in resets:
