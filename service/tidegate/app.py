@@ -49,12 +49,13 @@ from tidegate.tasks import Tasks
 from tidegate.tornado_seam import HttpServer
 from tidegate.trunk.server import TrunkServer
 from tidegate.turn import Shares, WriteBatch
-from tidegate.websocket import handshake
+from tidegate.websocket import handshake, unsent
 from tidegate.websocket.application import HandshakeContext, PublicApplication
 from tidegate.websocket.fan_out import fan_out
 from tidegate.websocket.heartbeat import Heartbeat
 from tidegate.websocket.peer import CLOSE_S, PeerContext
 from tidegate.websocket.standing import Standing
+from tidegate.websocket.unsent import Unsent
 
 PROBE_S = 2.0
 HOLD_MORE_S = 5.0  # than an edge holds a connection: until then it may be on its way
@@ -131,6 +132,13 @@ class App:
         self._socket_files: list[SocketFile] = []
         self._trunk_sockets: list[socket.socket] = []
         self._trunks = TrunkServer(self._moves, self.broker, self.tasks, self.node)
+        self.unsent = Unsent(
+            limits.all_outbox_bytes,
+            self.write_batch.blocked,
+            self._trunks.all_links,
+            self.metrics,
+            on_short=self._note_short,
+        )
         self._register_gauges()
 
     # Life
@@ -184,6 +192,7 @@ class App:
             trunk_listener = Listener("trunk", has_room=self._has_files, spares=1)
             self._trunks.start(handshakes, trunk_listener, self._trunk_sockets, config.trunk.key)
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
+        self.tasks.spawn(self._every(unsent.LOOK_S, self._look_at_unsent), "unsent")
         self.broker.report(self.info())  # it is ready now
         if self.broker.sweep_s is not None:
             self.tasks.spawn(self._every(self.broker.sweep_s, self._sweep), "sweep")
@@ -383,6 +392,11 @@ class App:
             "Unsent bytes of all connections.",
             lambda: sum(session.wire.size for session in hub.sessions()),
         )
+        metrics.gauge(
+            "tidegate_unsent_bytes",
+            "Unsent bytes of all connections and trunks in this node's memory, a message to many once.",
+            lambda: self.unsent.bytes,
+        )
         metrics.gauge("tidegate_calls_waiting", "Calls that wait for a connection.", lambda: self._caller.slots.waiting)
         metrics.gauge(
             "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
@@ -404,6 +418,12 @@ class App:
     async def _look_after(self) -> None:
         await self.gateway.probe()
         self.broker.report(self.info())
+
+    async def _look_at_unsent(self) -> None:
+        self.unsent.look()
+
+    def _note_short(self, short: bool) -> None:
+        self.gateway.short = short
 
     async def _sweep(self) -> None:
         self.broker.sweep()

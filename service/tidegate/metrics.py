@@ -80,6 +80,9 @@ class Metrics(Collector):
         self.new_streams = self.tally(
             "tidegate_new_streams", "Streams that clients began, by joining or by publishing.", "by"
         )
+        self.unsent_ended = self.tally(
+            "tidegate_unsent_ended", "Connections and trunks ended because too much of all waited to be sent.", "what"
+        )
         self.paced = self.tally(
             "tidegate_paced",
             "Times that a connection was not read for a while: it had sent more messages or bytes than it may.",

@@ -83,6 +83,12 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
             f"must be at least limits.data_bytes + {ENVELOPE_BYTES} ({limits.data_bytes + ENVELOPE_BYTES}), or no "
             "answer could hold the largest message; raise it, or lower limits.data_bytes",
         )
+    if limits.all_outbox_bytes < 4 * limits.outbox_bytes:
+        yield (
+            "limits.all_outbox_bytes",
+            f"must be at least four times limits.outbox_bytes ({4 * limits.outbox_bytes}), or a few slow readers keep "
+            "everybody out; raise it, or lower limits.outbox_bytes",
+        )
     if limits.groups_per_client < limits.groups_per_connection:
         yield (
             "limits.groups_per_client",

@@ -278,6 +278,15 @@ class LimitsSettings(Section, frozen=True):
         # An event of the largest size must fit behind others, or nobody could ever receive it.
         Meta(ge=EVENT_BYTES + 65536, le=268_435_456, description="Unsent bytes of a connection; over it 4008."),
     ] = 1_048_576
+    all_outbox_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_048_576,
+            le=1_099_511_627_776,
+            description="Unsent bytes of connections and trunks in a node's memory, a message to many once; over it "
+            "those of whom most waits are slow (4008), over three quarters of it new connections get 503.",
+        ),
+    ] = 1_073_741_824
     groups_per_connection: Annotated[
         # 500 of the longest names in one welcome stay below 256 KiB.
         int, Meta(ge=1, le=500, description="Groups of a connection, lasting ones too; over it too_many_groups.")

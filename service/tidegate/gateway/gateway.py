@@ -103,13 +103,12 @@ class Gateway:
         self._metrics = metrics
         self._shares = shares
         self._floods = Floods()
-        self._inboxes: dict[
-            Session, deque[Work]
-        ] = {}  # what waits for its turn; of those who have any, or did until now
+        self._inboxes: dict[Session, deque[Work]] = {}  # what waits for its turn; of who has any, or did until now
         self._wall = wall
         self.node = node
         self.draining = False
         self._capacity = capacity
+        self.short = False  # of memory for what is unsent
         self.ready = False
         self.lost = False  # the newest canary did not pass
         self.lag_ms: float | None = None
@@ -176,7 +175,7 @@ class Gateway:
     @property
     def takes_handshakes(self) -> bool:
         """False where this node refuses any client's, for a while: it is stopping, or full."""
-        return not self.draining and self._hub.connections < self._capacity
+        return not (self.draining or self.short) and self._hub.connections < self._capacity
 
     def check_room(self) -> None:
         """Raises Refused where this node takes nobody."""
@@ -184,6 +183,8 @@ class Gateway:
             raise Draining("this node is stopping")
         if self._hub.connections >= self._capacity:
             raise Full(f"this node has {self._capacity} connections")
+        if self.short:
+            raise Full("too much waits to be sent to the connections of this node")
         if self.lost:
             raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
 

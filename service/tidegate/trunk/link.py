@@ -262,10 +262,19 @@ class Link(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(b"".join(out))
-        if self._transport.get_write_buffer_size() > UNSENT_BYTES:
-            log.warning("trunk.overflowed", worker=self.worker, sessions=len(self.sessions))
-            self.abort()
+        if self.unsent > UNSENT_BYTES:
+            self.overflow()
         self._go_on()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the edge."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def overflow(self) -> None:
+        """Too much waits for the edge: it goes on over another link."""
+        log.warning("trunk.overflowed", worker=self.worker, sessions=len(self.sessions))
+        self.abort()
 
     def abort(self, code: int | None = None) -> None:
         """Ends it at once."""

@@ -101,6 +101,9 @@ class TrunkServer:
         """Open sockets; of strangers too."""
         return len(self._links)
 
+    def all_links(self) -> list[Link]:
+        return list(self._links)
+
     @property
     def sessions(self) -> int:
         return sum(len(link.sessions) for link in self._links)
