@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.brokers.contract import WIDE, Contract, Heard, connection, info
+from tests.brokers.contract_limits import LimitsContract
 from tidegate.brokers.contract import Broker
 from tidegate.brokers.memory.broker import SWEEP_EACH, TURN_PUSHES, MemoryBroker
 from tidegate.core.errors import KeyReused, Refused
@@ -29,8 +30,8 @@ class Clock:
         return self.now_s
 
 
-class TestContract(Contract):
-    def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000) -> MemoryBroker:
+class TestContract(LimitsContract, Contract):
+    def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000, **options: Any) -> MemoryBroker:
         self.clock, self.meta_age_s = Clock(), meta_age_s
         return MemoryBroker(
             epoch="e1",
@@ -39,7 +40,12 @@ class TestContract(Contract):
             journal_bytes=1 << 20,
             wall=lambda: time.time() + self.clock.now_s - 1000,
             clock=self.clock,
+            **options,
         )
+
+    def records_of(self, broker: Broker, client: str) -> int:
+        assert isinstance(broker, MemoryBroker)
+        return sum(owner == client for owner, _ in broker._records._records)
 
     def stored(self, broker: Broker) -> Any:
         assert isinstance(broker, MemoryBroker)
@@ -295,3 +301,21 @@ async def test_a_sweep_of_very_many_records_streams_and_keys_holds_the_loop_for_
     gc.unfreeze()
     print(f"a sweep: median {statistics.median(took_ms):.2f} ms, longest {max(took_ms):.2f} ms")
     assert statistics.median(took_ms) < 5
+
+
+async def test_one_clients_devices_push_out_no_other_clients_record() -> None:
+    broker = broker_of(Clock())
+    await broker.claim("bob", "", "n1-1")
+    assert await broker.save("bob", "", "n1-1", {"all": Position("e1", 0)})
+    for number in range(3000):  # more than there would be room for
+        await broker.claim("mallory", f"d{number}", f"n1-{number}")
+    assert (await broker.claim("bob", "", "n1-2")).record == {"all": Position("e1", 0)}
+
+
+async def test_a_device_that_is_connected_keeps_its_record() -> None:
+    broker = broker_of(Clock())
+    await broker.presence_join(connection("n1-1", "alice"))
+    await broker.claim("alice", "here", "n1-1")
+    for number in range(150):
+        await broker.claim("alice", f"d{number}", f"n1-{number + 2}")
+    assert await broker.save("alice", "here", "n1-1", {"all": Position("e1", 0)})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.brokers.contract import WIDE, Contract, Heard, connection, info, push
+from tests.brokers.contract_limits import LimitsContract
 from tests.brokers.nodes import Node, change_common_epoch, end_earlier_epoch, make, shorter, slow_beats
 from tests.brokers.server import RedisServer
 from tests.support import Logs, eventually, free_port
@@ -28,14 +29,17 @@ def shared_server() -> Iterator[RedisServer]:
         yield server
 
 
-class TestContract(Contract):
+class TestContract(LimitsContract, Contract):
     @pytest.fixture(autouse=True)
     def own_keys(self, shared_server: RedisServer) -> None:
         self.server = shared_server
         self.prefix = f"t{next(_prefixes)}"
 
-    def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000) -> RedisBroker:
-        return make(self.server, node, self.prefix, retention=retention, meta_age_s=meta_age_s)
+    def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000, **options: Any) -> RedisBroker:
+        return make(self.server, node, self.prefix, retention=retention, meta_age_s=meta_age_s, **options)
+
+    def records_of(self, broker: Broker, client: str) -> int:
+        return len(self.server.command("KEYS", f"{self.prefix}:{{client:{client}}}:record:*"))
 
     def stored(self, broker: Broker) -> Any:
         return {key for key in self.server.command("KEYS", f"{self.prefix}:*") if "{node:" not in key}

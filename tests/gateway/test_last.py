@@ -228,3 +228,24 @@ async def test_only_the_exact_word_means_the_record(cursor: str) -> None:
         with pytest.raises(Refusal) as refused:
             await Peer(app.public_port, client="alice", cursor=cursor).connect()
         assert refused.value.status == 400
+
+
+async def test_a_client_with_too_many_devices_begins_anew_on_the_oldest_and_others_notice_nothing() -> None:
+    async with running(LIMITS__RECORDS_PER_CLIENT=2) as app:
+        async with Peer(app.public_port, client="bob", cursor="last") as bob:
+            await bob.events(3)
+            bob.close()
+            await bob.ended()
+        for device in ("phone", "tablet", "watch"):
+            async with last(app, device=device) as alice:
+                await alice.events(3)
+                alice.close()
+                await alice.ended()
+        recovered = {}
+        for device in ("watch", "tablet", "phone"):
+            async with last(app, device=device) as alice:
+                recovered[device] = (await alice.event())["streams"]["all"]["recovered"]
+        assert recovered == {"watch": True, "tablet": True, "phone": False}
+        async with Peer(app.public_port, client="bob", cursor="last") as bob:
+            assert (await bob.event())["streams"]["all"]["recovered"] is True
+        assert b"tidegate_records_given_up_total 2.0" in app.metrics.text()

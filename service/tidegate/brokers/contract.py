@@ -27,6 +27,9 @@ from tidegate.core.errors import Refused
 from tidegate.core.model import ConnectionInfo, Cursor, Gap, History, Message, NodeInfo, Position, Publication
 from tidegate.metrics import Metrics
 
+# A metric of every broker: its name, and what it says.
+RECORDS_GIVEN_UP = ("tidegate_records_given_up", "Records of cursor=last for which their client had too many devices.")
+
 
 class CloseOrder(msgspec.Struct, frozen=True, tag="close"):
     """Order: end a client's connections, or one of them, with ``code``."""
@@ -151,7 +154,8 @@ class Broker(Protocol):
 
     # The records of ``cursor=last``
     async def claim(self, client: str, device: str, connection: str) -> Claim:
-        """``connection`` owns the record from now on."""
+        """``connection`` owns the record from now on. Where its client has as many as it may, a new one takes the place
+        of the least recently used."""
 
     async def save(self, client: str, device: str, connection: str, record: Cursor) -> bool:
         """Replaces the record if ``connection`` still owns it; False if not. Groups that ``add_member`` put there and

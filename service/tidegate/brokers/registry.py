@@ -33,6 +33,7 @@ def _memory(config: Config, node: str, metrics: Metrics) -> Broker:
         retention=config.retention,
         meta_age_s=config.history.meta_age_s,
         journal_bytes=config.limits.journal_bytes,
+        records_per_client=config.limits.records_per_client,
     )
 
 
@@ -47,6 +48,7 @@ def _redis(config: Config, node: str, metrics: Metrics) -> Broker:
         meta_age_s=config.history.meta_age_s,
         limits=PushLimits(config.limits.data_bytes, config.limits.json_depth),
         tail_bytes=config.limits.journal_bytes,
+        records_per_client=config.limits.records_per_client,
         events=config.events.messages if config.events.enabled else 0,
         observe=metrics.pushed,
     )

@@ -335,6 +335,14 @@ class LimitsSettings(Section, frozen=True):
     connections_per_client: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Connections of one client; over it 429.")
     ] = 50
+    records_per_client: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Records of cursor=last of a client, one for each device; over it the least recently used goes.",
+        ),
+    ] = 100
     journal_bytes: Annotated[
         int,
         Meta(

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tidegate.brokers.contract import Claim, MembershipOrder, Order, Receiver
+from tidegate.brokers.contract import RECORDS_GIVEN_UP, Claim, MembershipOrder, Order, Receiver
 from tidegate.brokers.memory.keys import KEY_BYTES, IdempotencyKeys
 from tidegate.brokers.memory.records import MemoryRecords
 from tidegate.brokers.memory.streams import MemoryStreams
@@ -54,6 +54,7 @@ class MemoryBroker:
         retention: RetentionOf,
         meta_age_s: float,
         journal_bytes: int,
+        records_per_client: int = 100,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,7 +69,7 @@ class MemoryBroker:
             on_moved=self._moved,
         )
         self._keys = IdempotencyKeys(clock)
-        self._records = MemoryRecords(meta_age_s, clock, self._lives)
+        self._records = MemoryRecords(meta_age_s, clock, self._lives, records_per_client)
         self._present: dict[str, dict[str, ConnectionInfo]] = {}  # client -> connection -> info
         self._groups: dict[str, dict[str, str]] = {}  # group -> connection -> client
         self._receiver: Receiver | None = None
@@ -144,6 +145,7 @@ class MemoryBroker:
 
     def register(self, metrics: Metrics) -> None:
         metrics.gauge("tidegate_journal_bytes", "What the broker keeps in memory.", lambda: self.journal_bytes)
+        metrics.count(*RECORDS_GIVEN_UP, lambda: self._records.given_up)
         metrics.count("tidegate_journal_forgotten", "Messages given up for their size.", lambda: self.forgotten)
 
     @property

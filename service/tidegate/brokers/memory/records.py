@@ -1,7 +1,7 @@
 """Lasting memberships and the records of ``cursor=last``, in the embedded broker.
 
-Records are the client's to make, one for each device: what they cost is counted, and the least recently used is given
-up first. Its client then begins anew, and is told so (a ``reset``).
+Records are the client's to make, one for each device: a client may have so many, what they cost is counted, and the
+least recently used is given up first. Its client then begins anew, and is told so (a ``reset``).
 """
 
 from __future__ import annotations
@@ -33,16 +33,21 @@ class _Record:
 
 
 class MemoryRecords:
-    """``lives(client, connection)``: whether it is here; a record whose owner is, is kept."""
+    """``lives(client, connection)``: whether it is here; a record whose owner is, is kept. ``most``: of one client."""
 
-    def __init__(self, meta_age_s: float, clock: Callable[[], float], lives: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self, meta_age_s: float, clock: Callable[[], float], lives: Callable[[str, str], bool], most: int
+    ) -> None:
         self.size = 0  # what all of them cost, in bytes
+        self.given_up = 0  # because their client had too many
+        self._most = most
         self._meta_age_s = meta_age_s
         self._clock = clock
         self._lives = lives
         self._members: dict[str, set[str]] = {}  # client -> groups
         self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()  # least recently used first
-        self._devices: dict[str, set[str]] = {}  # client -> devices that have a record
+        # Client -> devices that have a record, least recently used first.
+        self._devices: dict[str, OrderedDict[str, None]] = {}
 
     # Lasting membership
 
@@ -84,7 +89,8 @@ class MemoryRecords:
         record = self._records.get((client, device))
         if record is None:
             record = self._records[client, device] = _Record()
-            self._devices.setdefault(client, set()).add(device)
+            self._devices.setdefault(client, OrderedDict())[device] = None
+            self._keep_to_most(client)
         previous, record.owner = record.owner.partition("#")[0], connection
         self._count(client, device, record)
         self._use(client, device, record)
@@ -137,13 +143,25 @@ class MemoryRecords:
         if self._lives(client, record.owner.partition("#")[0]):
             self._use(client, device, record)
             return False
-        del self._records[client, device]
-        self.size -= record.size
+        self._drop(client, device)
+        return True
+
+    def _keep_to_most(self, client: str) -> None:
+        """A client that has one more than it may loses another of its own: the least recently used of those whose owner
+        is away, if there is one."""
+        devices = list(self._devices[client])[:-1]  # the last is new
+        if len(devices) < self._most:
+            return
+        away = (one for one in devices if not self._lives(client, self._records[client, one].owner.partition("#")[0]))
+        self._drop(client, next(away, devices[0]))
+        self.given_up += 1
+
+    def _drop(self, client: str, device: str) -> None:
+        self.size -= self._records.pop((client, device)).size
         devices = self._devices[client]
-        devices.discard(device)
+        del devices[device]
         if not devices:
             del self._devices[client]
-        return True
 
     def _of(self, client: str) -> list[tuple[str, _Record]]:
         return [(device, self._records[client, device]) for device in self._devices.get(client, ())]
@@ -151,6 +169,7 @@ class MemoryRecords:
     def _use(self, client: str, device: str, record: _Record) -> None:
         record.used_s = self._clock()
         self._records.move_to_end((client, device))
+        self._devices[client].move_to_end(device)
 
     def _count(self, client: str, device: str, record: _Record) -> None:
         names = len(client) + len(device) + len(record.owner)

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from tidegate.brokers.contract import Claim, CloseOrder, MembershipOrder, Order, Receiver
+from tidegate.brokers.contract import RECORDS_GIVEN_UP, Claim, CloseOrder, MembershipOrder, Order, Receiver
 from tidegate.brokers.redis.ingress import Ingress
 from tidegate.brokers.redis.membership import ClusterMembership, Timing
 from tidegate.brokers.redis.orders import Orders
@@ -73,6 +73,7 @@ class RedisBroker:
         meta_age_s: float,
         limits: PushLimits,
         tail_bytes: int,
+        records_per_client: int = 100,
         events: int = 0,
         observe: Callable[[str, str], None] = lambda stream, outcome: None,
         timing: Timing | None = None,
@@ -103,7 +104,7 @@ class RedisBroker:
         )
         self.orders = Orders(self.membership, on_order=self._ordered, on_lost=self._orders_lost)
         self.presence = RedisPresence(self.membership, events)
-        self.records = RedisRecords(self.membership, meta_age_s)
+        self.records = RedisRecords(self.membership, meta_age_s, records_per_client)
         self.ingress = Ingress(self.membership, self.streams, address, limits, observe)
         self._receiver: Receiver | None = None
         self._canary = CanaryReceiver()
@@ -193,7 +194,8 @@ class RedisBroker:
         """Redis forgets by itself."""
 
     def register(self, metrics: Metrics) -> None:
-        wakeups, streams = self.wakeups, self.streams
+        wakeups, streams, records = self.wakeups, self.streams, self.records
+        metrics.count(*RECORDS_GIVEN_UP, lambda: records.given_up)
         metrics.count("tidegate_wakeups", "Messages and orders announced by Redis.", lambda: wakeups.heard)
         metrics.count("tidegate_repaired_messages", "Messages that no wake-up brought.", lambda: streams.repaired)
         metrics.count("tidegate_pages_read", "Pages of history read from Redis.", lambda: streams.read)

@@ -11,7 +11,10 @@ from tidegate.core.model import Cursor, Position
 
 
 class RedisRecords:
-    def __init__(self, membership: ClusterMembership, meta_age_s: float) -> None:
+    def __init__(self, membership: ClusterMembership, meta_age_s: float, most: int) -> None:
+        """``most``: records of one client."""
+        self.given_up = 0  # because their client had too many
+        self._most = most
         self._membership = membership
         self._meta_ms = max(1, int(meta_age_s * 1000))
 
@@ -37,7 +40,10 @@ class RedisRecords:
     async def claim(self, client: str, device: str, connection: str) -> Claim:
         keys = self._membership.keys
         names = [keys.record(client, device), keys.devices(client)]
-        previous, *fields = await self._membership.run(redis_scripts.CLAIM, names, connection, device, self._meta_ms)
+        previous, given_up, *fields = await self._membership.run(
+            redis_scripts.CLAIM, names, connection, device, self._meta_ms, self._most
+        )
+        self.given_up += given_up
         record = _cursor(fields[2:]) if fields else None
         return Claim(record, previous.decode().partition("#")[0] or None)
 
