@@ -12,7 +12,7 @@ import pytest
 
 from tests.scenarios import VECTORS
 from tests.support import ROOT
-from tidegate.brokers.redis import ingress
+from tidegate.brokers.redis import backlog, ingress
 from tidegate.config.load import Config
 from tidegate.config.settings import LimitsSettings
 from tidegate.core import protocol
@@ -282,7 +282,15 @@ def test_every_reason_of_a_rejection_is_in_the_table() -> None:
     source = (ROOT / "service/tidegate/core/push.py", ROOT / "service/tidegate/brokers/redis/ingress.py")
     text = "".join(file.read_text() for file in source)
     found = set(re.findall(r'(?:_bad|BadPush)\("([^"]+)"', text)) | set(re.findall(r'entry.reason = "([^"]+)"', text))
-    fixed = {"bad client", "bad group", "too_large", "too_deep", "key_reused", f"failed {ingress.FAILURES} times"}
+    fixed = {
+        "bad client",
+        "bad group",
+        "too_large",
+        "too_deep",
+        "key_reused",
+        f"failed {ingress.FAILURES} times",
+        backlog.REASON,
+    }
     table = {reason for cell, _ in rows("## Push through Redis", 2) for reason in re.findall(r"`([^`]+)`", cell)}
     assert table == found | fixed
 

@@ -49,6 +49,8 @@ def _redis(config: Config, node: str, metrics: Metrics) -> Broker:
         limits=PushLimits(config.limits.data_bytes, config.limits.json_depth),
         tail_bytes=config.limits.journal_bytes,
         records_per_client=config.limits.records_per_client,
+        ingress_entries=config.limits.ingress_entries,
+        ingress_bytes=config.limits.ingress_bytes,
         events=config.events.messages if config.events.enabled else 0,
         observe=metrics.pushed,
     )

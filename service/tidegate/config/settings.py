@@ -340,7 +340,7 @@ class LimitsSettings(Section, frozen=True):
         Meta(
             ge=1,
             le=10_000,
-            description="Records of cursor=last of a client, one for each device; over it the least recently used goes.",
+            description="Records of cursor=last of a client, one for each device; over it the one used least goes.",
         ),
     ] = 100
     journal_bytes: Annotated[
@@ -352,6 +352,19 @@ class LimitsSettings(Section, frozen=True):
             "keeps; over it the least used goes.",
         ),
     ] = 268_435_456
+    ingress_entries: Annotated[
+        int,
+        # More than a node has taken and not settled: those are the oldest, and stay.
+        Meta(ge=1000, le=1_000_000_000, description="Entries that may wait in push; over it the newest are rejected."),
+    ] = 1_000_000
+    ingress_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_048_576,
+            le=1_099_511_627_776,
+            description="Bytes that they may cost Redis; over it the newest are rejected.",
+        ),
+    ] = 1_073_741_824
     answer_bytes: Annotated[
         int,
         Meta(ge=ENVELOPE_BYTES, le=EVENT_BYTES, description="Bytes of an answer to history or presence; cut there."),

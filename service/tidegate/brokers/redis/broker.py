@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tidegate.brokers.contract import RECORDS_GIVEN_UP, Claim, CloseOrder, MembershipOrder, Order, Receiver
+from tidegate.brokers.redis.backlog import Backlog
 from tidegate.brokers.redis.ingress import Ingress
 from tidegate.brokers.redis.membership import ClusterMembership, Timing
 from tidegate.brokers.redis.orders import Orders
@@ -74,6 +75,8 @@ class RedisBroker:
         limits: PushLimits,
         tail_bytes: int,
         records_per_client: int = 100,
+        ingress_entries: int = 1_000_000,
+        ingress_bytes: int = 1 << 30,
         events: int = 0,
         observe: Callable[[str, str], None] = lambda stream, outcome: None,
         timing: Timing | None = None,
@@ -105,7 +108,8 @@ class RedisBroker:
         self.orders = Orders(self.membership, on_order=self._ordered, on_lost=self._orders_lost)
         self.presence = RedisPresence(self.membership, events)
         self.records = RedisRecords(self.membership, meta_age_s, records_per_client)
-        self.ingress = Ingress(self.membership, self.streams, address, limits, observe)
+        self.backlog = Backlog(self.membership, most_entries=ingress_entries, most_bytes=ingress_bytes)
+        self.ingress = Ingress(self.membership, self.streams, address, limits, observe, self.backlog)
         self._receiver: Receiver | None = None
         self._canary = CanaryReceiver()
         self._canary_subscribed = False
@@ -195,6 +199,7 @@ class RedisBroker:
 
     def register(self, metrics: Metrics) -> None:
         wakeups, streams, records = self.wakeups, self.streams, self.records
+        self.backlog.register(metrics)
         metrics.count(*RECORDS_GIVEN_UP, lambda: records.given_up)
         metrics.count("tidegate_wakeups", "Messages and orders announced by Redis.", lambda: wakeups.heard)
         metrics.count("tidegate_repaired_messages", "Messages that no wake-up brought.", lambda: streams.repaired)

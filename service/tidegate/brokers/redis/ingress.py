@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from time import monotonic
 
 import msgspec
 from redis.exceptions import ResponseError
 
 from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
+from tidegate.brokers.redis.backlog import Backlog
 from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Pipeline
 from tidegate.brokers.redis.streams import KEY_MS, RedisStreams
@@ -52,12 +54,14 @@ class Ingress:
         address: Address,
         limits: PushLimits,
         observe: Callable[[str, str], None],
+        backlog: Backlog,
     ) -> None:
         self._observe = observe
         self._membership = membership
         self._streams = streams
         self._address = address
         self._limits = limits
+        self._backlog = backlog
         self._token = ""
         self._last = b"0-0"
         self._entries: dict[str, Entry] = {}  # taken and not settled, in the order of their ids
@@ -73,6 +77,7 @@ class Ingress:
                     log.info("ingress.stopped", error=str(exc))
                 self._token = ""
                 self._entries = {}
+                self._backlog.forget()
                 await asyncio.sleep(self._membership.timing.lease_s / 5)
         finally:
             if self._blocking is not None:
@@ -93,6 +98,8 @@ class Ingress:
             more = await self._round(done, rejected, failed)
             if not self._token:
                 return
+            for _ in range(await self._backlog.keep_to_most(self._token, monotonic(), REJECTED_BYTES)):
+                self._observe("", "rejected")
             for entry in done:
                 self._observe(entry.publication.stream, "accepted")
             for entry in rejected:

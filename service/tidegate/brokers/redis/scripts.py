@@ -32,12 +32,13 @@ READ = Script("read")
 TOPS = Script("tops")
 ORDER = Script("order")
 INGRESS = Script("ingress")
+SHED = Script("shed")
 CLAIM = Script("claim")
 SAVE = Script("save")
 RECLAIM = Script("reclaim")
 MEMBER = Script("member")
 RELEASE = Script("release")
-ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE)
+ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, SHED, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE)
 
 
 class KeyNames:

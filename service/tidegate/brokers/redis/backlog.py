@@ -1,0 +1,88 @@
+"""What waits in the ingress, and that it has a most.
+
+Whoever reaches Redis may write there, faster than it is taken or while no node runs, and Redis has one memory for all.
+So the node that reads looks once a second how much there is. The newest entries beyond the most are rejected, as a
+queue that is full refuses who comes: what came before them is taken in its order.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tidegate import log
+from tidegate.brokers.redis import scripts as redis_scripts
+from tidegate.brokers.redis.membership import ClusterMembership
+from tidegate.core.errors import InternalError
+from tidegate.metrics import Metrics
+
+LOOK_S = 1.0
+AT_ONCE = 1000  # are rejected in one script; more than a round takes, and short for Redis
+SAID_S = 60.0  # between two lines of the log
+REASON = "backlog_full"
+
+
+class Backlog:
+    """``entries``, ``bytes`` and ``rejected``: what was found last, by this node; 0 while another one reads."""
+
+    def __init__(self, membership: ClusterMembership, *, most_entries: int, most_bytes: int) -> None:
+        self._membership = membership
+        self._most_entries = most_entries
+        self._most_bytes = most_bytes
+        self._looked_s = -math.inf
+        self._said_s = -math.inf
+        self._knows_bytes = True
+        self.entries = 0
+        self.bytes = 0
+        self.rejected = 0
+
+    def register(self, metrics: Metrics) -> None:
+        metrics.gauge(
+            "tidegate_ingress_entries",
+            "Entries that wait in the ingress, as the node finds that reads it; 0 for others.",
+            lambda: self.entries,
+        )
+        metrics.gauge("tidegate_ingress_bytes", "What the ingress costs Redis, as that node finds.", lambda: self.bytes)
+        metrics.gauge(
+            "tidegate_ingress_rejected", "Rejected entries that are kept, as that node finds.", lambda: self.rejected
+        )
+
+    def forget(self) -> None:
+        """This node reads no more."""
+        self.entries = self.bytes = self.rejected = 0
+        self._looked_s = -math.inf
+
+    async def keep_to_most(self, token: str, now_s: float, bytes_kept: int) -> int:
+        """Looks if it is time to; how many were rejected. ``bytes_kept``: of the data of each. Raises Refused."""
+        if now_s - self._looked_s < LOOK_S:
+            return 0
+        await self._look()
+        excess = self._excess()
+        if not excess:
+            self._looked_s = now_s
+            return 0
+        keys = self._membership.keys
+        names = [keys.push, keys.push_lease, keys.push_rejected]
+        rejected = int(
+            await self._membership.run(redis_scripts.SHED, names, token, min(excess, AT_ONCE), REASON, bytes_kept)
+        )
+        if now_s - self._said_s >= SAID_S:
+            self._said_s = now_s
+            log.warning("ingress.full", entries=self.entries, bytes=self.bytes)
+        return rejected
+
+    async def _look(self) -> None:
+        keys = self._membership.keys
+        self.entries, self.rejected = await self._membership.commands(("XLEN", keys.push), ("XLEN", keys.push_rejected))
+        if self._knows_bytes:
+            try:
+                (size,) = await self._membership.commands(("MEMORY", "USAGE", keys.push))
+                self.bytes = size or 0
+            except InternalError:  # this user may not ask
+                self._knows_bytes = False
+
+    def _excess(self) -> int:
+        """How many entries are too many."""
+        excess = self.entries - self._most_entries
+        if self.bytes > self._most_bytes:
+            excess = max(excess, math.ceil(self.entries * (1 - self._most_bytes / self.bytes)))
+        return max(excess, 0)
