@@ -43,6 +43,10 @@ class TestContract(LimitsContract, Contract):
             **options,
         )
 
+    def cost(self, broker: Broker) -> int:
+        assert isinstance(broker, MemoryBroker)
+        return broker.journal_bytes
+
     def records_of(self, broker: Broker, client: str) -> int:
         assert isinstance(broker, MemoryBroker)
         return sum(owner == client for owner, _ in broker._records._records)

@@ -38,6 +38,10 @@ class TestContract(LimitsContract, Contract):
     def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000, **options: Any) -> RedisBroker:
         return make(self.server, node, self.prefix, retention=retention, meta_age_s=meta_age_s, **options)
 
+    def cost(self, broker: Broker) -> int:
+        sizes = [self.server.command("MEMORY", "USAGE", key) for key in self.stored(broker) if "{" in key]
+        return sum(size for size in sizes if size is not None)  # else it has ended meanwhile
+
     def records_of(self, broker: Broker, client: str) -> int:
         return len(self.server.command("KEYS", f"{self.prefix}:{{client:{client}}}:record:*"))
 
