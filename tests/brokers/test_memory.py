@@ -16,7 +16,7 @@ from tests.brokers.contract import WIDE, Contract, Heard, connection, info
 from tests.brokers.contract_limits import LimitsContract
 from tidegate.brokers.contract import Broker
 from tidegate.brokers.memory.broker import SWEEP_EACH, TURN_PUSHES, MemoryBroker
-from tidegate.core.errors import KeyReused, Refused
+from tidegate.core.errors import Full, KeyReused, Refused
 from tidegate.core.model import Gap, NodeInfo, Position, Publication, Retention
 
 
@@ -126,7 +126,13 @@ async def records(broker: MemoryBroker, clock: Clock, count: int) -> None:
         await broker.save(f"client.{i}", "phone", f"n1-{i}", positions)
 
 
-@pytest.mark.parametrize("kind", [journals, tops, messages, keys, records])
+async def memberships(broker: MemoryBroker, clock: Clock, count: int) -> None:
+    for i in range(count):
+        for j in range(i % 7):
+            await broker.add_member(f"group.{i}.{j}", f"client.{i}", most=100)
+
+
+@pytest.mark.parametrize("kind", [journals, tops, messages, keys, records, memberships])
 async def test_what_is_counted_is_what_memory_holds(kind: Callable[..., Awaitable[None]]):
     clock = Clock()
     broker = broker_of(clock, 1 << 30)
@@ -323,3 +329,22 @@ async def test_a_device_that_is_connected_keeps_its_record() -> None:
     for number in range(150):
         await broker.claim("alice", f"d{number}", f"n1-{number + 2}")
     assert await broker.save("alice", "here", "n1-1", {"all": Position("e1", 0)})
+
+
+async def test_lasting_memberships_may_take_half_and_are_refused_beyond() -> None:
+    broker = broker_of(Clock())
+    await publish(broker, "group:news", b"1")
+    with pytest.raises(Full):
+        await memberships(broker, Clock(), 5000)
+    assert LIMIT // 2 <= broker.journal_bytes <= LIMIT
+    assert not await broker.add_member("group.1.0", "client.1", most=100)  # it has that already
+    assert await broker.memberships("client.1") == {"group.1.0"}
+    assert (await broker.history("group:news", None, messages=1, size=1)).messages
+    await broker.remove_member("group.1.0", "client.1")
+    await broker.remove_member("group.2.0", "client.2")
+    assert await broker.add_member("new", "client.2", most=100)
+    await broker.remove_member("new", "client.2")
+    for number in range(5000):
+        for group in await broker.memberships(f"client.{number}"):
+            await broker.remove_member(group, f"client.{number}")
+    assert broker._records.members_size == 0

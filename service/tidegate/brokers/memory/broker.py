@@ -1,9 +1,9 @@
 """The embedded broker: one process, nothing on disk. A restart is a new epoch for every stream.
 
 What it holds stays below ``journal_bytes``, all of it together: messages, the tops of streams whose messages are gone,
-idempotency keys and the records of ``cursor=last``. What is given up is what was used least (``_make_room``), and never
-without a word: messages become a gap ``expired``, a top or a record a ``reset``, and a key that there is no room for is
-refused. Source: docs/decisions/0014.
+idempotency keys, the records of ``cursor=last`` and lasting memberships. What is given up is what was used least
+(``_make_room``), and never without a word: messages become a gap ``expired``, a top or a record a ``reset``, and a key
+or a membership that there is no room for is refused. Source: docs/decisions/0014.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tidegate.brokers.memory.keys import KEY_BYTES, IdempotencyKeys
 from tidegate.brokers.memory.records import MemoryRecords
 from tidegate.brokers.memory.streams import MemoryStreams
 from tidegate.core.common_epoch import CommonEpoch
-from tidegate.core.errors import BrokerDown, KeyReused, Refused
+from tidegate.core.errors import BrokerDown, Full, KeyReused, Refused
 from tidegate.core.model import (
     ConnectionInfo,
     Cursor,
@@ -152,7 +152,8 @@ class MemoryBroker:
     def journal_bytes(self) -> int:
         """What everything costs that is kept beyond connections."""
         streams = self._streams
-        return streams.journal_bytes + streams.top_bytes + self._keys.size + self._records.size
+        records = self._records
+        return streams.journal_bytes + streams.top_bytes + self._keys.size + records.size + records.members_size
 
     @property
     def forgotten(self) -> int:
@@ -279,6 +280,8 @@ class MemoryBroker:
         return self._records.memberships(client)
 
     async def add_member(self, group: str, client: str, *, most: int) -> bool:
+        if self._records.members_size > self._most_bytes // 2 and group not in self._records.memberships(client):
+            raise Full("half of limits.journal_bytes is lasting memberships; end some, or raise it")
         new = self._records.add_member(group, client, self._streams.position(group_stream(group)), most)
         self._make_room()
         await self.order(MembershipOrder(client, group, True))

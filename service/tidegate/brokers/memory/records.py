@@ -16,6 +16,8 @@ from tidegate.core.model import Cursor, Position, group_stream
 # Bytes beside the characters of names (measured; tests/brokers/test_memory.py compares).
 RECORD_BYTES = 920
 POSITION_BYTES = 220
+MEMBER_BYTES = 420  # of a client that is a member of any group
+MEMBERSHIP_BYTES = 110
 
 
 class _Record:
@@ -39,6 +41,7 @@ class MemoryRecords:
         self, meta_age_s: float, clock: Callable[[], float], lives: Callable[[str, str], bool], most: int
     ) -> None:
         self.size = 0  # what all of them cost, in bytes
+        self.members_size = 0  # what lasting memberships cost; they are the application's, and stay
         self.given_up = 0  # because their client had too many
         self._most = most
         self._meta_age_s = meta_age_s
@@ -60,6 +63,8 @@ class MemoryRecords:
         new = group not in groups
         if new and len(groups) >= most:
             raise TooManyGroups(f"{client} is a member of {len(groups)} groups already, {most} at most")
+        if new:
+            self.members_size += MEMBERSHIP_BYTES + len(group) + (0 if groups else MEMBER_BYTES + len(client))
         self._members.setdefault(client, groups).add(group)
         stream = group_stream(group)
         for device, record in self._of(client):
@@ -75,6 +80,8 @@ class MemoryRecords:
         groups.discard(group)
         if not groups:
             self._members.pop(client, None)
+        if was:
+            self.members_size -= MEMBERSHIP_BYTES + len(group) + (0 if groups else MEMBER_BYTES + len(client))
         stream = group_stream(group)
         for device, record in self._of(client):
             if record.positions is not None:
