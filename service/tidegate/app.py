@@ -92,7 +92,14 @@ class App:
         self.write_batch = WriteBatch(_call_soon, self._shares, written=self._observe_writes)
         self.replay = Replay(self.broker, self.tasks, self.metrics)
         self.hub = Hub(self.replay, self.write_batch.before_writing, fan_out)
-        recovery = Recovery(self.hub, self.replay, self.broker, self.tasks, self.metrics)
+        recovery = Recovery(
+            self.hub,
+            self.replay,
+            self.broker,
+            self.tasks,
+            self.metrics,
+            policy=lambda group: config.policy(group).slow,
+        )
         commands = Commands(
             config,
             self.broker,

@@ -63,6 +63,7 @@ class Metrics(Collector):
         self.gaps = 0
         self.broker_gaps = 0
         self.holes = 0
+        self.skipped = 0
         self.moving = 0
         self.missed = 0
         self.handshakes = self.tally("tidegate_handshakes", "Handshakes by result.", "result")
@@ -88,6 +89,9 @@ class Metrics(Collector):
             "Times that a connection was not read for a while: it had sent more messages or bytes than it may.",
             "what",
         )
+        self.fell_back = self.tally(
+            "tidegate_slow_streams", "Streams that a slow connection fell back in, by its group's policy.", "policy"
+        )
         self.call_seconds = self.durations("tidegate_call_seconds", "Calls by outcome.", "outcome")
         self.push_to_write = self.durations(
             "tidegate_push_to_write_seconds", "From journalling to the write on this node."
@@ -103,6 +107,11 @@ class Metrics(Collector):
             "tidegate_holes",
             "Holes that the broker left without a word: a fault, and an ERROR in the log.",
             lambda: self.holes,
+        )
+        self.count(
+            "tidegate_skipped_messages",
+            "Messages that a slow connection was not sent, because newer ones stand for them.",
+            lambda: self.skipped,
         )
         self.count("tidegate_moving", "Connections told that their node stops.", lambda: self.moving)
         self.count("tidegate_missed_messages", "Messages that followed a given position.", lambda: self.missed)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.brokers.contract import WIDE, Contract, Heard, connection, info
 from tests.brokers.contract_limits import LimitsContract
+from tests.brokers.contract_words import Words
 from tidegate.brokers.contract import Broker
 from tidegate.brokers.memory.broker import SWEEP_EACH, TURN_PUSHES, MemoryBroker
 from tidegate.core.errors import Full, KeyReused, Refused
@@ -30,7 +31,7 @@ class Clock:
         return self.now_s
 
 
-class TestContract(LimitsContract, Contract):
+class TestContract(LimitsContract, Contract, Words):
     def make(self, node: str, *, retention: Retention = WIDE, meta_age_s: float = 1000, **options: Any) -> MemoryBroker:
         self.clock, self.meta_age_s = Clock(), meta_age_s
         return MemoryBroker(

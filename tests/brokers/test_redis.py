@@ -11,6 +11,7 @@ import pytest
 
 from tests.brokers.contract import WIDE, Contract, Heard, connection, info, push
 from tests.brokers.contract_limits import LimitsContract
+from tests.brokers.contract_words import Words
 from tests.brokers.nodes import Node, change_common_epoch, end_earlier_epoch, make, shorter, slow_beats
 from tests.brokers.server import RedisServer
 from tests.support import Logs, eventually, free_port
@@ -29,7 +30,7 @@ def shared_server() -> Iterator[RedisServer]:
         yield server
 
 
-class TestContract(LimitsContract, Contract):
+class TestContract(LimitsContract, Contract, Words):
     @pytest.fixture(autouse=True)
     def own_keys(self, shared_server: RedisServer) -> None:
         self.server = shared_server

@@ -90,6 +90,8 @@ REJECTED: list[tuple[list[Any], str]] = [
     (["group", "a", "data", "1", "data", "2"], "field given twice"),
     (["group", "a", "data", "1", "key", ""], "bad key"),
     (["group", "a", "data", "1", "key", "k" * 129], "bad key"),
+    (["group", "a", "data", "1", "conflate", ""], "bad conflate"),
+    (["group", "a", "data", "1", "conflate", b"\xff"], "bad conflate"),
     ([str(i) for i in range(100)], "unknown field"),
 ]
 

@@ -184,6 +184,22 @@ def test_who_follows_several_streams_of_a_turn_is_written_to_once() -> None:
     assert told(alice) == [5, 6, 1], "in the order of each stream"
 
 
+def test_who_waits_for_a_page_hears_nothing_and_does_not_hold_up_the_others() -> None:
+    written = []
+    hub = new_hub(write=lambda wires, waiting: written.append((list(wires), len(waiting))))
+    news = hub.open_audience(NEWS, Position("e1", 4))
+    alice, bob = live(hub, news, new_session()), live(hub, news, new_session("bob"))
+    news.suspend(bob)
+    news.joining.add(bob)
+    bob.fall_back(NEWS, latest=True)
+    hear(hub, message(5), message(6))
+    assert written == [([line(alice)], 2)]
+    assert not bob.tracks[NEWS].held
+    bob.start_reading(NEWS)
+    hear(hub, message(7))
+    assert (len(written), [each.offset for each in bob.tracks[NEWS].held]) == (1, [7])
+
+
 def test_clients_own_streams_are_written_at_once_since_nobody_follows_two() -> None:
     written: list[list[Transport]] = []
     hub = new_hub(write=lambda wires, waiting: written.append(list(wires)))

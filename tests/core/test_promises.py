@@ -1,10 +1,11 @@
 """Promises 2 to 4: every stream in offset order without a silent hole; whoever comes back with a cursor, or joins with
 a position, gets exactly what it missed, once and in order, then live messages; who leaves its cursor to the gateway
-skips nothing. For any order of push, connect, drop, join, leave, membership, expiry and late or failed answers."""
+skips nothing; who is slow under the policy ``latest`` is told what it is not sent, and ends with the newest of each
+word. For any order of push, connect, drop, join, leave, slowness, membership, expiry and late or failed answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import Phase, settings
@@ -17,8 +18,9 @@ from tidegate.core import hub as hub_module
 from tidegate.core import journal as journal_module
 from tidegate.core import protocol
 from tidegate.core.hub import Audience
-from tidegate.core.model import History, Message, Position
-from tidegate.core.session import Session
+from tidegate.core.model import Gap, History, Message, Position
+from tidegate.core.newest import Newest
+from tidegate.core.session import PAGE_BYTES, Session, StreamView, Track
 from tidegate.gateway import replay as replay_module
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.recovery import Recovery
@@ -29,6 +31,7 @@ STREAMS = ("client:alice", "all", "group:news", "group:chat")
 names = st.sampled_from(("alice", "bob", "carol"))
 groups = st.sampled_from(GROUPS)
 streams = st.sampled_from(STREAMS)
+words = st.sampled_from((None, "a", "b", "c"))
 
 
 class Promises(RuleBasedStateMachine):
@@ -37,11 +40,13 @@ class Promises(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = type(self).new_world()
+        self.patch = pytest.MonkeyPatch()
         self.number = 0
 
-    @initialize(followed=st.lists(groups, unique=True))
-    def begin(self, followed: list[str]) -> None:
-        """Both are there, as most clients are most of the time."""
+    @initialize(followed=st.lists(groups, unique=True), kept=st.sampled_from((400, PAGE_BYTES)))
+    def begin(self, followed: list[str], kept: int) -> None:
+        """Both are there, as most clients are most of the time. ``kept``: bytes, of what is newest."""
+        self.patch.setattr(replay_module, "PAGE_BYTES", kept)
         for client in self.world.clients.values():
             client.connect(followed, with_cursor=False)
         self.world.calm()
@@ -49,11 +54,11 @@ class Promises(RuleBasedStateMachine):
     def client(self, name: str) -> Client:
         return self.world.clients[name]
 
-    @rule(stream=streams, count=st.integers(1, 6))
-    def push(self, stream: str, count: int) -> None:
-        for _ in range(count):
+    @rule(stream=streams, spoken=st.lists(words, min_size=1, max_size=6))
+    def push(self, stream: str, spoken: list[str | None]) -> None:
+        for word in spoken:
             self.number += 1
-            self.world.push(stream, self.number)
+            self.world.push(stream, self.number, word)
         self.world.run()
 
     @rule(name=names, asked=st.lists(groups, unique=True), with_cursor=st.booleans())
@@ -124,6 +129,35 @@ class Promises(RuleBasedStateMachine):
         self.client(name).take()
         self.world.run()
 
+    @rule(
+        name=names,
+        group=groups,
+        before=st.lists(words, max_size=4),
+        after=st.lists(words, max_size=4),
+        announced=st.integers(0, 8),
+        count=st.integers(0, 6),
+        answers=st.integers(0, 4),
+    )
+    def fall_behind(
+        self,
+        name: str,
+        group: str,
+        before: list[str | None],
+        after: list[str | None],
+        announced: int,
+        count: int,
+        answers: int,
+    ) -> None:
+        """It takes nothing of what is pushed, then some, and is read for again."""
+        client = self.client(name)
+        self.push(f"group:{group}", before)
+        self.announce(announced)
+        client.fall_behind()
+        self.push(f"group:{group}", after)
+        client.take(count)
+        self.world.run()
+        self.release(0, answers)
+
     @rule(name=names)
     def cut(self, name: str) -> None:
         client = self.client(name)
@@ -152,7 +186,7 @@ class Promises(RuleBasedStateMachine):
         client.cut()
         if flushed:
             self.flush(stream)
-        self.push(stream, missed)
+        self.push(stream, [None] * missed)
         client.connect(list(GROUPS), with_cursor=True, without="" if named else stream)
         self.world.run()
         self.release(0, answers)
@@ -220,7 +254,9 @@ class Promises(RuleBasedStateMachine):
                     heard = self.world.broker._streams.position(stream)
                     told = client.positions[stream]
                     assert same(told, (heard.epoch, heard.offset)), f"{stream}: messages are missing"
+                assert not client.skipped, f"skipped, and nothing newer came: {client.skipped}"
         finally:
+            self.patch.undo()
             self.world.end()
 
 
@@ -284,7 +320,32 @@ def stays_live(self: Recovery, session: Session, stream: str) -> Audience:
     return audience
 
 
+def skips_without_a_word(self: Newest) -> Iterable[Gap | Message]:
+    return self.messages
+
+
+def keeps_the_first(self: Newest, page: History) -> None:
+    take(self, page)
+    if self._kept and self.skipped:
+        first = {message.conflate: message for message in reversed(page.messages)}
+        self._kept = {word: first.get(word, message) for word, message in self._kept.items()}
+
+
+def starts_with_the_newest(self: Session, heard: StreamView, since: Position | None) -> Track:
+    """Who comes back with a cursor is taken for one that does not keep up."""
+    track = follow(self, heard, since)
+    track.latest = True
+    return track
+
+
+def always_latest(self: Session, stream: str, *, latest: bool) -> None:
+    fall_back(self, stream, latest=True)
+
+
 since = journal_module.Journal.since
+take = Newest._take
+follow = Session.follow
+fall_back = Session.fall_back
 catch_up = Session.catch_up
 join = Commands._join
 
@@ -300,6 +361,10 @@ join = Commands._join
         ("live before the hub is there", [(Session, "catch_up", live_after_the_page)]),
         ("a join of a joined group called recovered", [(Commands, "_join", joined_already)]),
         ("a stream that starts anew and stays live", [(Recovery, "_catch_up", stays_live)]),
+        ("skipped without a word", [(Newest, "events", skips_without_a_word)]),
+        ("the first of each word", [(Newest, "_take", keeps_the_first)]),
+        ("who comes back gets the newest", [(Session, "follow", starts_with_the_newest)]),
+        ("the newest where all was asked for", [(Session, "fall_back", always_latest)]),
     ],
 )
 def test_the_machine_finds_a_planted_fault(

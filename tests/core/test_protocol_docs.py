@@ -17,7 +17,7 @@ from tidegate.config.load import Config
 from tidegate.config.settings import LimitsSettings
 from tidegate.core import protocol
 from tidegate.core.errors import CloseCode, Refused
-from tidegate.core.model import Position, decode_cursor, encode_cursor, is_id
+from tidegate.core.model import Gap, Position, decode_cursor, encode_cursor, is_id
 
 TEXT = (ROOT / "docs" / "protocol.md").read_text()
 
@@ -111,6 +111,7 @@ def seen_shapes() -> set[tuple[Any, ...]]:
     encoded = [
         protocol.encode_expiring(60),
         protocol.encode_moving(10),
+        protocol.encode_gap(Gap("group:prices", "e", 1, 2, "skipped")),
         protocol.encode_call_reply(1, 200, b"1"),
         protocol.encode_reply(1, {"expires": 1}),
     ]
@@ -285,6 +286,7 @@ def test_every_reason_of_a_rejection_is_in_the_table() -> None:
     fixed = {
         "bad client",
         "bad group",
+        "bad conflate",
         "too_large",
         "too_deep",
         "key_reused",

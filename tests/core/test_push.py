@@ -31,6 +31,8 @@ def test_a_push_has_one_address(fields: dict[str, Any], stream: str | None) -> N
         ({"group": ".."}, "bad group"),
         ({"all": True, "key": ""}, "bad key"),
         ({"all": True, "key": "ä" * 129}, "bad key"),
+        ({"all": True, "conflate": ""}, "bad conflate"),
+        ({"all": True, "conflate": "a b"}, "bad conflate"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_few_words(fields: dict[str, Any], reason: str) -> None:

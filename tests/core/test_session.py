@@ -184,7 +184,7 @@ def test_a_live_stream_may_fall_back_to_its_journal() -> None:
     session = joining(None, heard)
     answered(session)
     session.catch_up(NEWS, heard.position)
-    session.fall_back(NEWS)
+    session.fall_back(NEWS, latest=False)
     assert session.positions() == {NEWS: Position("e1", 5)}, "its peer may come back there"
     session.hold(message(6))
     heard.position = Position("e1", 6)

@@ -3,7 +3,8 @@
 ``World`` runs the real gateway, recovery, hub, session and memory broker on a loop of its own. ``LateBroker`` stands
 between them: reads and subscriptions wait until released or fail, and messages reach the node later than they were
 journalled, as with a broker on the network. ``Client`` is a client library in its simplest form: it keeps its
-cursor, or leaves that to the gateway, and checks every event against what was pushed.
+cursor, or leaves that to the gateway, and checks every event against what was pushed. Who is slow is closed, but for
+``news``, where it gets the newest of each word, and ``chat``, which it reads on from the journal.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from tidegate.tasks import Tasks
 from tidegate.turn import SHARE_S, Shares
 
 LINE_BYTES = 1 << 12  # four messages that were not taken, and there is no room for more
+POLICIES = {"news": {"slow": "latest"}, "chat": {"slow": "replay"}}
 
 
 class LateBroker(MemoryBroker):
@@ -152,6 +154,12 @@ class Line(Outbox):
         assert self._gateway is not None
         self._gateway.remove(session, confirmed=False)
 
+    def overflow(self, session: Session) -> None:
+        """More waits than the limit, as its writer finds."""
+        assert self._gateway is not None
+        if not self._gateway.slow(session):
+            self._gateway.close(session, CloseCode.SLOW_CONSUMER)
+
     def close(self, code: int, reason: str = "") -> None:
         self.closed = code
 
@@ -197,6 +205,8 @@ class Client:
         self.asked: dict[int, tuple[str, tuple[str, int] | None]] = {}  # joins and leaves that were not answered
         self.next_id = 1
         self.got = 0
+        self.is_slow = False  # it was, on this connection
+        self.skipped: dict[tuple[str, str, str | None], int] = {}  # by stream, epoch, word: a newer one is owed
 
     # What it does
 
@@ -213,6 +223,7 @@ class Client:
         else:
             self.positions = {}
         self.asked = {}
+        self.is_slow = False
         self.line = self.world.new_line(self)
         asked = HandshakeRequest(self.name, groups, cursor, self.last)
         gateway, rights = self.world.gateway, unrestricted(self.name)
@@ -247,6 +258,14 @@ class Client:
         self.next_id += 1
         self.asked[number] = (f"group:{group}", position)
         return number
+
+    def fall_behind(self) -> None:
+        """It has not taken what its line may hold."""
+        if self.session is not None and self.line is not None:
+            self.is_slow = True
+            self.world.do(self.line.overflow, self.session)
+            if self.session.ended:
+                self.cut()
 
     def ping(self) -> None:
         """A control ping is queued for it."""
@@ -333,6 +352,9 @@ class Client:
     def start(self, stream: str, fields: dict[str, Any], given: tuple[str, int] | None) -> None:
         position = (fields["epoch"], fields["offset"])
         self.owed.discard(stream)
+        told = self.known.get(stream, [("", 0)])[-1]
+        if position[0] != told[0] or position[1] > told[1]:
+            self._forgive(stream)  # it asked for no more
         if given is None:
             assert "recovered" not in fields
         elif fields["recovered"]:
@@ -348,6 +370,10 @@ class Client:
         self.following.discard(stream)
         self.unsure.discard(stream)
         self.positions.pop(stream, None)
+        self._forgive(stream)
+
+    def _forgive(self, stream: str) -> None:
+        self.skipped = {key: offset for key, offset in self.skipped.items() if key[0] != stream}
 
     def stands(self, stream: str, position: tuple[str, int]) -> None:
         self.positions[stream] = position
@@ -364,7 +390,14 @@ class Client:
             "another message stands at this offset"
         )
         self.stands(stream, (epoch, offset + 1))
+        self._stood_for(stream, epoch, offset + 1)
         self.got += 1
+
+    def _stood_for(self, stream: str, epoch: str, offset: int) -> None:
+        """This message came, or was said to be lost: what was skipped before it, of the same word, needs no other."""
+        word = stream, epoch, self.world.words.get((stream, epoch, offset))
+        if self.skipped.get(word, offset + 1) <= offset:
+            del self.skipped[word]
 
     def gap(self, event: dict[str, Any]) -> None:
         stream = event["stream"]
@@ -376,8 +409,19 @@ class Client:
             assert event["from"] == offset + 1, f"{stream}: a gap from {event['from']} after {offset}"
             assert event["to"] >= event["from"]
             assert event["to"] <= self.world.expired(stream, epoch), f"{stream}: said to be lost, but it is there"
+            for lost in range(event["from"], event["to"] + 1):
+                self._stood_for(stream, epoch, lost)
+        elif event["reason"] == "skipped":
+            assert stream == "group:news", "by its policy nothing is skipped"
+            assert self.is_slow, f"{stream}: skipped for a client that keeps up"
+            assert event["epoch"] == epoch
+            assert event["from"] == offset + 1, f"{stream}: skipped from {event['from']} after {offset}"
+            assert event["to"] >= event["from"]
+            for passed in range(event["from"], event["to"] + 1):
+                self.skipped[stream, epoch, self.world.words[stream, epoch, passed]] = passed
         else:
             assert event["reason"] == "reset"
+            self._forgive(stream)
         self.stands(stream, (event["epoch"], event["to"]))
 
 
@@ -408,7 +452,9 @@ class World:
         self.now_s = 1000.0
         self.numbers = 0
         self.pushed: dict[tuple[str, str, int], Any] = {}
-        config = load(None, {"TIDEGATE_HISTORY__MESSAGES": str(kept), "TIDEGATE_HISTORY__AGE_S": str(age_s)})
+        self.words: dict[tuple[str, str, int], str | None] = {}
+        environment = {"HISTORY__MESSAGES": str(kept), "HISTORY__AGE_S": str(age_s), "GROUPS": json.dumps(POLICIES)}
+        config = load(None, {f"TIDEGATE_{name}": value for name, value in environment.items()})
         self.broker = LateBroker(
             epoch="e0",
             retention=config.retention,
@@ -420,7 +466,9 @@ class World:
         self.tasks, metrics = Tasks(), Metrics()
         replay = Replay(self.broker, self.tasks, metrics)
         self.hub = Hub(replay, self.loop.call_soon)
-        self.recovery = recovery = Recovery(self.hub, replay, self.broker, self.tasks, metrics)
+        self.recovery = recovery = Recovery(
+            self.hub, replay, self.broker, self.tasks, metrics, policy=lambda group: config.policy(group).slow
+        )
 
         async def no_calls(*args: Any) -> tuple[int, bytes]:
             raise AssertionError
@@ -461,11 +509,12 @@ class World:
         """What the gateway is given of it."""
         return line
 
-    def push(self, stream: str, data: Any) -> None:
-        raw = json.dumps(data).encode()
-        (position,) = self.loop.run_until_complete(self.broker.publish([Publication(stream, raw)]))
+    def push(self, stream: str, data: Any, word: str | None = None) -> None:
+        publication = Publication(stream, json.dumps(data).encode(), conflate=word)
+        (position,) = self.loop.run_until_complete(self.broker.publish([publication]))
         assert isinstance(position, Position)
         self.pushed[stream, position.epoch, position.offset] = data
+        self.words[stream, position.epoch, position.offset] = word
 
     def expired(self, stream: str, epoch: str) -> int:
         """The newest offset of this epoch that its journal no longer holds."""

@@ -60,6 +60,9 @@ def test_the_description_takes_the_bodies_that_the_api_takes() -> None:
     assert faults({"pushes": [{"client": "a", "data": 1}, {"all": True, "data": {}, "key": "k"}]}, item, document) == []
     assert faults({"pushes": [{"client": "a", "group": "b", "data": 1}]}, item, document)
     assert faults({"pushes": [{"client": "a/b", "data": 1}]}, item, document)
+    assert faults({"pushes": [{"client": "a", "data": 1, "conflate": "b"}]}, item, document) == []
+    assert faults({"pushes": [{"client": "a", "data": 1, "conflate": "b c"}]}, item, document)
+    assert faults({"data": 1, "conflate": "b"}, {"$ref": "#/components/schemas/Push"}, document) == []
     assert faults({"pushes": [{"client": "a"}]}, item, document)
     assert faults({"more": 1, "data": 1}, {"$ref": "#/components/schemas/Push"}, document)
 

@@ -37,6 +37,18 @@ async def test_a_push_reaches_who_follows_the_stream() -> None:
             assert event == {"type": "message", **position, "data": address}
 
 
+async def test_a_push_may_name_the_word_that_it_is_conflated_by() -> None:
+    async with node() as n:
+        assert (await n.call("POST", "/api/groups/a/push", {"data": 1, "conflate": "north"})).status == 202
+        items = [{"group": "a", "data": 2, "conflate": "south"}, {"group": "a", "data": 3, "conflate": "a b"}]
+        results = (await n.call("POST", "/api/push", {"pushes": items})).json["results"]
+        assert [result.get("offset") for result in results] == [2, None]
+        assert results[1]["error"]["code"] == "bad_request"
+        page = await n.app.broker.history("group:a", None, messages=9, size=999)
+        assert [message.conflate for message in page.messages] == ["north", "south"]
+        assert list((await n.history("groups/a"))["messages"][0]) == ["offset", "time", "data"]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -67,6 +79,9 @@ async def test_data_comes_through_byte_for_byte(data: bytes) -> None:
         (b'{"data":NaN}', 400, "bad_request"),
         (b'{"data":1} x', 400, "bad_request"),
         (b'{"data":1,"key":"k"}', 400, "bad_request"),
+        (b'{"data":1,"conflate":""}', 400, "bad_request"),
+        (b'{"data":1,"conflate":"a b"}', 400, "bad_request"),
+        (b'{"data":1,"conflate":7}', 400, "bad_request"),
         (b'{"data":"\xff"}', 400, "bad_request"),
         (b'\xef\xbb\xbf{"data":1}', 400, "bad_request"),
         (b'{"data":' + b"[" * 64 + b"]" * 64 + b"}", 400, "too_deep"),

@@ -27,6 +27,10 @@ ITEMS: list[dict[str, Any]] = [
     {"group": "key", "data": "15", "key": "\U0001f30a" * 128},
     {"group": "key", "data": "16", "key": "\U0001f30a" * 129},
     {"group": "key", "data": "17", "key": "\U0001f30a" * 127 + "a"},
+    {"group": "word", "data": "18", "conflate": "north"},
+    {"group": "word", "data": "19", "conflate": "x" * 129},
+    {"group": "word", "data": "20", "conflate": "a/b"},
+    {"group": "word", "data": "21", "conflate": ""},
     {"group": "size", "data": '"%s"' % ("x" * 98)},
     {"group": "size", "data": '"%s"' % ("x" * 99)},
     {"group": "size", "data": '"%s"' % ("ä" * 49)},
@@ -61,4 +65,6 @@ async def test_a_push_by_http_and_one_through_redis_meet_the_same_rules() -> Non
             rejected = [fields["id"] for _, fields in server.command("XRANGE", "tidegate:push:rejected", "-", "+")]
             through_redis = [id not in rejected for id in ids]
             assert by_http == through_redis
-            assert by_http.count(True) == 11
+            page = await n.app.broker.history("group:word", None, messages=9, size=999)
+            assert [message.conflate for message in page.messages] == ["north", "north"]
+            assert by_http.count(True) == 12

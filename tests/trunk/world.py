@@ -10,8 +10,10 @@ from tests.core.world import LINE_BYTES, Client, Line, World
 from tests.trunk.worker import LinkedClient, Worker
 from tidegate.auth.tokens import unrestricted
 from tidegate.core.errors import CloseCode, Refused
+from tidegate.core.frames import PING
 from tidegate.core.model import Position
 from tidegate.core.session import Session
+from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.moves import CannotResume, Moves, Resumed, Resumption
 from tidegate.trunk.link import Link
 from tidegate.trunk.transport import LinkedTransport
@@ -53,8 +55,13 @@ class Unread(Bytes):
 class SharedPeer:
     """What a transport needs of a peer."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, gateway: Gateway) -> None:
         self.session = session
+        self._gateway = gateway
+
+    def on_slow(self) -> None:
+        if not self._gateway.slow(self.session):
+            self._gateway.close(self.session, CloseCode.SLOW_CONSUMER)
 
     def on_closing(self) -> None:
         pass
@@ -80,15 +87,18 @@ class SharedLine(Line):
         world.link.sessions[world.sessions] = self.transport
 
     def admitted(self, session: Session) -> None:
-        self.transport.accept(b"", cast(Peer, SharedPeer(session)))
+        self.transport.accept(b"", cast(Peer, SharedPeer(session, self._world.gateway)))
+
+    def overflow(self, session: Session) -> None:
+        self.transport.on_slow()
 
     def take(self, count: int | None = None) -> list[dict[str, Any]]:
         events = []
         for event in self.at_edge.take(count):
-            if isinstance(event, tuple):
-                self.pings.append(event[1])
-            else:
+            if not isinstance(event, tuple):
                 events.append(event)
+            elif event[0] == PING:
+                self.pings.append(event[1])
         if not self.at_edge.data:
             self.transport.on_written(self.transport.sent)
         return events

@@ -231,8 +231,11 @@ class GroupPolicy(Section, frozen=True):
         Meta(description="Seconds that a message is kept; null: as history.age_s says."),
     ] = None
     slow: Annotated[
-        Literal["close", "replay"],
-        Meta(description="A connection that does not keep up is closed (4008), or reads on from the journal."),
+        Literal["close", "replay", "latest"],
+        Meta(
+            description="A connection that does not keep up is closed (4008), reads on from the journal, or gets the "
+            "newest message of each conflate word only."
+        ),
     ] = "close"
 
 

@@ -8,7 +8,8 @@ An ``Audience`` has the position of its stream as heard on this node. A *live* s
 audience has heard, so the audience's position is the session's own: repeats and holes are checked once per message, and
 a delivery is one write. A session that is *joining* has a ``Track`` (session.py) that holds messages until history
 has been read. Both hear every message in the same turn of the loop, so a session changes from joining to live between
-two messages, never in the middle of one.
+two messages, never in the middle of one. A track that waits for a page (its peer is slow, for instance) hears nothing,
+and costs the others nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class Audience:
     def followers(self) -> int:
         """How many hear a message the moment that it is heard here."""
         return len(self.live) + sum(map(len, self.shared.values()))
+
+    @property
+    def hearing(self) -> list[Session]:
+        """Those who are joining and must hear each message."""
+        return [session for session in self.joining if session.tracks[self.stream].hears]
 
     def settle(self, session: Session) -> bool:
         """After a page or a held message: True if the session has caught up and is live now."""
@@ -199,10 +205,13 @@ class Hub:
         for stream, messages in streams.items():
             audience = self.audiences.get(stream)
             if audience is not None:  # else the last one left while the messages were under way
-                self._deliver(audience, messages, self._write if apart and not audience.joining else put_all)
+                self._deliver(audience, messages, apart)
 
-    def _deliver(self, audience: Audience, messages: list[Message], write: Write) -> None:
+    def _deliver(self, audience: Audience, messages: list[Message], apart: bool) -> None:
+        """``apart``: nobody who is live is written to in this turn for another stream."""
         waiting: list[bytes] = []
+        hearing = audience.hearing  # nobody begins to hear before this has ended
+        write = self._write if apart and not hearing else put_all
         if audience.unaware:
             audience.tell_the_unaware()
         heard = audience.position
@@ -218,11 +227,15 @@ class Hub:
                 self._listener.on_hole(gap)
             waiting.append(frames.text(protocol.encode_message(message)))
             heard = Position(message.epoch, offset)
-            if audience.joining:
+            if hearing:
                 self._queue(audience, waiting, heard, write)
                 waiting = []
-                for session in list(audience.joining):
-                    if session.hold(message) and not audience.settle(session):
+                for session in list(hearing):
+                    if not session.hold(message):
+                        continue
+                    if audience.settle(session):
+                        hearing.remove(session)
+                    else:
                         self._listener.on_stalled(session, audience)
         self._queue(audience, waiting, heard, write)
 

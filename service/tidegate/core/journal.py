@@ -11,10 +11,10 @@ from itertools import islice
 
 from tidegate.core.model import Gap, History, Message, Position
 
-# Bytes that a kept message costs beside its data (measured: struct, numbers, bytes object, deque slot), and its
-# publisher's name beside its characters.
-MESSAGE_OVERHEAD = 180
-CLIENT_OVERHEAD = 49
+# Bytes that a kept message costs beside its data (measured: struct, numbers, bytes object, deque slot), and a word of
+# it (its publisher's name, what it is conflated by) beside its characters.
+MESSAGE_OVERHEAD = 188
+WORD_OVERHEAD = 49
 
 
 class Journal:
@@ -35,14 +35,12 @@ class Journal:
     def position(self) -> Position:
         return Position(self.epoch, self.top)
 
-    def append(self, data: bytes, now_ms: int, client: str | None = None) -> Message:
+    def append(self, data: bytes, now_ms: int, client: str | None = None, conflate: str | None = None) -> Message:
         """The next message of the stream, now kept."""
         self.top += 1
-        message = Message(self.stream, self.epoch, self.top, now_ms, data, client)
+        message = Message(self.stream, self.epoch, self.top, now_ms, data, client, conflate)
         self.messages.append(message)
-        self.size += len(data) + MESSAGE_OVERHEAD
-        if client is not None:
-            self.size += len(client) + CLIENT_OVERHEAD
+        self.size += cost(message)
         return message
 
     def trim(self, most: int, oldest_ms: float) -> None:
@@ -84,5 +82,9 @@ class Journal:
 
 def cost(message: Message) -> int:
     """What it costs to keep, in bytes."""
-    publisher = 0 if message.client is None else CLIENT_OVERHEAD + len(message.client)
-    return len(message.data) + MESSAGE_OVERHEAD + publisher
+    size = len(message.data) + MESSAGE_OVERHEAD
+    if message.client is not None:
+        size += WORD_OVERHEAD + len(message.client)
+    if message.conflate is not None:
+        size += WORD_OVERHEAD + len(message.conflate)
+    return size

@@ -22,7 +22,7 @@ MAX_OFFSET = 2**53  # the largest integer that a JavaScript client reads exactly
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
 _EPOCH = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
 
-GapReason: TypeAlias = Literal["expired", "reset"]
+GapReason: TypeAlias = Literal["expired", "reset", "skipped"]
 StreamKind: TypeAlias = Literal["client", "group", "all", "node"]
 
 
@@ -37,7 +37,8 @@ Cursor: TypeAlias = dict[str, Position]
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One journalled message. ``data`` is JSON text as it came in; ``client`` published it, or None."""
+    """One journalled message. ``data`` is JSON text as it came in; ``client`` published it, or None. Of those with the
+    same ``conflate`` the newest stands for all; clients are not told of that word."""
 
     stream: str
     epoch: str
@@ -45,10 +46,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     time_ms: int
     data: bytes
     client: str | None = None
+    conflate: str | None = None
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """Offsets ``first``..``last``, both inclusive, can no longer be delivered.
+    """Offsets ``first``..``last``, both inclusive, are not delivered: they can't be any more, or (``skipped``) newer
+    messages stand for them.
 
     After a ``reset`` what was lost cannot be said: ``first`` is None, ``epoch`` is the new one, and the stream goes on
     after ``last`` there. Either way (``epoch``, ``last``) is the position from then on.
@@ -87,12 +90,13 @@ class History(msgspec.Struct, frozen=True):
 
 class Publication(msgspec.Struct, frozen=True):
     """What a publisher asks for. ``key`` makes it idempotent within its stream; ``client`` is set
-    where a connected client published it."""
+    where a connected client published it; ``conflate`` is for the message."""
 
     stream: str
     data: bytes
     key: str | None = None
     client: str | None = None
+    conflate: str | None = None
 
 
 class Retention(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ class Publish(_Command, tag="publish"):
     group: str
     data: msgspec.Raw
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_CHARACTERS)] | None = None
+    conflate: str | None = None
 
 
 class ReadHistory(_Command, tag="history"):

@@ -21,7 +21,13 @@ class PushLimits(msgspec.Struct, frozen=True):
 
 
 def publication(
-    data: bytes, *, client: str | None = None, group: str | None = None, all: bool = False, key: str | None = None
+    data: bytes,
+    *,
+    client: str | None = None,
+    group: str | None = None,
+    all: bool = False,
+    key: str | None = None,
+    conflate: str | None = None,
 ) -> Publication:
     """The push that these fields ask for; ``data`` is for ``check_data``. Raises BadPush."""
     if (client is not None) + (group is not None) + all > 1:
@@ -34,7 +40,12 @@ def publication(
         stream = ALL
     else:
         raise BadPush("no address", _ONE_ADDRESS)
-    return Publication(stream, data, None if key is None else check_key(key))
+    return Publication(stream, data, None if key is None else check_key(key), conflate=check_conflate(conflate))
+
+
+def check_conflate(word: str | None) -> str | None:
+    """The word, or None. Raises BadPush."""
+    return None if word is None else _checked_id("conflate", word)
 
 
 def _checked_id(field: str, id: str) -> str:

@@ -19,6 +19,9 @@ that stands where the stream was (``start_anew``). What is said of its position 
 page can't be read that track is WAITING and goes on from there: the stream is neither lost nor silent. With the answer
 it jumps to the position that was asked for. Whoever read for the track before finds another in its place, and ends.
 
+A session that is too slow for a live stream goes back to WAITING (``fall_back``). With ``latest`` it is not told all
+that it missed, but what is newest when there is room (``queue_newest``); its position moves when that is queued.
+
 Nothing here knows a clock, a socket or a broker; the gateway moves it, the hub feeds it.
 """
 
@@ -32,6 +35,7 @@ from typing import Protocol
 from tidegate.core import frames, protocol
 from tidegate.core.journal import cost
 from tidegate.core.model import Cursor, Gap, History, Message, Position, encode_cursor, group_of
+from tidegate.core.newest import Newest
 
 PAGE_BYTES = 256 * 1024  # of data in one page of replay, and the most that a track holds
 PAGE_MESSAGES = 500
@@ -133,7 +137,19 @@ STARTING, READING, WAITING, AHEAD = TrackState  # an attribute of an enum costs 
 class Track:
     """How far one session has been told of one stream that is not live yet."""
 
-    __slots__ = ("answered", "epoch", "held", "held_bytes", "interrupted", "offset", "page", "reset", "since", "state")
+    __slots__ = (
+        "answered",
+        "epoch",
+        "held",
+        "held_bytes",
+        "interrupted",
+        "latest",
+        "offset",
+        "page",
+        "reset",
+        "since",
+        "state",
+    )
 
     def __init__(self, since: Position | None) -> None:
         self.since = since  # the position that was asked for; the first page follows it
@@ -146,10 +162,16 @@ class Track:
         self.page: History | None = None  # the first page, read before the answer is composed
         self.answered = False  # the welcome or reply that names the stream has been queued
         self.reset = False  # recovery was asked for, but there is no position to continue from
+        self.latest = False  # what follows is passed over, but for the newest
 
     @property
     def position(self) -> Position:
         return Position(self.epoch, self.offset)
+
+    @property
+    def hears(self) -> bool:
+        """Whether it must hear each message. A page that is yet to be read will have them."""
+        return self.state is READING or self.state is AHEAD
 
 
 class Confirmations:
@@ -334,16 +356,30 @@ class Session:
 
     def queue_page(self, stream: str, page: History) -> None:
         """Queues a page: its gap, if any, then its messages."""
-        track = self.tracks[stream]
+        self._queue_gap(stream, page)
+        for message in page.messages:
+            self.send(protocol.encode_message(message))
+        self._move(stream, page.end)
+
+    def queue_newest(self, stream: str, newest: Newest) -> None:
+        """Queues what is kept of a stretch, and says what is left out of it."""
+        self._queue_gap(stream, newest)
+        for event in newest.events():
+            self.send(protocol.encode_gap(event) if isinstance(event, Gap) else protocol.encode_message(event))
+        self._move(stream, newest.end)
+
+    def _queue_gap(self, stream: str, page: History | Newest) -> None:
+        """What the peer must be told before ``page``."""
         epoch = page.start.epoch
-        if epoch != track.epoch and (page.gap is None or page.gap.first is not None):
+        if epoch != self.tracks[stream].epoch and (page.gap is None or page.gap.first is not None):
             # Its beginning has moved (docs/decisions/0013); the peer was told the earlier epoch.
             self.send(protocol.encode_gap(Gap(stream, epoch, None, 0, "reset")))
         if page.gap is not None:
             self.send(protocol.encode_gap(page.gap))
-        for message in page.messages:
-            self.send(protocol.encode_message(message))
-        track.epoch, track.offset = page.end.epoch, page.end.offset
+
+    def _move(self, stream: str, position: Position) -> None:
+        track = self.tracks[stream]
+        track.epoch, track.offset = position.epoch, position.offset
 
     def catch_up(self, stream: str, heard: Position) -> bool:
         """Queues what was held beyond the page. True: in step with the hub, the stream is live from here on.
@@ -369,10 +405,10 @@ class Session:
         del self.tracks[stream]
         return True
 
-    def fall_back(self, stream: str) -> None:
+    def fall_back(self, stream: str, *, latest: bool) -> None:
         """A live stream goes back to reading the journal: the peer is slow and its group's policy allows it."""
         track = self.tracks[stream] = Track(self.position(stream))
-        track.state, track.answered = WAITING, True
+        track.state, track.answered, track.latest = WAITING, True, latest
 
     def start_anew(self, stream: str, since: Position) -> Track:
         """A join gave a position of a stream that was answered: hold from now on, read the page after ``since``. Then

@@ -16,6 +16,7 @@ from tidegate.core import protocol
 from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooManyCalls, TooManyGroups
 from tidegate.core.model import Position, Publication, group_stream
 from tidegate.core.protocol import check_group, position_of
+from tidegate.core.push import check_conflate
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.answers import Answers
 from tidegate.gateway.new_streams import NewStreams
@@ -149,7 +150,7 @@ class Commands:
             raise NotAllowed(f"the token does not allow publishing to {group}")
         data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
         key = None if command.key is None else _own_key(session.client, command.key)
-        publication = Publication(group_stream(group), data, key, session.client)
+        publication = Publication(group_stream(group), data, key, session.client, check_conflate(command.conflate))
         await self._new_streams.publishes(session, publication.stream)
         (result,) = await self._broker.publish([publication])
         if isinstance(result, Refused):

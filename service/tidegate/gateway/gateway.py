@@ -431,16 +431,8 @@ class Gateway:
         self._records.pong(session, mark)
 
     def slow(self, session: Session) -> bool:
-        """The outbox is above its limit. True: groups whose policy is ``replay`` fell back to their journals, and the
-        peer gets another chance, which twice the limit ends; False: there is nothing left but to close it."""
-        fell_back = False
-        for stream in list(session.streams):
-            group = group_of(stream)
-            if group is None or stream in session.tracks or self._config.policy(group).slow != "replay":
-                continue
-            self._recovery.fall_back(session, stream)
-            fell_back = True
-        return fell_back or (bool(session.tracks) and session.wire.size <= 2 * session.wire.limit)
+        """The outbox is above its limit. False: close it."""
+        return self._recovery.slow(session)
 
     # The application
 

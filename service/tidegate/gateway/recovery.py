@@ -8,11 +8,12 @@ around subscribe and unsubscribe, else the second of two joiners would be answer
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from tidegate.brokers.contract import Broker
 from tidegate.core.errors import BrokerDown, Refused
 from tidegate.core.hub import Audience, Hub
-from tidegate.core.model import Position
+from tidegate.core.model import Position, group_of
 from tidegate.core.session import WAITING, Session
 from tidegate.gateway.replay import Replay
 from tidegate.locks import Locks
@@ -21,7 +22,19 @@ from tidegate.tasks import Tasks
 
 
 class Recovery:
-    def __init__(self, hub: Hub, replay: Replay, broker: Broker, tasks: Tasks, metrics: Metrics) -> None:
+    """``policy`` gives a group's policy for connections that do not keep up: ``close``, ``replay`` or ``latest``."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        replay: Replay,
+        broker: Broker,
+        tasks: Tasks,
+        metrics: Metrics,
+        *,
+        policy: Callable[[str], str],
+    ) -> None:
+        self._policy = policy
         self._hub = hub
         self._replay = replay
         self._broker = broker
@@ -95,10 +108,25 @@ class Recovery:
             session.wire.track(stream)
             self._replay.read_on(session, audience)
 
-    def fall_back(self, session: Session, stream: str) -> None:
+    def slow(self, session: Session) -> bool:
+        """The outbox is above its limit. True: groups whose policy allows it fell back to their journals, and the
+        peer gets another chance, which twice the limit ends; False: there is nothing left but to close it."""
+        fell_back = False
+        for stream in list(session.streams):
+            group = group_of(stream)
+            if group is None or stream in session.tracks:
+                continue
+            policy = self._policy(group)
+            if policy != "close":
+                self._fall_back(session, stream, latest=policy == "latest")
+                fell_back = True
+        return fell_back or (bool(session.tracks) and session.wire.size <= 2 * session.wire.limit)
+
+    def _fall_back(self, session: Session, stream: str, *, latest: bool) -> None:
         """From live back to reading the journal, as fast as the peer takes it."""
         audience = self._catch_up(session, stream)
-        session.fall_back(stream)
+        session.fall_back(stream, latest=latest)
+        self._metrics.fell_back["latest" if latest else "replay",] += 1
         self._replay.read_on(session, audience)
 
     def _catch_up(self, session: Session, stream: str) -> Audience:

@@ -13,7 +13,8 @@ from tidegate.brokers.contract import Broker
 from tidegate.core.errors import Refused
 from tidegate.core.hub import Audience
 from tidegate.core.model import Gap, History, Position
-from tidegate.core.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session
+from tidegate.core.newest import Newest
+from tidegate.core.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session, Track
 from tidegate.locks import Locks
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
@@ -57,18 +58,36 @@ class Replay:
             try:
                 async with self.paging.of(session.connection):
                     await self.room(session)
-                    if session.ended or session.tracks.get(stream) is not track:
+                    if not _is_for(session, stream, track):
                         return
-                    page = await self.page(stream, session.start_reading(stream))
-                    if session.ended or session.tracks.get(stream) is not track:
+                    page = await (self._newest if track.latest else self._next_page)(session, stream, track)
+                    if not _is_for(session, stream, track):
                         return
                     if page.gap is not None:
                         self._metrics.gaps += 1
-                    session.queue_page(stream, page)
+                    if isinstance(page, Newest):
+                        self._metrics.skipped += page.skipped
+                        session.queue_newest(stream, page)
+                    else:
+                        session.queue_page(stream, page)
                     audience.settle(session)
             except Refused:
                 track.state = WAITING
                 await asyncio.sleep(RETRY_S)  # others may read meanwhile, a command for instance
+
+    async def _next_page(self, session: Session, stream: str, track: Track) -> History:
+        return await self.page(stream, session.start_reading(stream))
+
+    async def _newest(self, session: Session, stream: str, track: Track) -> Newest:
+        """What it is told in place of all that follows."""
+        newest = Newest(await self._next_page(session, stream, track), PAGE_BYTES)
+        while not newest.ended:
+            await asyncio.sleep(0)  # with a broker that answers at once this would be one turn of the loop
+            if not _is_for(session, stream, track):
+                break
+            session.start_reading(stream)  # what was held until now is in the page that comes
+            newest.add(await self.page(stream, newest.end))
+        return newest
 
     async def room(self, session: Session) -> None:
         """Returns when the outbox is nearly empty, or the session has ended."""
@@ -77,3 +96,8 @@ class Replay:
             room = asyncio.Event()
             wire.when_room(room.set)
             await room.wait()
+
+
+def _is_for(session: Session, stream: str, track: Track) -> bool:
+    """Whether what is read for ``track`` is wanted still."""
+    return not session.ended and session.tracks.get(stream) is track

@@ -20,7 +20,7 @@ from tidegate import __version__
 from tidegate.core.errors import BadRequest, Refused, TooLarge
 from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream
 from tidegate.core.protocol import history_fields, position_of
-from tidegate.core.push import PushLimits, check_data, check_key, publication
+from tidegate.core.push import PushLimits, check_conflate, check_data, check_key, publication
 from tidegate.http.handler import ApiContext, ApiHandler, Response, decode
 
 _FRESH = {"Cache-Control": "no-store"}
@@ -34,6 +34,7 @@ _NUMBER = re.compile(r"[0-9]{1,16}\Z", re.ASCII)
 
 class _Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     data: msgspec.Raw
+    conflate: str | None = None
 
 
 class _Pushes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +47,7 @@ class _Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     group: str | None = None
     all: bool = False
     key: str | None = None
+    conflate: str | None = None
 
 
 _push_decoder = msgspec.json.Decoder(_Push)
@@ -67,8 +69,9 @@ async def push_to_all(handler: ApiHandler) -> Response:
 
 async def _push(handler: ApiHandler, stream: str) -> Response:
     key = _header_key(handler)
-    data = check_data(bytes(handler.decode(_push_decoder).data), _limits(handler.api))
-    (result,) = await handler.api.gateway.push([Publication(stream, data, key)])
+    asked = handler.decode(_push_decoder)
+    data, conflate = check_data(bytes(asked.data), _limits(handler.api)), check_conflate(asked.conflate)
+    (result,) = await handler.api.gateway.push([Publication(stream, data, key, conflate=conflate)])
     if isinstance(result, Refused):
         raise result
     return Response(202, _accepted(stream, result))
@@ -93,7 +96,9 @@ def _publication(raw: msgspec.Raw, api: ApiContext) -> Publication | Refused:
     try:
         item = decode(_item_decoder, bytes(raw), "the item")
         data = check_data(bytes(item.data), _limits(api))
-        return publication(data, client=item.client, group=item.group, all=item.all, key=item.key)
+        return publication(
+            data, client=item.client, group=item.group, all=item.all, key=item.key, conflate=item.conflate
+        )
     except Refused as exc:
         api.metrics.refusals[exc.code,] += 1
         return exc

@@ -160,7 +160,9 @@ def _schemas(operations: Operations, config: Config) -> Schema:
     position = {"stream": _ref("Stream"), "epoch": _ref("Epoch"), "offset": _ref("Offset")}
     codes = {NotTried.code} | {error.code for operation in operations.values() for error in operation.errors}
     refusal = _object({"code": {"type": "string", "enum": sorted(codes)}, "message": text})
-    item = {"client": _ref("Id"), "group": _ref("Id"), "all": {"const": True}, "data": any_json, "key": _ref("Key")}
+    conflate = {**_ref("Id"), "description": "Of messages with the same word a slow connection gets the newest."}
+    push = {"data": any_json, "conflate": conflate}
+    item = {"client": _ref("Id"), "group": _ref("Id"), "all": {"const": True}, **push, "key": _ref("Key")}
     return {
         # Values
         "Id": {"type": "string", "pattern": r"^(?!\.+$)[A-Za-z0-9_.@-]{1,128}$"},
@@ -172,10 +174,10 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Key": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS, "description": _DESCRIPTIONS["key"]},
         "Connection": {"type": "string", "pattern": "^[A-Za-z0-9_.@-]{1,128}$"},
         # Bodies
-        "Push": _object({"data": any_json}),
+        "Push": _object(push, ["conflate"]),
         "Pushes": _object({"pushes": _list(_ref("Item"), maxItems=config.limits.batch_pushes)}),
         "Item": {
-            **_object(item, ["client", "group", "all", "key"]),
+            **_object(item, ["client", "group", "all", "key", "conflate"]),
             "oneOf": [{"required": [name]} for name in ("client", "group", "all")],
         },
         # Answers

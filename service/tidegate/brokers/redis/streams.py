@@ -184,7 +184,7 @@ class RedisStreams:
                 names.append(keys.dedup_key(stream, "id", ids[index]))
             if publication.key is not None or ids:
                 digest = hashlib.blake2b(publication.data, digest_size=16).hexdigest()
-            args += [publication.data, publication.client or "", digest]
+            args += [publication.data, publication.client or "", digest, publication.conflate or ""]
         try:
             reply: bytes = await membership.run(redis_scripts.PUBLISH, names, *args)
         except (BrokerDown, InternalError) as exc:
@@ -249,7 +249,7 @@ class RedisStreams:
         if since is not None and reason != "-":
             first = since.offset + 1 if reason == "expired" else None
             gap = Gap(stream, epoch, first, position.offset, _REASONS[reason])
-        page = [_message(stream, epoch, *reply[i : i + 3]) for i in range(1, len(reply), 3)]
+        page = [_message(stream, epoch, *reply[i : i + 4]) for i in range(1, len(reply), 4)]
         return History(position, int(top), page, gap)
 
     # Following
@@ -284,8 +284,9 @@ class RedisStreams:
             return
         head, _, data = payload.partition(b"\n")
         try:
-            epoch, offset, time_ms, writes, client = head.decode().split(" ")
-            message = Message(followed.stream, epoch, int(offset), int(time_ms), data, client or None)
+            epoch, offset, time_ms, writes, client, *words = head.decode().split(" ")
+            (conflate,) = words or (None,)
+            message = Message(followed.stream, epoch, int(offset), int(time_ms), data, client or None, conflate)
             count = int(writes)
         except ValueError:  # said by somebody else, who may say anything
             log.warning("wakeup.not_understood", stream=followed.stream)
@@ -413,6 +414,6 @@ def _answer(line: str, epoch: str) -> Position | Refused:
             return InternalError(f"Redis cannot journal it: {line[1:101]}")
 
 
-def _message(stream: str, epoch: str, id: bytes, data: bytes, client: bytes) -> Message:
+def _message(stream: str, epoch: str, id: bytes, data: bytes, client: bytes, conflate: bytes) -> Message:
     offset, _, time_ms = id.partition(b"-")
-    return Message(stream, epoch, int(offset), int(time_ms), data, client.decode() or None)
+    return Message(stream, epoch, int(offset), int(time_ms), data, client.decode() or None, conflate.decode() or None)

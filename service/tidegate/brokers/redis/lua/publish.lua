@@ -1,7 +1,7 @@
 #!lua
 -- Journals messages of one stream in order: deduplicate, offset, append, trim, wake up.
 -- KEYS[5] the ingress lease, then a key for each message that has a digest.
--- ARGV: generation node channel messages age_ms meta_ms key_ms token, then per message: data client digest.
+-- ARGV: generation node channel messages age_ms meta_ms key_ms token, then per message: data client digest conflate.
 -- key_ms 0: keys stay until they are deleted. token: refused unless the lease holds it; '' asks for none.
 -- Answers "<writes> <epoch>" and for each message "+<offset>", "=<offset>" (a repeat), "!" (key reused),
 -- "-<error>" (and nothing after it was tried).
@@ -23,8 +23,8 @@ end
 open(s, now, ARGV[6])
 local answers, next_key, count = { '' }, 6, nil
 
-for i = 9, #ARGV, 3 do
-  local data, client, digest = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 9, #ARGV, 4 do
+  local data, client, digest, conflate = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local key, known
   if digest ~= '' then
     key = KEYS[next_key]
@@ -38,12 +38,15 @@ for i = 9, #ARGV, 3 do
     answers[#answers + 1] = known
   else
     local offset = int(s.n + 1)
-    local added
-    if client == '' then
-      added = redis.pcall('XADD', journal, 'MAXLEN', '=', most, offset .. '-' .. int(now), 'd', data)
-    else
-      added = redis.pcall('XADD', journal, 'MAXLEN', '=', most, offset .. '-' .. int(now), 'd', data, 'c', client)
+    local fields = { 'd', data }
+    if client ~= '' or conflate ~= '' then
+      fields[3], fields[4] = 'c', client -- before the word, where earlier versions look for it
     end
+    if conflate ~= '' then
+      fields[5], fields[6] = 'k', conflate
+      client = client .. ' ' .. conflate
+    end
+    local added = redis.pcall('XADD', journal, 'MAXLEN', '=', most, offset .. '-' .. int(now), unpack(fields))
     if type(added) == 'table' and added.err then
       answers[#answers + 1] = '-' .. added.err
       break

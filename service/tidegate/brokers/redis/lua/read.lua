@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- What follows a position, oldest first. Writes nothing.
 -- ARGV: generation node age_ms epoch offset messages size. Epoch '': from the oldest kept.
--- Answers {"<writes> <epoch> <top> <start> <gap>", then id, data, client of each message}; gap is - reset expired.
+-- Answers {"<writes> <epoch> <top> <start> <gap>", then id, data, client, conflate of each message}; gap is - reset
+-- expired.
 -- Not flagged no-writes: a replica must refuse it.
 --@common
 --@epochs
@@ -45,6 +46,7 @@ while messages > 0 and size > 0 and at < s.n do
     answer[#answer + 1] = entry[1]
     answer[#answer + 1] = fields[2]
     answer[#answer + 1] = fields[4] or ''
+    answer[#answer + 1] = fields[6] or ''
     messages = messages - 1
     at = place(entry[1])
   end
