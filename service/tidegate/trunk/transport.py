@@ -2,7 +2,9 @@
 difference to a socket of its own.
 
 What waits for the client waits at the edge. ``size`` is how much of what was said to this session alone (SEND) the edge
-has not yet told to be written; what its streams say (HEARD) the edge counts, and says SLOW.
+has not yet told to be written; what its streams say (HEARD) the edge counts, and says SLOW. When that has gone out the
+node learns by a pong without a payload, which is sent behind it and means nothing to a client: before it is written
+there is no room, or what is newest would be read long before it can go out.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
+from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.model import Position
 from tidegate.core.pace import UNLIMITED, Pace, Rates
@@ -23,6 +26,7 @@ from tidegate.websocket.wire import CLOSED, CLOSING, FULL, HELD, OPEN, PACED, Wi
 
 # Of what is said to one session alone. What comes in many reads the edge joins from all of them, at each read again.
 PART_BYTES = 16 * 1024
+UNASKED_PONG = frames.pong(b"")  # RFC 6455, 5.5.3
 
 
 class Carrier(Sink, Protocol):
@@ -72,7 +76,9 @@ class LinkedTransport:
         "_early",
         "_on_room",
         "_pace",
+        "_slow_until",
         "_streams",
+        "_tracked",
         "answered",
         "hands_over",
         "limit",
@@ -93,6 +99,7 @@ class LinkedTransport:
         self.limit = outbox_bytes
         self.size = 0
         self.sent = 0  # bytes of SEND, ever
+        self._slow_until = 0  # so many of them are written when the edge has sent what made it say SLOW
         self.received = 0  # messages of the client
         self.answered = 0  # of these
         self.paused = 0
@@ -104,6 +111,7 @@ class LinkedTransport:
         self._early: list[bytes] | None = []  # until it was accepted
         self._on_room: list[Callable[[], None]] = []
         self._streams: set[str] = set()  # that the edge knows of it
+        self._tracked: set[str] = set()  # of these, those in which it catches up
         self.hands_over = False
 
     def deny(self, code: int, reason: str) -> None:
@@ -170,7 +178,9 @@ class LinkedTransport:
 
     def _is_read(self) -> bool:
         """Its client has taken nearly all of it."""
-        return self.size <= self.limit >> 4 or self.state is CLOSED
+        # The edge tells of few bytes only where a stream is tracked.
+        waits = self._tracked and self._slow_until > self.sent - self.size
+        return (self.size <= self.limit >> 4 and not waits) or self.state is CLOSED
 
     def when_room(self, callback: Callable[[], None]) -> None:
         if self._is_read():
@@ -254,11 +264,13 @@ class LinkedTransport:
     def track(self, stream: str) -> None:
         """It has the stream, and catches up."""
         self._say(Kind.TRACK, codec.count(self._number(stream)) + stream.encode())
+        self._tracked.add(stream)
 
     def follow(self, stream: str, position: Position) -> None:
         """It is where the stream is on this link, which is ``position``, from here on."""
         payload = codec.count(self._number(stream)) + codec.position(position) + stream.encode()
         self._say(Kind.FOLLOW, payload)
+        self._forget_track(stream)
 
     def untrack(self, stream: str) -> None:
         """It has the stream no more."""
@@ -266,6 +278,12 @@ class LinkedTransport:
             self._say(Kind.UNTRACK, codec.count(self.sink.number_of(stream)))
             self._streams.discard(stream)
             self.sink.release(stream)
+            self._forget_track(stream)
+
+    def _forget_track(self, stream: str) -> None:
+        self._tracked.discard(stream)
+        if not self._tracked and self._on_room and self._is_read():
+            self.tell_room()
 
     def _number(self, stream: str) -> int:
         if stream not in self._streams:
@@ -319,6 +337,9 @@ class LinkedTransport:
     def on_slow(self) -> None:
         if self.state is OPEN and self.peer is not None:
             self.peer.on_slow()
+            if self._tracked:
+                self.put(UNASKED_PONG)
+                self._slow_until = self.sent
 
     def keep_token(self, token: str) -> None:
         self._say(Kind.TOKEN, token.encode())
