@@ -77,6 +77,13 @@ async def test_push_reads_standard_input_and_leaves_the_bytes_as_they_are() -> N
         assert '"data":{"é" :\n 1e400}}'.encode() in (await n.call("GET", "/api/all/history")).body
 
 
+async def test_push_with_a_word_says_it() -> None:
+    async with node() as n:
+        assert (await run("push", "--group", "a", "1", "--conflate", "north", "--url", url(n))).code == 0
+        page = await n.app.broker.history("group:a", None, messages=9, size=999)
+        assert [(message.data, message.conflate) for message in page.messages] == [(b"1", "north")]
+
+
 async def test_push_with_a_key_pushes_once() -> None:
     async with node() as n:
         first, second = [await run("push", "--all", "1", "--key", "schlüssel", "--url", url(n)) for _ in range(2)]
@@ -110,6 +117,7 @@ async def test_where_the_service_is_and_its_key_come_from_the_configuration() ->
         ["push", "--client", "a/b", "1"],
         ["push", "--group", "", "1"],
         ["push", "--all", "1", "--key", ""],
+        ["push", "--all", "1", "--conflate", "a b"],
         ["push", "--all", "1", "--url", "localhost:8001"],
         ["push", "--all", "1", "--url", "http://localhost:port"],
         ["tail"],

@@ -203,6 +203,7 @@ Future<void> command(Map<String, Object?> line) async {
             line['data'],
             key: line['key'] is String ? line['key'] as String : null,
             keyed: line['key'] != false,
+            conflate: line['conflate'] as String?,
           ),
         ),
       'history' => await tidegate.history(group, position: _given(line['position']), limit: line['limit'] as int?),

@@ -170,9 +170,9 @@ export class Tidegate {
     this.#end(endOf('done', '', 1000));
   }
 
-  async publish(group, data, { key } = {}) {
+  async publish(group, data, { key, conflate } = {}) {
     const named = key === false ? {} : { key: key ?? uniqueKey() };
-    return this.#ask({ type: 'publish', group: checked(group), data: data ?? null, ...named }, key !== false);
+    return this.#ask({ type: 'publish', group: checked(group), data: data ?? null, conflate, ...named }, key !== false);
   }
 
   async call(method, data) {

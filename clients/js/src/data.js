@@ -2,7 +2,7 @@
  * Data and the messages that change it, for components: state, then stream.
  *
  * `load()` gives `{data, position?}`. What comes while it loads is held, then applied, but for what the data has already
- * by its position. It is loaded again after a gap, and where the stream begins anew. One that is void (the stream broke, or
+ * by its position. It is loaded again after a gap that lost something, and where the stream begins anew. One that is void (the stream broke, or
  * nobody looks any more) changes nothing.
  */
 
@@ -42,7 +42,9 @@ export class Data {
         if (this.#loading) this.#hold(message);
         else this.#take(message);
       },
-      onGap: ({ epoch, to }) => this.#reload([epoch, to ?? 0]),
+      onGap: ({ epoch, to, reason }) => {
+        if (reason !== 'skipped') this.#reload([epoch, to ?? 0]);
+      },
     });
     return () => {
       end();

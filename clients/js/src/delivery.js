@@ -5,14 +5,16 @@
  * client is doing, and it may leave, join, connect and close as it likes. `#turn` says whether what was begun still
  * holds.
  *
- * With `state` the queue stands still while the data is loaded: from the first `joined`, and from each `gap`, until
- * `state()` has given it. One load at a time, or the older might write its data over the newer's. A load is void when
+ * With `state` the queue stands still while the data is loaded: from the first `joined`, and from each `gap` that lost
+ * something (`skipped` did not: newer messages follow), until `state()` has given it. One load at a time, or the older might write its data over the newer's. A load is void when
  * the stream breaks meanwhile; then what was held is part of the next one.
  */
 
 import { growing_ms } from './closes.js';
 
 const RETRY_S = [0.5, 30];
+
+const isLoss = ({ type, event }) => type === 'gap' && event.reason !== 'skipped';
 
 export class Delivery {
   #handlers;
@@ -55,7 +57,7 @@ export class Delivery {
   push(item) {
     const isMessage = item.type === 'message';
     if (item.type === 'left') this.#stale = this.loads; // if it is joined again
-    if (this.#loading && (item.type === 'gap' || item.type === 'left')) {
+    if (this.#loading && (isLoss(item) || item.type === 'left')) {
       this.#void();
       this.#due = false; // again when this has been told
     }
@@ -143,11 +145,12 @@ export class Delivery {
     return type === 'joined' ? onJoined?.(event) : onLeft?.(event.reason);
   }
 
-  #dealt({ type, at }) {
+  #dealt(item) {
+    const { type, at } = item;
     this.#host.done(at);
     this.#relieve();
     if (type === 'message') this.#tries = 0;
-    if (this.loads && (type === 'gap' || (type === 'joined' && this.#stale))) {
+    if (this.loads && (isLoss(item) || (type === 'joined' && this.#stale))) {
       this.#from = at;
       this.#due = true;
       this.#load();

@@ -21,10 +21,10 @@ export interface Message<Data = unknown> extends OfStream, Position {
   missed: boolean;
 }
 
-/** Something is missing and will not come. */
+/** Something will not come: it is missing, or (`skipped`, to a slow connection) newer messages stand for it. */
 export interface Gap extends OfStream {
   epoch: string;
-  /** The first and the last offset that are missing; null where there is no telling. */
+  /** The first and the last offset that do not come; null where there is no telling. */
   from: number | null;
   to: number | null;
   /** A reason of the protocol, or `hole`: the gateway left one without a word. There may be more some day. */
@@ -88,6 +88,8 @@ export interface GroupSubscription extends Subscription {
 export interface PublishOptions {
   /** Repeated within five minutes it pushes nothing new. By default each publish has one; false: none. */
   key?: string | false;
+  /** Of messages with the same word a slow connection is sent the newest, where the group's policy is `latest`. */
+  conflate?: string;
 }
 
 export interface Published extends Position {

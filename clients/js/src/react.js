@@ -79,7 +79,7 @@ export function useMessages(name, { limit = 100 } = {}) {
 
 /**
  * Data and the messages of a group that change it: `{data, ready, error}`. `load()` gives `{data, position?}`,
- * `apply(data, message)` the new data. Loaded again after a gap.
+ * `apply(data, message)` the new data. Loaded again after a gap that lost something.
  */
 export function useGroupData(name, { load, apply, initial }) {
   const { client } = useTidegate();

@@ -118,7 +118,7 @@ export function drive(write) {
     disconnect: () => tidegate.disconnect(),
     close: () => tidegate.close(),
     wake: () => wake(),
-    publish: ({ as, group, data, key }) => answerOf(as, tidegate.publish(group, data, { key })),
+    publish: ({ as, group, data, key, conflate }) => answerOf(as, tidegate.publish(group, data, { key, conflate })),
     history: ({ as, group, limit, position }) => answerOf(as, tidegate.history(group, { limit, position })),
     presence: ({ as, group }) => answerOf(as, tidegate.presence(group)),
     call: ({ as, method, data }) => answerOf(as, tidegate.call(method, data)),

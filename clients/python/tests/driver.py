@@ -216,7 +216,7 @@ class Driver:
                 return
 
     async def command(self, order: dict[str, Any]) -> None:
-        keys = {key: order[key] for key in ("data", "key", "limit", "token", "method") if key in order}
+        keys = {key: order[key] for key in ("data", "key", "conflate", "limit", "token", "method") if key in order}
         client = self.client
         try:
             reply: Any

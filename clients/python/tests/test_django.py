@@ -142,6 +142,15 @@ def test_a_push_waits_for_the_commit_and_has_the_data_of_the_call(project: Gatew
     assert journal(project, name)[-1] == "at once"
 
 
+def test_a_word_goes_with_a_push_of_either_kind(fake: FakePublisher) -> None:
+    with transaction.atomic():
+        push_on_commit(group="a", data=1, conflate="north")
+        outbox.push(group="a", data=2, conflate="south")
+        outbox.push_many([{"group": "a", "data": 3}])
+    send()
+    assert [(push.data, push.conflate) for push in fake.gateway.pushed] == [(1, "north"), (2, "south"), (3, None)]
+
+
 def test_nobody_hears_of_what_is_rolled_back(fake: FakePublisher) -> None:
     with transaction.atomic():
         push_on_commit(client="alice", data=1)

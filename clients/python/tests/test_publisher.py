@@ -149,6 +149,8 @@ def test_members_and_presence(pub: Any, name: str) -> None:
         ({"group": "a", "data": 1, "key": ""}, "bad_request"),
         ({"group": "a", "data": 1, "key": "a\nb"}, "bad_request"),
         ({"group": "a", "data": 1, "key": "k" * 129}, "bad_request"),
+        ({"group": "a", "data": 1, "conflate": ""}, "bad_request"),
+        ({"group": "a", "data": 1, "conflate": "a b"}, "bad_request"),
         ({"group": "a", "data": "x" * 65535}, "too_large"),
         ({"group": "a", "data": Json("[" * 64 + "]" * 64)}, "too_deep"),
         ({"group": "a", "data": Json("[" * 100_000)}, "too_deep"),
@@ -326,6 +328,15 @@ def test_the_key_is_for_this_gateway_alone(kind: Kind, name: str, monkeypatch: p
 
 
 # Batches
+
+
+def test_a_word_goes_with_a_push_and_with_those_of_a_batch(kind: Kind, real: Gateway, name: str) -> None:
+    with Between(port_of(real)) as between, publisher(kind, f"http://127.0.0.1:{between.port}") as pub:
+        pub.push(group=name, data=1, conflate="north")
+        pub.push_many([{"group": name, "data": 2, "conflate": "south"}, Push(group=name, data=3)])
+        one, batch = bodies(between)
+        assert one == {"data": 1, "conflate": "north"}
+        assert [push.get("conflate") for push in batch["pushes"]] == ["south", None]
 
 
 def test_a_batch_above_the_limits_is_split_and_keeps_its_order(kind: Kind, real: Gateway, name: str) -> None:

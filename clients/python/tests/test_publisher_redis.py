@@ -69,6 +69,13 @@ def test_pushes_arrive_in_order_and_have_no_position(kind: Kind, server: RedisSe
     assert journal(real, name, all=True)[-1] == name
 
 
+def test_a_word_goes_with_a_push(kind: Kind) -> None:
+    with RedisServer() as server, publisher(kind, server.url) as pub:
+        pub.push(group="a", data=1, conflate="north", key=False)
+        [(_, fields)] = server.command("XRANGE", "tidegate:push", "-", "+")
+        assert fields == {"group": "a", "data": "1", "conflate": "north"}
+
+
 def test_what_needs_an_answer_says_so(kind: Kind, server: RedisServer) -> None:
     with publisher(kind, server.url, token_key="a secret of 32 bytes or more, for tokens") as pub:
         for ask in (

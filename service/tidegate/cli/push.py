@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     address.add_argument("--all", action="store_true", help="to everybody")
     parser.add_argument("data", metavar="DATA", help="JSON; - reads it from standard input")
     parser.add_argument("--key", help="an idempotency key: repeated within 5 minutes, it is the same push")
+    parser.add_argument("--conflate", metavar="WORD", help="of messages with this word slow clients get the newest")
     add_url(parser)
     parser.add_argument("--json", action="store_true", help="the position as JSON")
 
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
         raise Usage("a client or group is 1-128 characters of A-Z a-z 0-9 _ . @ -")
     if args.key is not None and not (1 <= len(args.key) <= 128 and args.key.isprintable()):
         raise Usage("--key: 1-128 printable characters")
+    if args.conflate is not None and not is_id(args.conflate):
+        raise Usage("--conflate: 1-128 characters of A-Z a-z 0-9 _ . @ -")
     data = sys.stdin.buffer.read() if args.data == "-" else os.fsencode(args.data)
     try:
         data.decode()
@@ -47,7 +50,9 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
         raise Usage("""the data is not JSON; text needs quotes of its own: '"hello"'""") from None
     path = "/api/all" if args.all else f"/api/{'clients' if args.client else 'groups'}/{name}"
     headers = {} if args.key is None else {"Idempotency-Key": args.key.encode().decode("latin-1")}
-    pushed = ApiClient(args.url, config).call("POST", f"{path}/push", _Pushed, b'{"data":%b}' % data, headers)
+    word = b"" if args.conflate is None else b',"conflate":"%b"' % args.conflate.encode()
+    body = b'{"data":%b%b}' % (data, word)
+    pushed = ApiClient(args.url, config).call("POST", f"{path}/push", _Pushed, body, headers)
     with until_reader_leaves():
         print(msgspec.json.encode(pushed).decode() if args.json else f"{pushed.stream} {pushed.epoch}:{pushed.offset}")
     return 0

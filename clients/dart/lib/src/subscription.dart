@@ -124,9 +124,12 @@ class Subscription {
     _guarded(() => handlers.onLeft?.call(Left(stream, reason)));
   }
 
+  /// Whether the state must be loaded anew. What was skipped need not: newer messages follow.
+  bool _isLoss(Event event) => event is Gap && event.reason != 'skipped';
+
   /// [event] has arrived; [after] is the position behind it.
   void add(Event event, Position after) {
-    if (event is Gap && _isHolding) {
+    if (_isLoss(event) && _isHolding) {
       // The state that is being loaded would be void, and the next one has what is held.
       _forget();
       _isHolding = false;
@@ -154,7 +157,7 @@ class Subscription {
       await _tell(event);
       if (mine != number) continue; // left, and perhaps joined again, inside the handler
       _owner.done(this, after);
-      if (event is Gap && handlers.state != null) _hold(after);
+      if (_isLoss(event) && handlers.state != null) _hold(after);
       if (_overflowed && _queue.length <= _owner.queueLimit ~/ 2) {
         _overflowed = false;
         _owner.rejoin(this, _queue.isEmpty ? after : _queue.last.after);
@@ -170,7 +173,7 @@ class Subscription {
         case final Message message when !_isInState(message):
           await handlers.onMessage(message);
         case final Gap gap:
-          _upTo = null;
+          if (_isLoss(gap)) _upTo = null;
           await handlers.onGap?.call(gap);
         default:
           break;

@@ -159,10 +159,17 @@ class Tidegate implements StreamsOwner, SubscriptionOwner {
       _command({'type': 'call', 'method': method, 'data': data}, data: data);
 
   /// With a [key], by default one made here, it is repeated after a cut and never doubled. With [keyed] false it is sent once.
-  Future<Position> publish(String group, Object? data, {String? key, bool keyed = true}) async {
+  /// Of messages with the same word [conflate] slow connections get the newest.
+  Future<Position> publish(String group, Object? data, {String? key, bool keyed = true, String? conflate}) async {
     final unique = keyed ? key ?? newKey() : key;
     final reply = await _command(
-      {'type': 'publish', 'group': group, 'data': data, if (unique != null) 'key': unique},
+      {
+        'type': 'publish',
+        'group': group,
+        'data': data,
+        if (conflate != null) 'conflate': conflate,
+        if (unique != null) 'key': unique,
+      },
       data: data,
       repeatable: unique != null,
     );

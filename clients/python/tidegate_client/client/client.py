@@ -242,11 +242,13 @@ class Client:
 
     # Commands
 
-    async def publish(self, group: str, data: Any, *, key: str | bool = True) -> Published:
+    async def publish(self, group: str, data: Any, *, key: str | bool = True, conflate: str | None = None) -> Published:
         """Publishes to a group, where it is allowed. With a key (its own, unless it is given one) it is sent again
-        after a cut, and counts once; with ``key=False`` it ends with UnknownOutcome then."""
+        after a cut, and counts once; with ``key=False`` it ends with UnknownOutcome then. ``conflate``: of messages
+        with the same word slow connections get the newest."""
         text = uuid.uuid4().hex if key is True else key or None
-        reply = await self._ask("publish", repeats=text is not None, data=data, has_data=True, group=group, key=text)
+        words = {"group": group, "key": text, "conflate": conflate}
+        reply = await self._ask("publish", repeats=text is not None, data=data, has_data=True, **words)
         return Published(reply["stream"], reply["epoch"], reply["offset"])
 
     async def call(self, method: str, data: Any = None) -> Answer:

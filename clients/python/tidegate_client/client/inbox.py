@@ -4,7 +4,8 @@
 
 Where the subscription loads a state, a ``Load`` stands in the line: what is behind it is held until ``loaded``,
 because nothing is taken meanwhile. Where that gets too much, all of it is dropped, and the state is loaded once
-more. A gap puts another ``Load`` behind itself. Source: clients/README.md, State, then stream."""
+more. A gap puts another ``Load`` behind itself, but for ``skipped``: newer messages follow.
+Source: clients/README.md, State, then stream."""
 
 from __future__ import annotations
 
@@ -60,6 +61,9 @@ class Inbox:
 
     def gap(self, gap: Gap, at: Position) -> None:
         """``at``: where the stream goes on."""
+        if gap.reason == "skipped":
+            self._append(gap, at)
+            return
         if self.loads and self._waits_for_state():
             # What is held came before the gap, and the state will be loaded after it.
             self._drop_held()

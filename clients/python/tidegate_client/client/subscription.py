@@ -78,8 +78,8 @@ class Subscription:
         """Joins the group again after it was left, from now on. It does nothing where it is joined or about to be."""
         self._client._join(self, self._stream)
 
-    async def publish(self, data: Any, *, key: str | bool = True) -> Published:
-        return await self._client.publish(self.name, data, key=key)
+    async def publish(self, data: Any, *, key: str | bool = True, conflate: str | None = None) -> Published:
+        return await self._client.publish(self.name, data, key=key, conflate=conflate)
 
     async def history(self, position: Position | None = None, limit: int | None = None) -> History:
         return await self._client.history(self.name, position=position, limit=limit)
@@ -158,7 +158,7 @@ class Subscription:
             heard = self._client._listeners.tell("gap", item) or handlers.state is not None
             if handlers.on_gap is not None:
                 await self._call(handlers.on_gap, item)
-            elif not heard:
+            elif not heard and item.reason != "skipped":
                 _LOG.warning(
                     "%s: messages %s to %s are missing (%s), and nobody listens to gaps",
                     item.stream, item.first, item.last, item.reason,

@@ -13,6 +13,7 @@ class OutboxPush(models.Model):
     id = models.BigAutoField(primary_key=True)
     stream = models.CharField(max_length=135)
     key = models.CharField(max_length=128)
+    conflate = models.CharField(max_length=128, default="")
     data = models.TextField()
     created_at = models.DateTimeField(default=timezone.now)
     done_at = models.DateTimeField(null=True)

@@ -22,12 +22,14 @@ def push_on_commit(
     group: str | None = None,
     all: bool = False,
     key: Key = None,
+    conflate: str | None = None,
     using: str | None = None,
     robust: bool = False,
 ) -> None:
     """``Publisher.push`` when the transaction is committed; at once where there is none. ``data`` is what it is now.
     Raises BadPush now; what the push raises is Django's to handle, as ``robust`` says (``transaction.on_commit``)."""
-    push_many_on_commit([Push(client=client, group=group, all=all, data=data, key=key)], using=using, robust=robust)
+    push = Push(client=client, group=group, all=all, data=data, key=key, conflate=conflate)
+    push_many_on_commit([push], using=using, robust=robust)
 
 
 def push_many_on_commit(
@@ -46,6 +48,13 @@ def push_many_on_commit(
 def _push(pushes: list[Push]) -> None:
     if len(pushes) == 1:
         (push,) = pushes
-        publisher().push(client=push.client, group=push.group, all=push.all, data=push.data, key=push.key)
+        publisher().push(
+            client=push.client,
+            group=push.group,
+            all=push.all,
+            data=push.data,
+            key=push.key,
+            conflate=push.conflate,
+        )
     else:
         publisher().push_many(pushes)

@@ -35,10 +35,11 @@ def push(
     group: str | None = None,
     all: bool = False,
     key: str | None = None,
+    conflate: str | None = None,
     using: str | None = None,
 ) -> None:
     """Writes a push into the outbox, as part of the transaction of the database ``using``. Raises BadPush."""
-    push_many([Push(client=client, group=group, all=all, data=data, key=key)], using=using)
+    push_many([Push(client=client, group=group, all=all, data=data, key=key, conflate=conflate)], using=using)
 
 
 def push_many(pushes: Iterable[Push | Mapping[str, Any]], *, using: str | None = None) -> None:
@@ -49,7 +50,8 @@ def push_many(pushes: Iterable[Push | Mapping[str, Any]], *, using: str | None =
         item = rules.item(each)
         if item.key is None:
             raise BadPush("bad_request", "key: a push of the outbox may be sent again, so it needs one")
-        rows.append(OutboxPush(stream=item.stream, key=item.key, data=item.data.decode()))
+        row = OutboxPush(stream=item.stream, key=item.key, conflate=item.conflate or "", data=item.data.decode())
+        rows.append(row)
     OutboxPush.objects.using(using or router.db_for_write(OutboxPush)).bulk_create(rows)
 
 
@@ -143,4 +145,4 @@ class OutboxSender:
 def _push_of(row: OutboxPush) -> Push:
     kind, _, name = row.stream.partition(":")
     address: dict[str, Any] = {kind: name or True}
-    return Push(data=Json(row.data), key=row.key, **address)
+    return Push(data=Json(row.data), key=row.key, conflate=row.conflate or None, **address)

@@ -12,7 +12,7 @@ from tidegate_client.publisher.attempts import Call, Patience, Send, Trouble, Wa
 from tidegate_client.publisher.errors import BadPush, NotConfirmed, NotThroughRedis, PushFailed, Refused
 from tidegate_client.publisher.model import Gap, History, Message, Position, Presence
 from tidegate_client.publisher.over_http import Request, place, query, read
-from tidegate_client.publisher.pushes import Item, Key, Push, Rules, address, checked_id
+from tidegate_client.publisher.pushes import Item, Push, Rules, address, checked_id
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ class Calls:
 
     # Pushes
 
-    def push(self, data: Any, client: str | None, group: str | None, all: bool, key: Key) -> Call[Position | None]:
-        item = self._rules.item(Push(client=client, group=group, all=all, data=data, key=key))
+    def push(self, push: Push) -> Call[Position | None]:
+        item = self._rules.item(push)
         return self._insist(
             self._pushes.one(item), self._pushes.accepted, repeatable=item.key is not None, key=item.key
         )

@@ -27,6 +27,7 @@ class Pushed(NamedTuple):
     data: Any
     key: str | None
     offset: int
+    conflate: str | None = None
 
 
 class FakeGateway:
@@ -89,7 +90,7 @@ class FakeGateway:
             return {"error": {"code": "key_reused", "message": "the key was used for other data"}}
         if known is None:
             self._tops[stream] += 1
-            known = Pushed(stream, item["data"], key, self._tops[stream])
+            known = Pushed(stream, item["data"], key, self._tops[stream], item.get("conflate"))
             self.pushed.append(known)
             if key is not None:
                 self._keys[stream, key] = known

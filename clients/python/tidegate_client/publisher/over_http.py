@@ -56,7 +56,8 @@ class HttpPushes:
 
     def one(self, item: Item) -> Request:
         headers = {} if item.key is None else {"Idempotency-Key": item.key.encode()}
-        return Request("POST", f"{place(item.kind, item.name)}/push", b'{"data":%b}' % item.data, headers)
+        body = b'{"data":%b%b}' % (item.data, _word(item))
+        return Request("POST", f"{place(item.kind, item.name)}/push", body, headers)
 
     def accepted(self, answer: Outcome) -> Result:
         found = read(answer)
@@ -144,4 +145,8 @@ def _seconds(text: str | None) -> float | None:
 def _item(item: Item) -> bytes:
     address = b'"all":true' if item.kind == "all" else b'"%b":"%b"' % (item.kind.encode(), item.name.encode())
     key = b"" if item.key is None else b',"key":%b' % json.dumps(item.key).encode()
-    return b'{%b%b,"data":%b}' % (address, key, item.data)
+    return b'{%b%b,"data":%b%b}' % (address, key, item.data, _word(item))
+
+
+def _word(item: Item) -> bytes:
+    return b"" if item.conflate is None else b',"conflate":"%b"' % item.conflate.encode()

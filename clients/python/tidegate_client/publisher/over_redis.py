@@ -69,7 +69,8 @@ class RedisPushes:
 
     def _command(self, item: Item) -> Sequence[Any]:
         key = () if item.key is None else ("key", item.key)
-        return ("XADD", self._stream, "*", item.kind, item.name or "1", "data", item.data, *key)
+        word = () if item.conflate is None else ("conflate", item.conflate)
+        return ("XADD", self._stream, "*", item.kind, item.name or "1", "data", item.data, *key, *word)
 
 
 def _result(reply: Any) -> Result:

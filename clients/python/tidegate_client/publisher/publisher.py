@@ -102,11 +102,20 @@ class Publisher(_Words):
         self._sender = wire.sender()
 
     def push(
-        self, *, data: Any, client: str | None = None, group: str | None = None, all: bool = False, key: Key = None
+        self,
+        *,
+        data: Any,
+        client: str | None = None,
+        group: str | None = None,
+        all: bool = False,
+        key: Key = None,
+        conflate: str | None = None,
     ) -> Position | None:
         """Pushes to a client, a group or to all. Its position; None through Redis. ``key``: None has one made, so that
-        it is repeated where that may help, and never doubled; False goes without."""
-        return self._run(self._calls.push(data, client, group, all, key))
+        it is repeated where that may help, and never doubled; False goes without. ``conflate``: of messages with the
+        same word slow connections get the newest, where the group's policy is ``latest``."""
+        push = Push(data=data, client=client, group=group, all=all, key=key, conflate=conflate)
+        return self._run(self._calls.push(push))
 
     def push_many(self, pushes: Iterable[Push | Mapping[str, Any]]) -> list[Position | None]:
         """Pushes all of them, those of one stream in their order: ``[{"group": "news", "data": …, "key": …}, …]`` or
@@ -181,10 +190,18 @@ class AsyncPublisher(_Words):
         self._sender = wire.async_sender()
 
     async def push(
-        self, *, data: Any, client: str | None = None, group: str | None = None, all: bool = False, key: Key = None
+        self,
+        *,
+        data: Any,
+        client: str | None = None,
+        group: str | None = None,
+        all: bool = False,
+        key: Key = None,
+        conflate: str | None = None,
     ) -> Position | None:
         """As ``Publisher.push``."""
-        return await self._run(self._calls.push(data, client, group, all, key))
+        push = Push(data=data, client=client, group=group, all=all, key=key, conflate=conflate)
+        return await self._run(self._calls.push(push))
 
     async def push_many(self, pushes: Iterable[Push | Mapping[str, Any]]) -> list[Position | None]:
         """As ``Publisher.push_many``."""

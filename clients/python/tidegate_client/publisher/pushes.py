@@ -33,13 +33,15 @@ class Json:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
     """One push of a batch. It has one address: ``client``, ``group`` or ``all``. ``data`` is any value that ``json``
-    can write, or ``Json``. ``key``: None has one made, False goes without."""
+    can write, or ``Json``. ``key``: None has one made, False goes without. ``conflate``: of messages with the same word
+    slow connections get the newest, where the group's policy is ``latest``."""
 
     data: Any
     client: str | None = None
     group: str | None = None
     all: bool = False
     key: Key = None
+    conflate: str | None = None
 
 
 class Limits(NamedTuple):
@@ -58,6 +60,7 @@ class Item(NamedTuple):
     name: str
     data: bytes
     key: str | None
+    conflate: str | None = None
 
     @property
     def stream(self) -> str:
@@ -66,7 +69,8 @@ class Item(NamedTuple):
     def push(self) -> Push:
         """What makes the same item again."""
         address: dict[str, Any] = {self.kind: self.name or True}
-        return Push(data=Json(self.data), key=False if self.key is None else self.key, **address)
+        key: Key = False if self.key is None else self.key
+        return Push(data=Json(self.data), key=key, conflate=self.conflate, **address)
 
 
 class Rules:
@@ -81,7 +85,8 @@ class Rules:
         if not isinstance(push, Push):
             push = Push(**push)
         kind, name = address(client=push.client, group=push.group, all=push.all)
-        return Item(kind, name, self.encode(push.data), _key(push.key))
+        conflate = None if push.conflate is None else checked_id("conflate", push.conflate)
+        return Item(kind, name, self.encode(push.data), _key(push.key), conflate)
 
     def encode(self, data: Any) -> bytes:
         """The JSON text of ``data``. Raises BadPush or TypeError."""

@@ -175,5 +175,6 @@ function gapRow({ stream, epoch, from, to, reason }, time) {
   const reset = `the journal was lost or started anew; it goes on in epoch ${epoch}`;
   const offsets = from === to ? `offset ${from}` : `offsets ${from} to ${to}`;
   const lost = from === null ? 'an unknown number of messages' : offsets;
+  if (reason === 'skipped') return noteRow('gap', time, stream, `Gap: ${offsets} skipped`, 'newer messages stand for them');
   return noteRow('gap', time, stream, `Gap: ${lost} lost`, `${reason}: ${reason === 'reset' ? reset : expired}`);
 }

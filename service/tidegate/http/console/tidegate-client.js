@@ -424,6 +424,7 @@ var Store = class {
 
 // clients/js/src/delivery.js
 var RETRY_S = [0.5, 30];
+var isLoss = ({ type, event }) => type === "gap" && event.reason !== "skipped";
 var Delivery = class {
   #handlers;
   #limit;
@@ -469,7 +470,7 @@ var Delivery = class {
   push(item) {
     const isMessage = item.type === "message";
     if (item.type === "left") this.#stale = this.loads;
-    if (this.#loading && (item.type === "gap" || item.type === "left")) {
+    if (this.#loading && (isLoss(item) || item.type === "left")) {
       this.#void();
       this.#due = false;
     }
@@ -549,11 +550,12 @@ var Delivery = class {
     if (type === "gap") return onGap?.(event);
     return type === "joined" ? onJoined?.(event) : onLeft?.(event.reason);
   }
-  #dealt({ type, at }) {
+  #dealt(item) {
+    const { type, at } = item;
     this.#host.done(at);
     this.#relieve();
     if (type === "message") this.#tries = 0;
-    if (this.loads && (type === "gap" || type === "joined" && this.#stale)) {
+    if (this.loads && (isLoss(item) || type === "joined" && this.#stale)) {
       this.#from = at;
       this.#due = true;
       this.#load();
@@ -1196,9 +1198,9 @@ var Tidegate = class {
     this.#streams.end();
     this.#end(endOf("done", "", 1e3));
   }
-  async publish(group, data, { key } = {}) {
+  async publish(group, data, { key, conflate } = {}) {
     const named = key === false ? {} : { key: key ?? uniqueKey() };
-    return this.#ask({ type: "publish", group: checked(group), data: data ?? null, ...named }, key !== false);
+    return this.#ask({ type: "publish", group: checked(group), data: data ?? null, conflate, ...named }, key !== false);
   }
   async call(method, data) {
     return this.#ask({ type: "call", method, data: data ?? null }, false);
