@@ -7,7 +7,7 @@ import sys
 
 import bench
 from bench import echo, guard
-from bench.compare import agreement, flood
+from bench.compare import agreement, flood, stalled
 from bench.compare import command as compare
 from bench.load import remote
 from bench.peers import command as against
@@ -16,7 +16,7 @@ from bench.report import command as comparison_report
 from bench.stack import command as stack
 from bench.stack import deploys
 
-COMMANDS = (compare, echo, against, stack, deploys, guard, flood, redis, comparison_report, agreement, remote)
+COMMANDS = (compare, echo, against, stack, deploys, guard, flood, stalled, redis, comparison_report, agreement, remote)
 
 
 def main() -> int:

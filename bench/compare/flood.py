@@ -15,14 +15,13 @@ import socket
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from bench.compare.modes import SERVICE, Mode, running
+from bench.compare.modes import Mode, running
 from bench.load import system
 from bench.load.client import come_to_rest
 from bench.load.processes import LOAD_CORE, BenchError
@@ -115,25 +114,10 @@ def _measure(name: str, kind: str, args: argparse.Namespace) -> float:
         print(
             f"{name:10} {kind:13} p99 alone {median(alone):6.2f} ms, beside {args.flooders} that flood "
             f"{median(beside):7.2f} ms ({min(beside):.2f}-{max(beside):.2f}); {closed} closed, "
-            f"{_shares(mode):.0f} shares used up, service's peak {_peak_mb(mode):.0f} MB",
+            f"{mode.counted('tidegate_shares_used_total'):.0f} shares used up, service's peak {mode.peak_mb():.0f} MB",
             flush=True,
         )
         return median(beside)
-
-
-def _shares(mode: Mode) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{mode.api_port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.split()[1]) for line in lines if line.startswith("tidegate_shares_used_total"))
-
-
-def _peak_mb(mode: Mode) -> float:
-    """The most memory that the service ever had."""
-    (pid,) = mode.programs[SERVICE].pids
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise BenchError(f"no peak of process {pid}")
 
 
 def _fill(mode: Mode) -> None:

@@ -69,6 +69,20 @@ class Mode:
         """Open file descriptors."""
         return {name: sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids) for name, pids in self.pids.items()}
 
+    def counted(self, name: str) -> float:
+        """The sum of the service's counters whose names, with their labels, begin so."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.api_port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith(name))
+
+    def peak_mb(self) -> float:
+        """The most memory that the service ever had."""
+        (pid,) = self.programs[SERVICE].pids
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        raise BenchError(f"no peak of process {pid}")
+
     def calls(self) -> dict[str, int]:
         """Requests that the application has had, by X-Tidegate-Via."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.app_port}/stats", timeout=10) as answer:
