@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from tests.brokers.server import RedisServer
 from tests.gateway.test_last import push
 from tests.peer import Peer
 from tests.service_fixture import running
@@ -219,3 +220,18 @@ async def test_no_client_is_told_the_word() -> None:
         assert [message.conflate for message in page.messages] == ["north", "west"]
         refused = await bob.ask(type="publish", id=3, group="prices", data=[], conflate="a/b")
         assert (refused["code"], refused["message"].partition(":")[0]) == ("bad_request", "conflate")
+
+
+async def test_with_redis_it_is_the_same_from_the_nodes_tail_and_from_the_journal() -> None:
+    with RedisServer() as server:
+        redis = {"BROKER__KIND": "redis", "BROKER__URL": server.url}
+        async with running(**SMALL, **redis) as app, stalled(app) as alice:
+            for _ in range(2):
+                await flood(app, "prices", 100, WORDS)  # 800 KiB: more than a tail has
+                alice.reading.set()
+                top = app.hub.audiences["group:prices"].position.offset
+                await eventually(lambda: app.hub.audiences["group:prices"].position.offset % 100 == 0)
+                events = await until(alice, max(top, 1))
+                alice.reading.clear()
+            assert newest(events) == {"west": 98, "north": 99, "south": 100}
+            assert app.metrics.skipped > 20

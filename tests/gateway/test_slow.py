@@ -160,6 +160,34 @@ async def test_a_group_with_the_replay_policy_takes_a_slow_reader_back_to_its_jo
             await eventually(lambda: not session(app, "alice").tracks)
 
 
+async def test_a_burst_of_one_turn_closes_nobody_whose_group_may_fall_back() -> None:
+    async with running(GROUPS='{"bulk*": {"slow": "replay"}}') as app:
+        async with Peer(app.public_port, client="alice", groups="bulk", rcvbuf=64 * KIB) as alice:
+            await alice.event()
+            data = b'"' + b"x" * 60 * KIB + b'"'
+            await app.gateway.push([Publication("group:bulk", data)] * 90)  # 5 MiB, in one turn
+            for offset in range(1, 91):
+                assert (await alice.event(20))["offset"] == offset
+            assert app.metrics.fell_back["replay",] >= 1
+            assert alice.close_code is None
+
+
+async def test_what_other_streams_bring_meanwhile_is_bounded_all_the_same() -> None:
+    async with running(GROUPS='{"bulk*": {"slow": "replay"}}') as app:
+        async with Peer(app.public_port, client="alice", groups="bulk", rcvbuf=16 * KIB) as alice:
+            await alice.event()
+            alice.reading.clear()
+            data = b'"' + b"x" * 60 * KIB + b'"'
+            await app.gateway.push([Publication("group:bulk", data)] * 60)
+            await eventually(lambda: session(app, "alice").tracks)
+            waited = session(app, "alice").wire.size
+            await flood(app, "all", 40, 60 * KIB)
+            await eventually(lambda: not app.hub.of_client("alice"))
+            assert waited > 2 * 1024 * KIB
+            alice.reading.set()
+            assert await alice.ended(10) == 4008
+
+
 async def test_what_a_slow_reader_outlives_is_announced_as_a_gap() -> None:
     policy = '{"bulk*": {"slow": "replay", "messages": 50}}'
     async with running(GROUPS=policy) as app:

@@ -238,6 +238,7 @@ class Session:
         "refused",
         "rights",
         "since_ms",
+        "slow_bytes",
         "streams",
         "term",
         "tracks",
@@ -260,6 +261,7 @@ class Session:
         self.welcomed = False
         self.refused: tuple[str, ...] = ()  # groups that it asked for and may not follow
         self.moving = False  # it was told to connect anew
+        self.slow_bytes = 0  # that waited when it fell back; until there is room
         self.ended = False  # follows nothing any more
         self.dropped = False  # its connection is gone
         self._composed: tuple[list[Position], str | None] | None = None  # the last cursor, and what it was made of

@@ -110,7 +110,9 @@ class Recovery:
 
     def slow(self, session: Session) -> bool:
         """The outbox is above its limit. True: groups whose policy allows it fell back to their journals, and the
-        peer gets another chance, which twice the limit ends; False: there is nothing left but to close it."""
+        peer gets another chance, which as much again of other streams ends; False: there is nothing left but to close
+        it."""
+        wire = session.wire
         fell_back = False
         for stream in list(session.streams):
             group = group_of(stream)
@@ -120,7 +122,9 @@ class Recovery:
             if policy != "close":
                 self._fall_back(session, stream, latest=policy == "latest")
                 fell_back = True
-        return fell_back or (bool(session.tracks) and session.wire.size <= 2 * session.wire.limit)
+        if fell_back:
+            session.slow_bytes = wire.size  # a burst of one turn may be any number of limits
+        return bool(session.tracks) and wire.size <= max(session.slow_bytes, wire.limit) + wire.limit
 
     def _fall_back(self, session: Session, stream: str, *, latest: bool) -> None:
         """From live back to reading the journal, as fast as the peer takes it."""

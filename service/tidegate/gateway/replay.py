@@ -60,6 +60,7 @@ class Replay:
                     await self.room(session)
                     if not _is_for(session, stream, track):
                         return
+                    session.slow_bytes = 0
                     page = await (self._newest if track.latest else self._next_page)(session, stream, track)
                     if not _is_for(session, stream, track):
                         return
