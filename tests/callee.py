@@ -82,9 +82,9 @@ async def serving(exchange: Exchange) -> AsyncIterator[Server]:
         finally:
             state.open -= 1
             writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
             tasks.discard(task)
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):  # the test has ended
+                await writer.wait_closed()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -12,8 +12,9 @@ import pytest
 
 from tests.callee import Exchange, Peer, answering, calling, serving
 from tests.support import eventually, free_port
-from tidegate.calls import CallResult, Slots, check_answer
+from tidegate.calls import CallResult, check_answer
 from tidegate.core.errors import CallBadAnswer, CallTimeout, CallUnavailable, NotAllowed
+from tidegate.slots import Slots
 
 # What is sent
 
@@ -466,7 +467,7 @@ async def test_a_connection_on_which_nothing_more_came_is_used_again():
         statuses = [(await call()).status for _ in range(6)]
         assert statuses == [200, 201, 404, 200, 204, 200]
         assert server.accepted == 1, f"aiohttp {aiohttp.__version__}: connections are no longer kept"
-        connector = call.caller._session.connector  # type: ignore[union-attr]
+        connector = call.caller._http._session.connector  # type: ignore[union-attr]
         kept = [protocol for connections in connector._conns.values() for protocol, _ in connections]  # type: ignore[union-attr]
         names = [type(protocol).__name__ for protocol in kept]
         assert names == ["_Kept"], f"aiohttp {aiohttp.__version__}: connections are made in another way"

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from tidegate.auth.tokens import Verifier
-from tidegate.config.settings import AuthSettings
+from tidegate.config.auth import AuthSettings
 from tidegate.core.errors import Unauthorized
 
 NOW = 1_800_000_000.0

@@ -129,7 +129,8 @@ end
 
 -- The answer that counts; nil where no node gave one. After a 101, `nodes.leave` when the session has ended. A node
 -- that is dead or takes no handshakes (503) is passed over; where all are, one answer is enough. Not so without its
--- Redis: that may be so for all nodes alike, and over for all in the same moment.
+-- Redis: that may be so for all nodes alike, and over for all in the same moment. Where the
+-- application does not say who a client is, another node would not hear it either.
 function _M.dial()
     local text, tried, refusal = request(), {}, nil
     local until_s = now() + settings.tries * settings.connect_timeout_s
@@ -151,7 +152,7 @@ function _M.dial()
             return answer
         end
         nodes.leave()
-        if answer and answer.status ~= 503 then
+        if answer and (answer.status ~= 503 or find(answer.body, '"auth_unavailable"', 1, true)) then
             nodes.works(node)
             return answer
         end

@@ -19,7 +19,8 @@ from tornado.web import Application
 import tidegate
 from tidegate import log
 from tidegate.auth.api_keys import ApiKeys
-from tidegate.auth.hosts import Hosts
+from tidegate.auth.callback import Callback
+from tidegate.auth.hosts import Hosts, Networks
 from tidegate.auth.origins import Origins
 from tidegate.auth.tokens import Verifier
 from tidegate.brokers import registry
@@ -36,6 +37,7 @@ from tidegate.gateway.drain import Drain
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.moves import Moves
 from tidegate.gateway.new_streams import NewStreams
+from tidegate.gateway.rechecks import LOOK_S, Rechecks
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
 from tidegate.http import operations
@@ -79,8 +81,10 @@ class App:
         self._standing = Standing()
         self.tasks = Tasks()
         limits = config.limits
+        self._callback = make_callback(config, self.metrics)
+        asking = config.auth.callback_connections if self._callback else 0
         self.files = open_files.share(
-            open_files.limit(), connections=limits.connections, calls=config.calls.connections
+            open_files.limit(), connections=limits.connections, calls=config.calls.connections + asking
         )
         self.started_ms = int(time.time() * 1000)
         self._verifier = make_verifier(config)
@@ -135,6 +139,13 @@ class App:
             hold_s=config.edge.hold_s + HOLD_MORE_S,
             wall=time.time,
         )
+        self._rechecks = (
+            None
+            if self._callback is None
+            else Rechecks(
+                self._callback, self.gateway, self.hub, self.tasks, leeway_s=config.auth.leeway_s, wall=time.time
+            )
+        )
         self._servers: list[HttpServer] = []
         self._socket_files: list[SocketFile] = []
         self._trunk_sockets: list[socket.socket] = []
@@ -155,12 +166,14 @@ class App:
         if self._verifier is not None:
             self._verifier.tell_left_out()
         await self._caller.start()
+        if self._callback is not None:
+            await self._callback.start()
         try:
             await self.broker.start(self.gateway, self.info())
             await self.gateway.probe()
             self._bind()
         except BaseException:
-            await self._caller.stop()
+            await self._stop_asking()
             await self.broker.stop()
             raise
         settings: dict[str, Any] = {
@@ -200,6 +213,8 @@ class App:
             self._trunks.start(handshakes, trunk_listener, self._trunk_sockets, config.trunk.key)
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         self.tasks.spawn(self._every(unsent.LOOK_S, self._look_at_unsent), "unsent")
+        if self._rechecks is not None:
+            self.tasks.spawn(self._every(LOOK_S, self._rechecks.look), "rechecks")
         self.broker.report(self.info())  # it is ready now
         if self.broker.sweep_s is not None:
             self.tasks.spawn(self._every(self.broker.sweep_s, self._sweep), "sweep")
@@ -274,6 +289,8 @@ class App:
             hosts=Hosts(names(config.server.hosts, config.server.address), "server.hosts"),
             origins=Origins(config.origins, console),
             verifier=self._verifier,
+            callback=self._callback,
+            edges=Networks(config.server.edges),
         )
         return HandshakeContext(
             rules=rules,
@@ -346,8 +363,14 @@ class App:
             await server.close_all_connections()
         self._trunks.stop()
         await self.tasks.cancel_all()
-        await self._caller.stop()
+        await self._stop_asking()
         await self.broker.stop()
+
+    async def _stop_asking(self) -> None:
+        """The application hears no more from this node."""
+        await self._caller.stop()
+        if self._callback is not None:
+            await self._callback.stop()
 
     # What others are given
 
@@ -405,6 +428,14 @@ class App:
             lambda: self.unsent.bytes,
         )
         metrics.gauge("tidegate_calls_waiting", "Calls that wait for a connection.", lambda: self._caller.slots.waiting)
+        if self._callback is not None and self._rechecks is not None:
+            callback, rechecks = self._callback, self._rechecks
+            metrics.gauge(
+                "tidegate_auth_waiting", "Handshakes that wait to be asked for.", lambda: callback.slots.waiting
+            )
+            metrics.gauge(
+                "tidegate_auth_overdue", "Connections that should be asked for again.", lambda: rechecks.waiting
+            )
         metrics.gauge(
             "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
         )
@@ -460,6 +491,17 @@ def _count_refusal(tally: Tally, error: Refused) -> None:
 def make_verifier(config: Config) -> Verifier | None:
     """None where there are no tokens. Raises Unusable."""
     return Verifier(config.auth) if config.auth.mode == "jwt" else None
+
+
+def make_callback(config: Config, metrics: Metrics) -> Callback | None:
+    """None where the application is not asked who a client is."""
+    if config.auth.mode != "callback":
+        return None
+
+    def observe(why: str, outcome: str, seconds: float) -> None:
+        metrics.auth_seconds[why, outcome].observe(seconds)
+
+    return Callback(config.auth, observe)
 
 
 def node_id(prefix: str) -> str:

@@ -93,6 +93,12 @@ class Metrics(Collector):
             "tidegate_slow_streams", "Streams that a slow connection fell back in, by its group's policy.", "policy"
         )
         self.call_seconds = self.durations("tidegate_call_seconds", "Calls by outcome.", "outcome")
+        self.auth_seconds = self.durations(
+            "tidegate_auth_seconds",
+            "Questions to the application who a client is, by reason and outcome.",
+            "why",
+            "outcome",
+        )
         self.push_to_write = self.durations(
             "tidegate_push_to_write_seconds", "From journalling to the write on this node."
         )[()]

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from tests.service_fixture import running
 from tests.support import Logs
 from tests.tokens import ALGORITHMS, NOW, SECRET, b64, jwk, make_token, private_pem, public_pem, refusal, verifier
+from tidegate.auth.grants import Grant
 from tidegate.auth.keys import secret_fault
-from tidegate.auth.tokens import Grant, Verifier, sign
-from tidegate.config.settings import AuthSettings
+from tidegate.auth.tokens import Verifier, sign
+from tidegate.config.auth import AuthSettings
 
 # Keys
 

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tokens import ALGORITHMS, NOW, b64, hs256, make_token, public_pem, refusal, verifier
-from tidegate.auth import tokens
-from tidegate.auth.tokens import Grant, unrestricted
+from tidegate.auth import grants, tokens
+from tidegate.auth.grants import Grant, unrestricted
 from tidegate.core.errors import Unauthorized
 
 # Grants
@@ -41,11 +41,11 @@ def test_equal_patterns_are_kept_once():
 
 
 def test_no_more_lists_of_patterns_are_kept_to_be_shared_than_may_be(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tokens, "_SHARED", 3)
+    monkeypatch.setattr(grants, "_SHARED", 3)
     check = verifier()
     for n in range(20):
         assert check.verify(make_token(groups=[f"news-{n}"]), NOW).groups == (f"news-{n}",)
-        assert len(check._shared) <= 3
+        assert len(check._patterns._known) <= 3
 
 
 # Tokens
@@ -231,7 +231,7 @@ def test_tokens_with_many_patterns_take_no_more_memory_than_may_be(monkeypatch: 
     try:
         for token in shown:
             check.verify(token, NOW)
-        check._shared.clear()  # is bounded by itself
+        check._patterns._known.clear()  # is bounded by itself
         gc.collect()
         taken, _ = tracemalloc.get_traced_memory()
     finally:

@@ -19,7 +19,7 @@ from tests.peer import Peer
 from tests.support import ROOT, Process, eventually, free_port, scaled
 from tidegate.auth.tokens import Verifier
 from tidegate.cli.main import main
-from tidegate.config.settings import AuthSettings
+from tidegate.config.auth import AuthSettings
 
 SECRET = "a shared secret of more than 32 bytes"
 API_KEY = "a-key-for-the-api-made-for-this-test"

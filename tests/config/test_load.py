@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from tests.support import ROOT
+from tidegate.config.auth import AuthSettings
 from tidegate.config.load import ConfigError, default_yaml, effective, is_loopback, load, warnings
-from tidegate.config.settings import AuthSettings, Config, GroupPolicy
+from tidegate.config.settings import Config, GroupPolicy
 
 SECRET = "5up3r-5ecret-5up3r-5ecret-5up3r-5ecret"
 
@@ -132,7 +133,7 @@ def test_groups_keep_the_files_order(write: Write) -> None:
         ("history: {messages: 0}", "history.messages", "0", "from 1 to"),
         ("groups: {news: {messages: 0}}", "groups[news].messages", "0", "from 1 to 1000000 or null"),
         # words
-        ("auth: {mode: jwts}", "auth.mode", '"jwts"', "one of jwt, none"),
+        ("auth: {mode: jwts}", "auth.mode", '"jwts"', "one of callback, jwt, none"),
         ("auth: {algorithm: none}", "auth.algorithm", '"none"', "one of ES256, EdDSA, HS256, RS256"),
         ("log: {level: INFO}", "log.level", '"INFO"', "one of debug, error, info, warning"),
         ("groups: {news: {join: members}}", "groups[news].join", '"members"', "one of anyone, nobody"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from tests.core.world import Line
-from tidegate.auth.tokens import unrestricted
+from tidegate.auth.grants import unrestricted
 from tidegate.core.hub import Audience, Hub, Write, put_all
 from tidegate.core.model import Gap, Message
 from tidegate.core.session import Session

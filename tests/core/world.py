@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from tests.core.late_broker import LateBroker
-from tidegate.auth.tokens import unrestricted
+from tidegate.auth.grants import unrestricted
 from tidegate.config.load import load
 from tidegate.core import frames, protocol
 from tidegate.core.errors import CloseCode, Refused

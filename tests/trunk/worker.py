@@ -50,6 +50,7 @@ class LinkedClient:
         self.closed: tuple[int, str] | None = None
         self.cursor: Cursor | None = None  # where its node sent it away
         self.unanswered = 0  # of its messages, then
+        self.token = ""  # to be shown to the next node
 
     def take(self, most: int | None = None) -> list[Any]:
         """The events that have come, up to ``most``, pongs and other texts as they are."""
@@ -100,6 +101,7 @@ class Worker(asyncio.Protocol):
         self.up = False
         self.lost = False
         self.pulses = 0
+        self.orders = ""
         self.heard = 0
         self.largest: Counter[Kind] = Counter()  # payload of each kind
         self.faults: list[str] = []
@@ -128,6 +130,7 @@ class Worker(asyncio.Protocol):
         elif kind is Kind.PULSE:
             self.up = True
             self.pulses += 1
+            self.orders = payload.decode()
         elif kind is Kind.HEARD:
             self._on_heard(number, payload)
         elif number in self.clients:
@@ -174,6 +177,8 @@ class Worker(asyncio.Protocol):
                 client.done = codec.read_count(payload)
             case Kind.READING:
                 client.reading = payload == b"\1"
+            case Kind.TOKEN:
+                client.token = payload.decode()
             case Kind.TRACK:
                 self._suspend(client, codec.read_count(payload[:4]))
                 client.tracked.add(codec.read_count(payload[:4]))
@@ -225,9 +230,13 @@ class Worker(asyncio.Protocol):
 
     def open(self, query: str, headers: str = "") -> LinkedClient:
         """Begins a handshake."""
+        return self.ask(Kind.OPEN, HANDSHAKE.format(query=query, headers=headers).encode())
+
+    def ask(self, kind: Kind, payload: bytes) -> LinkedClient:
+        """OPEN or RESUME."""
         self._numbers += 1
         client = self.clients[self._numbers] = LinkedClient(self, self._numbers)
-        self.send(Kind.OPEN, client.number, HANDSHAKE.format(query=query, headers=headers).encode())
+        self.send(kind, client.number, payload)
         return client
 
     async def welcome(self, query: str) -> tuple[LinkedClient, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from tests.core.world import LINE_BYTES, Client, Line, World
 from tests.trunk.worker import LinkedClient, Worker
-from tidegate.auth.tokens import unrestricted
+from tidegate.auth.grants import unrestricted
 from tidegate.core.errors import CloseCode, Refused
 from tidegate.core.frames import PING
 from tidegate.core.model import Position

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.tokens import ALGORITHMS, SECRET, private_pem, public_pem
 from tidegate.auth.tokens import Verifier
-from tidegate.config.settings import AuthSettings
+from tidegate.config.auth import AuthSettings
 from tidegate.core.model import is_id as gateways_is_id
 from tidegate_client import AsyncPublisher, Publisher, TokenSigner, client_id, name_of
 from tidegate_client.names import is_id

@@ -1,4 +1,4 @@
-"""The host names that a request may name, and how a host is read from a header."""
+"""The host names that a request may name, how a host is read from a header, and the networks that one is in."""
 
 from __future__ import annotations
 
@@ -48,3 +48,22 @@ class Hosts:
         except ValueError:
             return False
         return True
+
+
+class Networks:
+    """IP addresses by the networks that they are in: ``address in networks``."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        """Raises ValueError for what is no network."""
+        self._networks = [ipaddress.ip_network(text, strict=False) for text in networks]
+
+    def __contains__(self, address: str) -> bool:
+        if not self._networks:
+            return False
+        try:
+            known = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is not None:
+            known = known.ipv4_mapped  # as a socket of both families says it
+        return any(known in network for network in self._networks)

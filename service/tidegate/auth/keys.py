@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import load_der_x509_certificate
 
-from tidegate.config.settings import AuthSettings
+from tidegate.config.auth import AuthSettings
 from tidegate.core.errors import Unusable
 
 SECRET_BYTES = 32  # RFC 7518, 3.2

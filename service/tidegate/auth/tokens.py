@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jwt
 import msgspec
@@ -18,48 +18,17 @@ from msgspec import UNSET, UnsetType
 
 from tidegate import log
 from tidegate.auth import keys as auth_keys
+from tidegate.auth.grants import Grant, Patterns, SharedPatterns
 from tidegate.auth.keys import Key
-from tidegate.config.settings import AuthSettings
+from tidegate.config.auth import AuthSettings
 from tidegate.core.errors import Unauthorized
 from tidegate.core.model import is_id
-from tidegate.core.patterns import is_pattern, matches
+from tidegate.core.patterns import is_pattern
 
 TOKEN_BYTES = 8192
 
 _LOOK_S = 1.0  # how often the JWKS file's times are looked at
 _REMEMBERED_BYTES = 16 * 1024 * 1024  # of tokens: 20,000 with a few patterns each
-_SHARED = 1000  # different lists of patterns kept to be shared
-
-_Patterns: TypeAlias = tuple[str, ...]
-
-
-class Grant(msgspec.Struct, frozen=True, gc=False):
-    """What one connection may do. ``groups`` and ``publish`` are patterns; None covers every group.
-
-    ``expires`` is the token's ``exp`` in Unix seconds, without leeway; None: never.
-    """
-
-    client: str
-    groups: _Patterns | None
-    publish: _Patterns | None
-    expires: float | None
-
-    def may_join(self, group: str) -> bool:
-        return _covers(self.groups, group)
-
-    def may_publish(self, group: str) -> bool:
-        return _covers(self.publish, group)
-
-
-def _covers(patterns: _Patterns | None, group: str) -> bool:
-    if patterns is None or group in patterns or "*" in patterns:
-        return True
-    return any(matches(pattern, group) for pattern in patterns)
-
-
-def unrestricted(client: str) -> Grant:
-    """For ``auth.mode: none``: every group, for ever. The caller has checked the id."""
-    return Grant(client, None, None, None)
 
 
 class _Claims(msgspec.Struct, frozen=True):
@@ -68,8 +37,8 @@ class _Claims(msgspec.Struct, frozen=True):
     nbf: float | UnsetType = UNSET
     iss: str | UnsetType = UNSET
     aud: str | list[str] | UnsetType = UNSET
-    groups: _Patterns = ()
-    publish: _Patterns = ()
+    groups: Patterns = ()
+    publish: Patterns = ()
 
 
 class _Verified(NamedTuple):
@@ -140,7 +109,7 @@ class Verifier:
         self._looked_s = 0.0
         self._keys, self.left_out = auth_keys.load(auth)
         self._remembered = _Remembered(_REMEMBERED_BYTES)
-        self._shared: dict[_Patterns, _Patterns] = {}
+        self._patterns = SharedPatterns()
 
     def verify(self, token: str, now: float) -> Grant:
         """What ``token`` allows at ``now`` (Unix seconds). Raises Unauthorized."""
@@ -233,14 +202,8 @@ class Verifier:
         for name, patterns in (("groups", claims.groups), ("publish", claims.publish)):
             if not all(is_pattern(pattern) for pattern in patterns):
                 raise Unauthorized(f"the token's {name} holds something that is no pattern of group names")
-        grant = Grant(claims.sub, self._share(claims.groups), self._share(claims.publish), claims.exp)
+        grant = Grant(claims.sub, self._patterns.share(claims.groups), self._patterns.share(claims.publish), claims.exp)
         return _Verified(grant, claims.exp, claims.nbf or 0.0)
-
-    def _share(self, patterns: _Patterns) -> _Patterns:
-        """One tuple for all equal ones: most tokens of an application carry the same few lists."""
-        if len(self._shared) >= _SHARED:
-            self._shared.clear()
-        return self._shared.setdefault(patterns, patterns)
 
 
 def sign(auth: AuthSettings, claims: Mapping[str, Any], *, key_file: str | None = None, kid: str | None = None) -> str:

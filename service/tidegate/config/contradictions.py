@@ -42,8 +42,8 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if auth.mode == "none" and not auth.anonymous_anywhere and not is_loopback(server.address):
         yield (
             "auth.mode",
-            f"with server.address {server.address} whoever reaches the port may be any client; set auth.mode to jwt, "
-            "or server.address to 127.0.0.1, or, where that is meant, auth.anonymous_anywhere to true",
+            f"with server.address {server.address} whoever reaches the port may be any client; set auth.mode to jwt "
+            "or callback, or server.address to 127.0.0.1, or, where that is meant, auth.anonymous_anywhere to true",
         )
     if not internal.api_keys and not internal.keyless_anywhere and not is_loopback(internal.address):
         yield (
@@ -55,6 +55,8 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if auth.mode == "jwt" and len(keys) != 1:
         given = " and ".join(f"auth.{name}" for name in keys) or "none"
         yield "auth.mode", f"needs exactly one of auth.key, auth.key_file and auth.jwks_file; set: {given}"
+    if auth.mode == "callback" and auth.callback_url is None:
+        yield "auth.callback_url", "is needed for auth.mode callback: where the application is asked who a client is"
     secret = (auth.key or "").rstrip("\r\n").encode()  # as `auth_keys` takes it, which knows more of secrets
     if auth.algorithm == "HS256" and auth.key is not None and len(secret) < 32:
         yield (

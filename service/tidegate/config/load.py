@@ -110,6 +110,8 @@ def warnings(config: Config) -> list[str]:
         )
     if config.auth.mode == "none" and (config.auth.key or config.auth.key_file or config.auth.jwks_file):
         found.append("auth.mode is none although a key is set: tokens are not looked at")
+    if config.auth.mode != "callback" and config.auth.callback_url is not None:
+        found.append(f"auth.callback_url is set although auth.mode is {config.auth.mode}: the application is not asked")
     if not config.internal.api_keys and not is_loopback(config.internal.address):
         found.append(
             f"internal.api_keys is empty on internal.address {config.internal.address}: "

@@ -13,10 +13,11 @@ import msgspec
 from msgspec import Meta
 
 from tidegate.config import endpoints
+from tidegate.config.auth import AuthSettings
 from tidegate.config.edge import EdgeSettings
-from tidegate.config.endpoints import HOST, PATH_LENGTH, Address, Host, Origin, SocketPath
+from tidegate.config.endpoints import HOST, PATH_LENGTH, Address, Host, Network, Origin, SocketPath
 from tidegate.config.section import Section
-from tidegate.config.texts import ApiKey, Group, Method, Text, Word
+from tidegate.config.texts import ApiKey, Group, Method
 from tidegate.core.model import Retention, group_of
 from tidegate.core.patterns import matches
 
@@ -64,6 +65,13 @@ class ServerSettings(Section, frozen=True):
     hosts: Annotated[
         list[Host], Meta(min_length=1, description="Host names that requests may name, beside the address itself.")
     ] = msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
+    edges: Annotated[
+        list[Network],
+        Meta(
+            description="Networks that edges come from: their X-Forwarded-For tells a client's address, as it does "
+            "over server.socket and trunks."
+        ),
+    ] = msgspec.field(default_factory=lambda: ["127.0.0.1", "::1"])
     header_timeout_s: Annotated[
         float, Meta(ge=0.01, le=300, description="Seconds within which a request's headers must have arrived.")
     ] = 10
@@ -177,35 +185,6 @@ class HistorySettings(Section, frozen=True):
             description="Seconds that epochs, offsets and records of cursor=last outlive the messages.",
         ),
     ] = 2_592_000
-
-
-class AuthSettings(Section, frozen=True):
-    """Who a client is."""
-
-    mode: Annotated[
-        Literal["none", "jwt"], Meta(description="none: a client says who it is. jwt: a signed token says it.")
-    ] = "none"
-    anonymous_anywhere: Annotated[
-        bool, Meta(description="Allow mode none on an address beyond loopback: whoever reaches the port is anyone.")
-    ] = False
-    algorithm: Annotated[
-        Literal["HS256", "RS256", "ES256", "EdDSA"], Meta(description="The one algorithm of tokens.")
-    ] = "HS256"
-    key: Annotated[
-        Text | None, Meta(description="HS256: the shared secret, 32 bytes or more. Else the public key as PEM.")
-    ] = None
-    key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
-    jwks_file: Annotated[Word | None, Meta(description="File with a JSON Web Key Set, in place of key.")] = None
-    issuer: Annotated[Word | None, Meta(description="What a token's iss must be; null does not look at it.")] = None
-    audience: Annotated[Word | None, Meta(description="What a token's aud must name; null does not ask for one.")] = (
-        None
-    )
-    leeway_s: Annotated[
-        int, Meta(ge=0, le=300, description="Seconds that the clocks of gateway and issuer may differ.")
-    ] = 10
-    expiring_s: Annotated[
-        float, Meta(ge=0, le=86400, description="Seconds before its token's end that a client gets an expiring event.")
-    ] = 60
 
 
 class GroupPolicy(Section, frozen=True):

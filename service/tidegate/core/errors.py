@@ -240,6 +240,12 @@ class BrokerDown(Refused):
     status, code, retry_after_s = 503, "broker_down", 1
 
 
+class AuthUnavailable(Refused):
+    """The application did not say who the client is. That is no bad login, and the same for all nodes."""
+
+    status, code, retry_after_s = 503, "auth_unavailable", 3
+
+
 class NotTried(Refused):
     """Skipped because an earlier push of the same stream in this batch met a transient failure."""
 

@@ -1,14 +1,16 @@
-"""What each command does, and what an order from another node does to a connection. Answers are queued, never returned.
+"""What each command does, and what others do to a connection: an order, new rights. Answers are queued, never returned.
 
-``carry_out`` and ``apply_order`` say whether the connection's groups changed, so that presence and record can follow.
+``carry_out`` and ``apply`` say whether the connection's groups changed, so that presence and record can follow.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import assert_never, get_args
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, assert_never, get_args
+
+import msgspec
 
 from tidegate.brokers.contract import Broker, MembershipOrder
 from tidegate.config.load import Config
@@ -23,6 +25,16 @@ from tidegate.gateway.new_streams import NewStreams
 from tidegate.gateway.recovery import Recovery
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
+
+
+class NewRights(msgspec.Struct):
+    """What a client may do from now on. ``token``: for whoever takes its connection up; None: as before."""
+
+    rights: Rights
+    token: str | None = None
+
+
+Change: TypeAlias = MembershipOrder | NewRights  # what happens to a connection without its asking
 
 CallFunction = Callable[[Session, str, bytes], Awaitable[tuple[int, bytes]]]  # (session, method, data) -> status, JSON
 
@@ -196,15 +208,25 @@ class Commands:
     def _refresh(self, session: Session, command: protocol.Refresh) -> bool:
         if self._verify is None:
             raise BadRequest("this gateway uses no tokens")
-        rights = session.rights = self._verify(command.token, session)
-        session.wire.keep_token(command.token)
+        rights = self._verify(command.token, session)
+        gone = self._take(session, NewRights(rights, command.token))
+        session.send(protocol.encode_reply(command.id, {"expires": int(rights.expires or 0)}))
+        self._say_left(session, gone)
+        return bool(gone)
+
+    def _take(self, session: Session, new: NewRights) -> list[str]:
+        """The groups that it has left by that, and has not been told of."""
+        session.rights = new.rights
+        if new.token is not None:
+            session.wire.keep_token(new.token)
         gone = [group for group in session.groups if not self.may_join(session, group)]
         for group in gone:
             self._recovery.detach(session, group_stream(group))
-        session.send(protocol.encode_reply(command.id, {"expires": int(rights.expires or 0)}))
-        for group in gone:
+        return gone
+
+    def _say_left(self, session: Session, groups: Sequence[str]) -> None:
+        for group in groups:
             session.send(protocol.encode_left(group_stream(group), "not_allowed"))
-        return bool(gone)
 
     def ping(self, session: Session, command: protocol.Ping) -> None:
         """The cursor covers exactly what was queued before this answer."""
@@ -238,9 +260,17 @@ class Commands:
             if not self._calls[session]:
                 del self._calls[session]
 
-    # Orders
+    # What happens to it
 
-    async def apply_order(self, session: Session, order: MembershipOrder) -> bool:
+    async def apply(self, session: Session, change: Change) -> bool:
+        """Carries it out, and tells the client what has become of its groups by that."""
+        if isinstance(change, MembershipOrder):
+            return await self._apply_order(session, change)
+        gone = self._take(session, change)
+        self._say_left(session, gone)
+        return bool(gone)
+
+    async def _apply_order(self, session: Session, order: MembershipOrder) -> bool:
         """The application made the client a member of a group, or ended that."""
         stream = group_stream(order.group)
         if not order.member:

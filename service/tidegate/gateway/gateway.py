@@ -46,7 +46,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.protocol import Command, NotUnderstood
 from tidegate.core.session import Rights, Session, Transport
-from tidegate.gateway.commands import Commands
+from tidegate.gateway.commands import Change, Commands
 from tidegate.gateway.records import OwnedRecords
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
@@ -54,7 +54,7 @@ from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import Floods, Shares
 
-Work: TypeAlias = Command | NotUnderstood | MembershipOrder
+Work: TypeAlias = Command | NotUnderstood | Change
 
 
 class HandshakeRequest(msgspec.Struct):
@@ -266,11 +266,11 @@ class Gateway:
         if session in self._inboxes:
             self._work(session)
 
-    def submit(self, session: Session, work: Command | MembershipOrder) -> None:
-        """Commands and orders of one connection take their turns; calls run beside them."""
+    def submit(self, session: Session, work: Command | Change) -> None:
+        """Commands of one connection, and what happens to it, take their turns; calls run beside them."""
         if session.ended:
             return
-        if not isinstance(work, MembershipOrder):
+        if not isinstance(work, Change):
             self._commands.count(work)
         if isinstance(work, protocol.Ping) and session not in self._inboxes:
             self._commands.ping(session, work)
@@ -318,8 +318,8 @@ class Gateway:
                     until_s = await self._shares.next()
                     continue
                 work = inbox.popleft()
-                if isinstance(work, MembershipOrder):
-                    changed = await self._commands.apply_order(session, work)
+                if isinstance(work, Change):
+                    changed = await self._commands.apply(session, work)
                 elif isinstance(work, NotUnderstood):
                     changed = False
                     self._commands.refuse(session, work.id, work.error)
@@ -327,7 +327,7 @@ class Gateway:
                         self.close(session, CloseCode.NOT_UNDERSTOOD)
                 else:
                     changed = await self._commands.carry_out(session, work)
-                if not isinstance(work, MembershipOrder):
+                if not isinstance(work, Change):
                     session.wire.done()
                 if changed and not session.ended:
                     await self._presence_join(session)

@@ -226,7 +226,7 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Console": _object(
             {
                 "version": text,
-                "auth": {"enum": ["none", "jwt"]},
+                "auth": {"enum": ["none", "jwt", "callback"]},
                 "key_required": yes_or_no,
                 "ws": _object({"port": whole, "path": text}),
             }

@@ -17,8 +17,9 @@ from typing import Any, cast
 from tornado.httputil import HTTPConnection, HTTPInputError, parse_request_start_line
 
 from tidegate import log
+from tidegate.auth.callback import Login
 from tidegate.brokers.contract import Broker
-from tidegate.core.errors import BadRequest, CloseCode, InternalError, Refused, Unauthorized
+from tidegate.core.errors import BadRequest, CloseCode, InternalError, NotAllowed, Refused, Unauthorized
 from tidegate.core.model import Cursor
 from tidegate.gateway.moves import CannotResume, Moves, Resumption
 from tidegate.process.listener import Listener
@@ -189,7 +190,7 @@ class TrunkServer:
     async def _shake_hands(self, transport: LinkedTransport, head: bytes) -> None:
         context = self._context
         request = read_request(head)
-        offer = context.rules.check(request)
+        offer = await context.rules.check(request, None)
         connection = f"{self._node}-{next(context.numbers)}"
         session = await context.gateway.admit(offer.asked, offer.grant, connection, transport)
         if transport.gone:
@@ -202,6 +203,7 @@ class TrunkServer:
         )
         peer = Peer(context.peers, session, transport)
         transport.accept(answer, peer)
+        _keep(offer, transport)
         if session.ended:
             peer.on_closing()
             return
@@ -232,8 +234,8 @@ class TrunkServer:
         known, cursor, head = read_resume(payload)
         request = read_request(head)
         try:
-            offer = context.rules.check(request, known.get("token"))
-        except Unauthorized:
+            offer = await context.rules.check_again(request, known.get("token"))
+        except (Unauthorized, NotAllowed):
             raise CannotResume(CloseCode.TOKEN_EXPIRED) from None
         except Refused:
             raise CannotResume(CloseCode.RESTART) from None  # what it asked for is not allowed any more
@@ -257,6 +259,7 @@ class TrunkServer:
         log.debug("connection.resumed", conn=asked.connection, client=client, term=asked.term)
         peer = Peer(context.peers, resumed.session, transport)
         transport.accept(b"", peer)
+        _keep(offer, transport)
         if resumed.session.ended:
             peer.on_closing()
             return
@@ -267,6 +270,12 @@ class TrunkServer:
         self._context.metrics.handshakes[error.code,] += 1
         log.debug("handshake.refused", code=error.code, error=error.message)
         transport.refuse(handshake.refusal(error))
+
+
+def _keep(offer: handshake.Offer, transport: LinkedTransport) -> None:
+    """Its edge gets what the next node may go by, where the request alone does not say it."""
+    if isinstance(offer.grant, Login):
+        transport.keep_token(offer.grant.ticket)
 
 
 def read_request(head: bytes) -> Request:

@@ -12,6 +12,7 @@ Order of checks: host, path, method, upgrade, origin, query, token, then what th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import socket
@@ -29,6 +30,7 @@ from tornado.websocket import WebSocketHandler
 from tidegate import log
 from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, TRUNK_HEADER
 from tidegate.core.errors import (
+    AuthUnavailable,
     BadRequest,
     Draining,
     Full,
@@ -151,7 +153,7 @@ class HandshakeHandler(WebSocketHandler):
         context, headers = self.application.context, self.request.headers
         if context.standing.doubtful and NEXT_HEADER in headers and context.standing.passes_on():
             raise Unavailable("an edge may still pass this node over")
-        asked, grant, _ = context.rules.check(cast(Request, self.request))
+        asked, grant, _ = await context.rules.check(cast(Request, self.request), self._peer())
         if cast(HTTP1Connection, self.request.connection).stream.closed():
             raise BadRequest("the peer has gone")
         protocol = self.get_websocket_protocol()
@@ -169,6 +171,15 @@ class HandshakeHandler(WebSocketHandler):
         except BaseException:
             context.gateway.remove(protocol.session, confirmed=False)
             raise
+
+    def _peer(self) -> str | None:
+        """The address of who is at the other end of the socket; None for a Unix socket's."""
+        sock = cast(HTTP1Connection, self.request.connection).stream.socket
+        if sock is None or sock.family == socket.AF_UNIX:
+            return None
+        with contextlib.suppress(OSError):  # it has gone
+            return str(sock.getpeername()[0])
+        return ""
 
     def get_websocket_protocol(self) -> SocketHandover:
         return SocketHandover(self, self.application.context)
@@ -192,7 +203,8 @@ class HandshakeHandler(WebSocketHandler):
             close_when_answered(connection)  # a full node cannot afford to keep those that it refuses
             headers["Connection"] = "close"
         status = error.status
-        if status in (502, 503) and NEXT_HEADER in self.request.headers:
+        is_nodes = status in (502, 503) and not isinstance(error, AuthUnavailable)  # and not the application's
+        if is_nodes and NEXT_HEADER in self.request.headers:
             # Another node may take it. Of the answers by which nginx goes to another, this one counts as no failure
             # (proxy_next_upstream). Where no other is left, it goes to the location that says the refusal.
             status = 404

@@ -13,9 +13,11 @@ from urllib.parse import parse_qsl
 import msgspec
 from tornado.httputil import HTTPHeaders
 
-from tidegate.auth.hosts import Hosts
+from tidegate.auth.callback import PASSED_ON, Callback, Login, question
+from tidegate.auth.grants import Grant, unrestricted
+from tidegate.auth.hosts import Hosts, Networks
 from tidegate.auth.origins import Origins
-from tidegate.auth.tokens import Grant, Verifier, unrestricted
+from tidegate.auth.tokens import Verifier
 from tidegate.core.errors import BadRequest, MethodNotAllowed, NotFound, Refused, Unauthorized, UpgradeRequired
 from tidegate.core.model import decode_cursor, is_id
 from tidegate.core.protocol import SUBPROTOCOL, check_group
@@ -30,21 +32,47 @@ class Offer(NamedTuple):
     """A handshake that was found right: what it asks of the gateway, what it may, the subprotocol that is chosen."""
 
     asked: HandshakeRequest
-    grant: Grant
+    grant: Grant | Login
     protocol: str | None
 
 
 class Rules(msgspec.Struct):
-    """What a handshake must be before the gateway is asked. ``verifier`` None: auth.mode none."""
+    """What a handshake must be before the gateway is asked. ``verifier``: for auth.mode jwt; ``callback``: for
+    callback; neither: none. ``edges``: addresses of peers that may say where a client is."""
 
     path: str
     hosts: Hosts
     origins: Origins
-    verifier: Verifier | None
+    verifier: Verifier | None = None
+    callback: Callback | None = None
+    edges: Networks = Networks(())
 
-    def check(self, request: Request, token: str | None = None) -> Offer:
-        """Raises Refused. The order is host, path, method, upgrade, origin, query, token. ``token``: in place of the
-        request's."""
+    async def check(self, request: Request, peer: str | None) -> Offer:
+        """Raises Refused. The order is host, path, method, upgrade, origin, query, token. ``peer``: the address that
+        the request came from, None where only an edge comes from there."""
+        headers, query = request.headers, self._read(request)
+        if self.callback is None:
+            grant: Grant | Login = self._authenticate(headers, query, None)
+            return Offer(asked(grant.client, query), grant, subprotocol(headers))
+        wanted = asked("", query)  # the application is not asked for what is malformed
+        address = self._address(headers, peer)
+        login = await self.callback.login(_question(headers, query, address), address=address)
+        wanted.client = login.client
+        return Offer(wanted, login, subprotocol(headers))
+
+    async def check_again(self, request: Request, token: str | None) -> Offer:
+        """The same for one that was let in by another node, and comes over a trunk. ``token``: the newest that its edge
+        was given to keep, in place of the request's; of a callback the ticket. Raises Refused."""
+        headers, query = request.headers, self._read(request)
+        if self.callback is None:
+            grant: Grant | Login = self._authenticate(headers, query, token)
+        else:
+            address = self._address(headers, None)
+            grant = await self.callback.move(_question(headers, query, address), token or "", address=address)
+        return Offer(asked(grant.client, query), grant, subprotocol(headers))
+
+    def _read(self, request: Request) -> dict[str, str]:
+        """Its query. Raises Refused for all that can be said without knowing who asks."""
         headers = request.headers
         self.hosts.check(headers.get("Host"))
         if request.path != self.path:
@@ -54,15 +82,33 @@ class Rules(msgspec.Struct):
         check_upgrade(headers, request.version)
         if "Origin" in headers or "Sec-Fetch-Site" in headers:
             self.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
-        query = read_query(request.query)
-        grant = self._authenticate(headers, query, token)
-        return Offer(asked(grant.client, query), grant, subprotocol(headers))
+        return read_query(request.query)
 
     def _authenticate(self, headers: HTTPHeaders, query: dict[str, str], token: str | None) -> Grant:
         """Raises Unauthorized or BadRequest."""
         if self.verifier is None:
             return unrestricted(client_in(query))
         return self.verifier.verify(token or token_in(headers, query), time.time())
+
+    def _address(self, headers: HTTPHeaders, peer: str | None) -> str:
+        """The client's, as its edge says; without an edge the peer's."""
+        said = headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        if said and (peer is None or peer in self.edges):
+            return said
+        return peer or ""
+
+
+def _question(headers: HTTPHeaders, query: dict[str, str], address: str) -> bytes:
+    """What the application is asked of this client. A token goes where programs have it, wherever a page had to put it.
+    Raises BadRequest where there are several."""
+    passed = {name: "; ".join(headers.get_list(name)) for name in PASSED_ON if name in headers}
+    found = tokens_in(headers, query)
+    if found and "token" not in query:
+        passed["authorization"] = f"Bearer {found[0]}"
+    # As the client has sent them: Tornado reads headers as Latin-1.
+    return question(
+        {name: text.encode("latin-1").decode(errors="replace") for name, text in passed.items()}, query, address
+    )
 
 
 def check_upgrade(headers: HTTPHeaders, version: str) -> None:
@@ -111,10 +157,18 @@ def _offered(headers: HTTPHeaders) -> list[str]:
 
 
 def token_in(headers: HTTPHeaders, query: dict[str, str]) -> str:
-    """The one token: header, query or subprotocol. Raises Unauthorized where there is none, BadRequest where there are
-    several, or the client is named beside it."""
+    """The one token. Raises Unauthorized where there is none, BadRequest where there are several, or the client is
+    named beside it."""
     if "client" in query:
         raise BadRequest("the token says who the client is; leave out client")
+    tokens = tokens_in(headers, query)
+    if not tokens:
+        raise Unauthorized("a token is required")
+    return tokens[0]
+
+
+def tokens_in(headers: HTTPHeaders, query: dict[str, str]) -> list[str]:
+    """Of header, query and subprotocol: one or none. Raises BadRequest where there are several."""
     tokens = [name[len(_BEARER) :] for name in _offered(headers) if name.startswith(_BEARER)]
     authorization = headers.get("Authorization", "")
     if authorization[:7].lower() == "bearer ":
@@ -123,9 +177,7 @@ def token_in(headers: HTTPHeaders, query: dict[str, str]) -> str:
         tokens.append(query["token"])
     if len(tokens) > 1:
         raise BadRequest("the token is given in more than one place")
-    if not tokens:
-        raise Unauthorized("a token is required")
-    return tokens[0]
+    return tokens
 
 
 def client_in(query: dict[str, str]) -> str:

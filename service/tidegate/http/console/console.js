@@ -32,8 +32,14 @@ function byToken() {
   return settings.auth === 'jwt';
 }
 
+/** The application says who we are, by a cookie that this page sends, or a token of its own. */
+function byApplication() {
+  return settings.auth === 'callback';
+}
+
 /** Who would connect now; null where the token does not say. */
 function chosenClient() {
+  if (byApplication()) return 'me';
   return byToken() ? subjectOf(at('token').value.trim()) : at('client').value.trim();
 }
 
@@ -64,7 +70,7 @@ function connect() {
   }
   const name = chosenClient();
   const groups = chosenGroups();
-  const token = byToken() ? at('token').value.trim() : null;
+  const token = byToken() || byApplication() ? at('token').value.trim() : null;
   // A group taken out of the field is not to come back with the cursor.
   const storage = storageOf(name, (stream) => groupOf(stream) === null || groups.includes(groupOf(stream)));
   client?.close();
@@ -342,9 +348,9 @@ async function start() {
   }
   api.keyRequired = settings.key_required;
   at('version').textContent = settings.version;
-  at('client-field').hidden = byToken();
-  at('client').required = !byToken();
-  at('token-field').hidden = !byToken();
+  at('client-field').hidden = byToken() || byApplication();
+  at('client').required = !at('client-field').hidden;
+  at('token-field').hidden = !at('client-field').hidden;
   at('key-open').hidden = !settings.key_required;
   const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
   usualAddress = `${scheme}://${location.hostname}:${settings.ws.port}${settings.ws.path}`;

@@ -1,0 +1,73 @@
+"""The settings that say who a client is. ``settings`` has the other sections, and says how they are written."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from tidegate.config import endpoints
+from tidegate.config.endpoints import HOST, PATH_LENGTH
+from tidegate.config.section import Section
+from tidegate.config.texts import Text, Word
+
+
+class AuthSettings(Section, frozen=True):
+    """Who a client is."""
+
+    mode: Annotated[
+        Literal["none", "jwt", "callback"],
+        Meta(
+            description="none: a client says who it is. jwt: a signed token says it. callback: the application says "
+            "it, asked with the client's cookie."
+        ),
+    ] = "none"
+    anonymous_anywhere: Annotated[
+        bool, Meta(description="Allow mode none on an address beyond loopback: whoever reaches the port is anyone.")
+    ] = False
+    algorithm: Annotated[
+        Literal["HS256", "RS256", "ES256", "EdDSA"], Meta(description="The one algorithm of tokens.")
+    ] = "HS256"
+    key: Annotated[
+        Text | None, Meta(description="HS256: the shared secret, 32 bytes or more. Else the public key as PEM.")
+    ] = None
+    key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
+    jwks_file: Annotated[Word | None, Meta(description="File with a JSON Web Key Set, in place of key.")] = None
+    issuer: Annotated[Word | None, Meta(description="What a token's iss must be; null does not look at it.")] = None
+    audience: Annotated[Word | None, Meta(description="What a token's aud must name; null does not ask for one.")] = (
+        None
+    )
+    leeway_s: Annotated[
+        int, Meta(ge=0, le=300, description="Seconds that the clocks of gateway and issuer may differ.")
+    ] = 10
+    expiring_s: Annotated[
+        float, Meta(ge=0, le=86400, description="Seconds before its token's end that a client gets an expiring event.")
+    ] = 60
+    callback_url: Annotated[
+        Annotated[
+            str,
+            Meta(
+                pattern=rf"^https?://{HOST}(:[0-9]+)?(/(?!\.+(/|\Z))[A-Za-z0-9_.~-]+)*/?\Z",
+                max_length=PATH_LENGTH,
+                extra={
+                    "allowed": "http://host[:port][/path] or https://…, in lower case but for the path, without user "
+                    f"and query, the port from 1 to 65535, up to {PATH_LENGTH} characters",
+                    "is": endpoints.is_url,
+                },
+            ),
+        ]
+        | None,
+        Meta(description="callback: where the application is asked who a client is (docs/protocol.md, Cookies)."),
+    ] = None
+    callback_connections: Annotated[
+        int,
+        Meta(ge=4, le=10000, description="Connections for these questions; a quarter of them for those asked again."),
+    ] = 50
+    recheck_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86400,
+            description="callback: seconds within which it is asked again for each connection; 0: never.",
+        ),
+    ] = 300
