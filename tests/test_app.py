@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -44,7 +44,7 @@ class Node:
             },
         )
 
-    async def started(self) -> Node:
+    async def started(self) -> Self:
         await self.process.port(self.internal)
         return self
 
@@ -116,7 +116,7 @@ async def test_sigint_closes_everybody_at_once_with_1012(start_process: Start) -
     assert await node.process.ended(5) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 async def test_signals_that_mean_nothing_are_ignored_with_a_line_and_do_not_stop_a_drain(
     start_process: Start, number: signal.Signals
 ) -> None:

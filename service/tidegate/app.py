@@ -37,6 +37,7 @@ from tidegate.gateway.drain import Drain
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.moves import Moves
 from tidegate.gateway.new_streams import NewStreams
+from tidegate.gateway.policies import Policies
 from tidegate.gateway.rechecks import LOOK_S, Rechecks
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
@@ -87,7 +88,8 @@ class App:
             open_files.limit(), connections=limits.connections, calls=config.calls.connections + asking
         )
         self.started_ms = int(time.time() * 1000)
-        self._verifier = make_verifier(config)
+        self.verifier = make_verifier(config)
+        self.api_keys = ApiKeys(config.internal.api_keys)
         self.broker = registry.make(config, self.node, self.metrics)
         self._caller = Caller(config.calls, observe=self._observe_call)
         self._requests = itertools.count(1)
@@ -112,7 +114,7 @@ class App:
             self.metrics,
             NewStreams(config, self.hub, self.broker, self.metrics),
             call=self._call,
-            verify=self._verify if self._verifier else None,
+            verify=self._verify if self.verifier else None,
         )
         self.gateway = Gateway(
             config,
@@ -146,6 +148,7 @@ class App:
                 self._callback, self.gateway, self.hub, self.tasks, leeway_s=config.auth.leeway_s, wall=time.time
             )
         )
+        self.policies = Policies(config, self.gateway, self.hub, commands)
         self._servers: list[HttpServer] = []
         self._socket_files: list[SocketFile] = []
         self._trunk_sockets: list[socket.socket] = []
@@ -163,8 +166,8 @@ class App:
 
     async def start(self) -> None:
         config, loop = self.config, asyncio.get_running_loop()
-        if self._verifier is not None:
-            self._verifier.tell_left_out()
+        if self.verifier is not None:
+            self.verifier.tell_left_out()
         await self._caller.start()
         if self._callback is not None:
             await self._callback.start()
@@ -288,7 +291,7 @@ class App:
             path=config.server.path,
             hosts=Hosts(names(config.server.hosts, config.server.address), "server.hosts"),
             origins=Origins(config.origins, console),
-            verifier=self._verifier,
+            verifier=self.verifier,
             callback=self._callback,
             edges=Networks(config.server.edges),
         )
@@ -328,7 +331,7 @@ class App:
         return ApiContext(
             gateway=self.gateway,
             config=config,
-            keys=ApiKeys(config.internal.api_keys),
+            keys=self.api_keys,
             hosts=Hosts(names(config.internal.hosts, config.internal.address), "internal.hosts"),
             metrics=self.metrics,
             ready=lambda: self.gateway.ready and not self.gateway.draining,
@@ -390,8 +393,8 @@ class App:
         return answer.status, answer.data
 
     def _verify(self, token: str, session: Session) -> Rights:
-        assert self._verifier is not None
-        grant = self._verifier.verify(token, time.time())
+        assert self.verifier is not None
+        grant = self.verifier.verify(token, time.time())
         if grant.client != session.client:
             raise Unauthorized("the token is another client's")
         return grant

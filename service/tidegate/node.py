@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import tidegate
 from tidegate import log
 from tidegate.app import BACKLOG, App
+from tidegate.auth import keys as auth_keys
+from tidegate.auth.api_keys import ApiKeys
 from tidegate.config import load as configuration
 from tidegate.config.settings import Config
+from tidegate.core.errors import Unusable
 from tidegate.process import open_files, signals
 from tidegate.process.addresses import backlog_limit, url_host
 
@@ -43,11 +46,13 @@ def warn_of_backlog() -> None:
         )
 
 
-async def serve(config: Config, node: str) -> int:
-    """Runs until a signal ends it (signals.py); the exit code."""
-    asked = signals.listen(config.server.drain_s)
+async def serve(config: Config, node: str, load_config: Callable[[], Config]) -> int:
+    """Runs until a signal ends it (signals.py); the exit code. ``load_config`` reads the settings again."""
+    hung_up = asyncio.Event()
+    asked = signals.listen(config.server.drain_s, hung_up.set)
     open_files.raise_limit()
     app = App(config, node)
+    app.tasks.spawn(_follow(app, hung_up, load_config), "settings")
     warn_of_few(app.files, config)
     warn_of_backlog()
     for text in configuration.warnings(config):
@@ -60,6 +65,32 @@ async def serve(config: Config, node: str) -> int:
         await app.stop()
     log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
     return 0
+
+
+async def reread(app: App, new: Config) -> tuple[list[str], list[str]]:
+    """The node takes the keys and group policies of ``new``. What has changed by that, in words without secrets; and
+    which other settings differ, that only a restart takes. Raises Unusable, and then nothing has changed."""
+    auth, api_keys, keys = app.config.auth, ApiKeys(new.internal.api_keys), None
+    if app.verifier is not None and (new.auth.mode, new.auth.algorithm) == (auth.mode, auth.algorithm):
+        keys = auth_keys.load(new.auth)
+    changed = app.api_keys.take(api_keys)
+    if app.verifier is not None and keys is not None:
+        changed += app.verifier.take(new.auth, keys)
+    changed += await app.policies.take(new.groups)
+    return changed, configuration.waiting(app.config, new)
+
+
+async def _follow(app: App, hung_up: asyncio.Event, load_config: Callable[[], Config]) -> None:
+    """Has the node take what its settings say anew, each time when it is told to look."""
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        try:
+            changed, waiting = await reread(app, await asyncio.to_thread(load_config))
+        except (configuration.ConfigError, Unusable) as exc:
+            log.warning("settings.refused", message="nothing has changed", error=str(exc))
+        else:
+            log.info("settings.read", changed=changed, need_restart=waiting)
 
 
 async def _unless_asked(work: Coroutine[Any, Any, None], asked: asyncio.Queue[float]) -> float | None:

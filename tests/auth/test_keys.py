@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,9 +17,10 @@ from tests.service_fixture import running
 from tests.support import Logs
 from tests.tokens import ALGORITHMS, NOW, SECRET, b64, jwk, make_token, private_pem, public_pem, refusal, verifier
 from tidegate.auth.grants import Grant
-from tidegate.auth.keys import secret_fault
+from tidegate.auth.keys import load, secret_fault
 from tidegate.auth.tokens import Verifier, sign
-from tidegate.config.auth import AuthSettings
+from tidegate.config.auth import AuthSettings, NamedKey
+from tidegate.core.errors import Unusable
 
 # Keys
 
@@ -69,7 +71,7 @@ def test_a_key_that_cannot_be_read_is_named(tmp_path: Path):
     (tmp_path / "key").write_bytes(private_pem("RS256", password=b"x"))
     with pytest.raises(ValueError, match=r"^auth\.key_file: the private key is encrypted"):
         verifier("RS256", key_file=str(tmp_path / "key"))
-    with pytest.raises(ValueError, match=r"needs a key; set auth.key, auth.key_file or auth.jwks_file"):
+    with pytest.raises(ValueError, match=r"needs a key; set auth.key, auth.key_file, auth.keys or auth.jwks_file"):
         Verifier(AuthSettings(mode="jwt"))
 
 
@@ -361,6 +363,58 @@ def test_what_cannot_be_signed_is_said(tmp_path: Path):
     refused("^auth.key: to sign, a private key is needed", key=public_pem("ES256").decode())
     refused("^auth.jwks_file: to sign, name the file of a private key", jwks_file="jwks.json")
     refused("^auth.key_file: cannot read", key_file=str(tmp_path / "none"))
-    refused("needs a key; set auth.key, auth.key_file or auth.jwks_file")
+    refused("needs a key; set auth.key, auth.key_file, auth.keys or auth.jwks_file")
     refused("^auth.key: must have at least 32 bytes", algorithm="HS256", key="short")
     refused("^claims: ", private_pem("ES256"), {"sub": object()})
+
+
+# Several keys
+
+
+def several(*kids: str, **settings: Any) -> Verifier:
+    keys = [NamedKey(kid=kid, key=SECRET + kid) for kid in kids]
+    return Verifier(AuthSettings(mode="jwt", keys=keys, **settings))
+
+
+def test_a_token_names_one_of_several_keys() -> None:
+    check = several("old", "new")
+    for kid in ("old", "new"):
+        assert check.verify(make_token(name=kid, kid=kid), NOW).client == "alice"
+    assert "signature" in refusal(check, make_token(name="old", kid="new"))
+    assert "not known" in refusal(check, make_token(name="old", kid="other"))
+    assert "names no key" in refusal(check, make_token(name="old"))
+    assert several("only").verify(make_token(name="only"), NOW).client == "alice"
+
+
+def test_a_key_without_a_name_is_for_tokens_that_name_none_of_the_others() -> None:
+    check = several("new", key=SECRET)
+    for token in (make_token(), make_token(kid="whatever"), make_token(name="new", kid="new")):
+        assert check.verify(token, NOW).client == "alice"
+    assert "signature" in refusal(check, make_token(kid="new"))
+
+
+def test_each_of_several_keys_is_looked_at_when_it_is_loaded() -> None:
+    with pytest.raises(Unusable, match=r"auth\.keys\[1\].*at least 32 bytes"):
+        Verifier(AuthSettings(mode="jwt", keys=[NamedKey(kid="a", key=SECRET), NamedKey(kid="b", key="short")]))
+
+
+def test_keys_that_are_taken_are_said_by_name_and_tokens_of_those_that_are_gone_are_refused() -> None:
+    check = several("a", "b", "c")
+    token = make_token(name="a", kid="a")
+    check.verify(token, NOW)
+    new = {"b": "b", "c": "x", "d": "d"}
+    auth = AuthSettings(mode="jwt", keys=[NamedKey(kid=kid, key=SECRET + end) for kid, end in new.items()])
+    assert check.take(auth, load(auth)) == ["auth: key a is gone", "auth: key c has changed", "auth: key d is new"]
+    assert "not known" in refusal(check, token)
+    assert check.verify(make_token(name="d", kid="d"), NOW).client == "alice"
+    assert check.take(auth, load(auth)) == []
+
+
+def test_the_first_key_signs_or_the_one_that_is_named() -> None:
+    auth = AuthSettings(mode="jwt", keys=[NamedKey(kid="new", key=SECRET), NamedKey(kid="old", key=SECRET + "old")])
+    for kid, named in ((None, "new"), ("old", "old")):
+        token = sign(auth, {"sub": "alice", "exp": NOW + 60}, kid=kid)
+        assert jwt.get_unverified_header(token)["kid"] == named
+        assert Verifier(auth).verify(token, NOW).client == "alice"
+    with pytest.raises(ValueError, match="none of them"):
+        sign(auth, {"sub": "alice"}, kid="other")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.support import ROOT
-from tidegate.config.auth import AuthSettings
+from tidegate.config.auth import AuthSettings, NamedApiKey
 from tidegate.config.load import ConfigError, default_yaml, effective, is_loopback, load, warnings
 from tidegate.config.settings import Config, GroupPolicy
 
@@ -354,6 +354,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ('auth: {mode: jwt, key: "5up3r-5ecret"}', {}),
         ('auth: {key: ["5up3r-5ecret"]}', {}),
         ("internal: {api_keys: [5up3r-5ecret]}", {}),
+        ("internal: {api_keys: [{name: a, key: 5up3r-5ecret}]}", {}),
+        ("internal: {api_keys: [{name: a, kye: 5up3r-5ecret-5up3r-5ecret}]}", {}),
+        ("internal: {api_keys: [{key: 5up3r-5ecret-5up3r-5ecret}]}", {}),
+        ("internal: {api_keys: [[5up3r-5ecret]]}", {}),
+        ("auth: {mode: jwt, keys: [{kid: a, key: [5up3r-5ecret]}]}", {}),
+        ("auth: {mode: jwt, keys: [5up3r-5ecret]}", {}),
+        ("auth: {mode: jwt, keys: {a: 5up3r-5ecret}}", {}),
+        ("auth: {mode: jwt, keys: [{kid: a, key: 5up3r-5ecret}, {kid: a, key: 5up3r-5ecret}]}", {}),
         ("internal: {api_keys: 5up3r-5ecret}", {}),
         ("internal: {api_keys: {5up3r: 1}}", {}),
         ("auth: {kye: 5up3r-5ecret}", {}),
@@ -382,13 +390,15 @@ def test_no_refusal_shows_a_secret(write: Write, text: str, environ: dict[str, s
 def test_every_setting_that_is_a_key_is_masked() -> None:
     keys = {
         "TIDEGATE_AUTH__KEY": "5up3r-5ecret" * 3,
-        "TIDEGATE_INTERNAL__API_KEYS": json.dumps(["5up3r-5ecret" * 2]),
+        "TIDEGATE_AUTH__KEYS": json.dumps([{"kid": "new", "key": "5up3r-5ecret" * 3}]),
+        "TIDEGATE_INTERNAL__API_KEYS": json.dumps(["5up3r-5ecret" * 2, {"name": "crm", "key": "5up3r-5ecret" * 3}]),
         "TIDEGATE_TRUNK__KEY": "5up3r-5ecret" * 2,
     }
     shown = effective(load(None, keys))
     settings = [(section, name) for section, fields in shown.items() for name in fields]
     named = {f"{section}.{name}" for section, name in settings if re.search(r"(key|keys|secret|password)$", name)}
-    assert named == {"auth.key", "internal.api_keys", "trunk.key"}
+    assert named == {"auth.key", "auth.keys", "internal.api_keys", "trunk.key"}
+    assert shown["auth"]["keys"] == [{"kid": "new", "key": "***", "key_file": None}]
     assert "5up3r" not in json.dumps(shown)
 
 
@@ -400,9 +410,46 @@ def test_a_short_secret_is_refused_with_its_length_and_the_way_to_a_good_one() -
     load(None, {"TIDEGATE_AUTH__KEY": "ü" * 16, "TIDEGATE_AUTH__MODE": "jwt"})  # bytes, not characters
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "cure"),
+    [
+        ("internal: {api_keys: [{name: a, may: [fly], key_file: /k}]}", "internal.api_keys[0].may[0]", "push, read"),
+        ("internal: {api_keys: [{name: a, groups: [a b], key_file: /k}]}", "internal.api_keys[0].groups", "pattern"),
+        ("internal: {api_keys: [{name: a, nmae: b, key_file: /k}]}", "internal.api_keys[0].nmae", "unknown"),
+        ("internal: {api_keys: [{key_file: /k}]}", "internal.api_keys", "each needs a name"),
+        ("internal: {api_keys: [{name: a, key_file: /k}, {name: a, key_file: /l}]}", "internal.api_keys", "same name"),
+        ("internal: {api_keys: [{name: a}]}", "internal.api_keys", "either key or key_file"),
+        ("auth: {keys: [{key_file: /k}]}", "auth.keys", "each needs a kid"),
+        ("auth: {keys: [{kid: a, key_file: /k}, {kid: a, key_file: /l}]}", "auth.keys", "same kid"),
+        ("auth: {keys: [{kid: a, key_file: /k, key: x}]}", "auth.keys", "either key or key_file"),
+        ("auth: {mode: jwt, jwks_file: /j, keys: [{kid: a, key_file: /k}]}", "auth.keys", "beside auth.jwks_file"),
+        ("auth: {mode: callback}", "auth.callback_url", "is needed"),
+        ("auth: {mode: callback, callback_url: /who}", "auth.callback_url", "http://host"),
+        ("auth: {mode: callback, callback_url: 'http://me:pw@h/'}", "auth.callback_url", "without user"),
+    ],
+)
+def test_several_keys_and_the_callback_are_refused_with_a_cure(write: Write, text: str, key: str, cure: str) -> None:
+    (problem,) = refusal(write(text)).problems
+    assert problem.key == key
+    assert cure in problem.message
+
+
+def test_keys_may_have_names_and_what_they_open(write: Write) -> None:
+    limited = "{name: crm, key_file: /k, may: [push], groups: ['a*']}"
+    config = load(write(f"internal: {{api_keys: [{SECRET}, {limited}]}}"), {})
+    plain, named = config.internal.api_keys
+    assert plain == SECRET
+    assert named == NamedApiKey(name="crm", key_file="/k", may=["push"], groups=["a*"])
+    load(write("auth: {mode: jwt, keys: [{kid: a, key_file: /k}]}"), {})
+    load(write("auth: {mode: jwt, key_file: /old, keys: [{kid: a, key_file: /k}]}"), {})
+
+
 def test_of_several_api_keys_the_short_one_is_named(write: Write) -> None:
     (problem,) = refusal(write(f"internal: {{api_keys: [{SECRET}, fifteen-letters]}}")).problems
-    assert str(problem) == "internal.api_keys[1] = ***: must be 16 to 512 visible ASCII characters without spaces"
+    assert (
+        str(problem) == "internal.api_keys[1] = ***: must be 16 to 512 visible ASCII characters without spaces "
+        "or a mapping of name, key, key_file, may, groups"
+    )
 
 
 def test_the_effective_settings_are_all_there_and_secrets_masked(write: Write) -> None:

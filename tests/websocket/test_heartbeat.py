@@ -399,7 +399,7 @@ _SERVE = """
 import os, uvloop
 from tidegate import node
 from tidegate.config import load
-uvloop.run(node.serve(load.load(None, os.environ), "n"))
+uvloop.run(node.serve(load.load(None, os.environ), "n", lambda: load.load(None, os.environ)))
 """
 
 

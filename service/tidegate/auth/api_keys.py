@@ -1,26 +1,106 @@
-"""The keys by which applications open the internal API."""
+"""The keys by which applications open the internal API, and what each may do there."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
-from tidegate.core.errors import Unauthorized
+from tidegate.auth.key_files import read
+from tidegate.config.auth import NamedApiKey
+from tidegate.core.errors import NotAllowed, Unauthorized, Unusable
+from tidegate.core.model import group_of
+from tidegate.core.patterns import matches
+
+Right: TypeAlias = Literal["push", "read", "manage"]
+
+_KEY = re.compile(rb"[!-~]{16,512}\Z")
+
+
+class Application(NamedTuple):
+    """Whose key it is, and what that opens. ``groups``: patterns; None: whatever there is."""
+
+    name: str
+    may: frozenset[str]
+    groups: tuple[str, ...] | None = None
+
+    def require(self, right: Right) -> None:
+        """Raises NotAllowed."""
+        if right not in self.may:
+            raise NotAllowed(f"this API key may not {right}")
+
+    def require_stream(self, stream: str | None) -> None:
+        """``stream``: what is touched; None: what belongs to no stream. Raises NotAllowed."""
+        if self.groups is None:
+            return
+        group = None if stream is None else group_of(stream)
+        if group is None or not any(matches(pattern, group) for pattern in self.groups):
+            raise NotAllowed("this API key is for some groups only")
+
+
+_ALL = frozenset(("push", "read", "manage"))
+ANYBODY = Application("", _ALL)  # where there is no key
 
 
 class ApiKeys:
-    """The keys of applications, any of which opens the API; without a key it is open."""
+    """The keys of applications; without a key the API is open. Raises Unusable for what is no key."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    def __init__(self, keys: Sequence[str | NamedApiKey]) -> None:
+        self._known = [_known(number, key) for number, key in enumerate(keys)]
+        if len({digest for digest, _ in self._known}) < len(self._known):
+            raise Unusable("internal.api_keys", "the same key stands twice, and the log could not say whose it is")
 
-    def check(self, authorization: str | None) -> None:
-        """Raises Unauthorized unless the header is ``Bearer`` and a key. Takes the same time for every wrong one."""
-        if not self._digests:
-            return
+    @property
+    def required(self) -> bool:
+        return bool(self._known)
+
+    def check(self, authorization: str | None) -> Application:
+        """Whose key the header has, which must be ``Bearer`` and a key. Raises Unauthorized, after the same time for
+        every wrong one."""
+        if not self._known:
+            return ANYBODY
         scheme, _, key = (authorization or "").partition(" ")
         digest = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
-        found = [hmac.compare_digest(digest, known) for known in self._digests]  # all of them, not up to the first
+        # All of them, not up to the first.
+        found = [hmac.compare_digest(digest, known) for known, _ in self._known]
         if scheme.lower() != "bearer" or not any(found):
             raise Unauthorized("an API key is needed: Authorization: Bearer <key>")
+        return self._known[found.index(True)][1]
+
+    def take(self, other: ApiKeys) -> list[str]:
+        """From now on the keys of ``other``; what changes by that, in words without secrets."""
+        before = {(application.name, application, digest) for digest, application in self._known}
+        after = {(application.name, application, digest) for digest, application in other._known}
+        old, new = ({name for name, _, _ in some} for some in (before, after))
+        self._known = other._known
+        words = dict.fromkeys(old - new, "is gone") | dict.fromkeys(new - old, "is new")
+        words |= {name: "has changed" for name, _, _ in before ^ after if name in old & new}
+        return [f"internal.api_keys: {name} {words[name]}" for name in sorted(words)]
+
+
+def first(keys: Sequence[str | NamedApiKey]) -> str:
+    """The key that a command of this machine takes; empty where there is none. Raises Unusable."""
+    return _text(0, keys[0]).decode() if keys else ""
+
+
+def _known(number: int, key: str | NamedApiKey) -> tuple[bytes, Application]:
+    digest = hashlib.sha256(_text(number, key)).digest()
+    if isinstance(key, str):
+        return digest, Application(f"key {number + 1}", _ALL)
+    groups = None if key.groups is None else tuple(key.groups)
+    return digest, Application(key.name or "", frozenset(key.may), groups)
+
+
+def _text(number: int, key: str | NamedApiKey) -> bytes:
+    if isinstance(key, str):
+        return key.encode()
+    if key.key is not None:
+        return key.key.encode()
+    text = read(f"internal.api_keys[{number}]", key.key_file or "")
+    if not _KEY.match(text):
+        raise Unusable(
+            f"internal.api_keys[{number}]", "in its file must be 16 to 512 visible ASCII characters without spaces"
+        )
+    return text

@@ -10,10 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
-import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jwt
@@ -31,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import load_der_x509_certificate
 
+from tidegate.auth.key_files import read, without_end
 from tidegate.config.auth import AuthSettings
 from tidegate.core.errors import Unusable
 
@@ -49,44 +48,26 @@ class Keys(NamedTuple):
 
 def load(auth: AuthSettings) -> Keys:
     """The keys that tokens are verified with. Raises Unusable."""
-    name, data = configured(auth)
-    if data is not None:
-        return Keys({None: load_key(name, auth.algorithm, data)})
-    assert auth.jwks_file is not None
-    return _load_set(auth.algorithm, read("auth.jwks_file", auth.jwks_file))
+    if auth.jwks_file is not None:
+        return _load_set(auth.algorithm, read("auth.jwks_file", auth.jwks_file))
+    found = configured(auth)
+    if not found:
+        raise Unusable("auth.mode", "needs a key; set auth.key, auth.key_file, auth.keys or auth.jwks_file")
+    return Keys({kid: load_key(name, auth.algorithm, data) for kid, (name, data) in found.items()})
 
 
-def configured(auth: AuthSettings) -> tuple[str, bytes | None]:
-    """The name of the setting that holds the key, and the key as text; None for a JWKS file. Raises Unusable."""
+def configured(auth: AuthSettings) -> dict[str | None, tuple[str, bytes]]:
+    """By kid, the name of the setting that holds a key, and the key as text; a key that has none first. Raises
+    Unusable."""
+    found: dict[str | None, tuple[str, bytes]] = {}
     if auth.key is not None:
-        return "auth.key", _without_end(auth.key.encode())
-    if auth.key_file is not None:
-        return "auth.key_file", read("auth.key_file", auth.key_file)
-    if auth.jwks_file is None:
-        raise Unusable("auth.mode", "needs a key; set auth.key, auth.key_file or auth.jwks_file")
-    return "auth.jwks_file", None
-
-
-def read(name: str, path: str) -> bytes:
-    """What is in the file. Raises Unusable."""
-    try:
-        return _without_end(Path(path).read_bytes())
-    except OSError as exc:
-        raise Unusable(name, f"cannot read {path}: {exc.strerror}", local=True) from exc
-
-
-def _without_end(data: bytes) -> bytes:
-    """Without line breaks at the end, which editors, ``echo`` and files made into variables add to secrets."""
-    return data.rstrip(b"\r\n")
-
-
-def stamp(path: str) -> tuple[int, ...] | None:
-    """Changes with the file, also where it is replaced or its mode changes; None where it is missing."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+        found[None] = "auth.key", without_end(auth.key.encode())
+    elif auth.key_file is not None:
+        found[None] = "auth.key_file", read("auth.key_file", auth.key_file)
+    for number, one in enumerate(auth.keys):
+        name = f"auth.keys[{number}]"
+        found[one.kid] = name, without_end(one.key.encode()) if one.key else read(name, one.key_file or "")
+    return found
 
 
 def load_key(name: str, algorithm: str, data: bytes) -> Key:

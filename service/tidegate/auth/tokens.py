@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jwt
 import msgspec
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import UNSET, UnsetType
 
 from tidegate import log
+from tidegate.auth import key_files
 from tidegate.auth import keys as auth_keys
 from tidegate.auth.grants import Grant, Patterns, SharedPatterns
 from tidegate.auth.keys import Key
@@ -26,6 +27,8 @@ from tidegate.core.model import is_id
 from tidegate.core.patterns import is_pattern
 
 TOKEN_BYTES = 8192
+
+_K = TypeVar("_K")
 
 _LOOK_S = 1.0  # how often the JWKS file's times are looked at
 _REMEMBERED_BYTES = 16 * 1024 * 1024  # of tokens: 20,000 with a few patterns each
@@ -105,7 +108,7 @@ class Verifier:
     def __init__(self, auth: AuthSettings) -> None:
         self._auth = auth
         self._jws = jwt.PyJWS(algorithms=[auth.algorithm])
-        self._stamp = auth_keys.stamp(auth.jwks_file) if auth.jwks_file else None
+        self._stamp = key_files.stamp(auth.jwks_file) if auth.jwks_file else None
         self._looked_s = 0.0
         self._keys, self.left_out = auth_keys.load(auth)
         self._remembered = _Remembered(_REMEMBERED_BYTES)
@@ -131,13 +134,26 @@ class Verifier:
             self._remembered.add(digest, verified)
         return verified.grant
 
+    def take(self, auth: AuthSettings, keys: auth_keys.Keys) -> list[str]:
+        """From now on the keys of ``auth``, which ``keys`` are; what changes by that, in words without secrets."""
+        before, self._keys = self._keys, keys.by_kid
+        self.left_out = keys.left_out
+        names = {name: getattr(auth, name) for name in ("key", "key_file", "keys", "jwks_file")}
+        self._auth = msgspec.structs.replace(self._auth, **names)
+        self._stamp = key_files.stamp(auth.jwks_file) if auth.jwks_file else None
+        changed = [f"auth: key {name_of(kid)} {how}" for kid, how in differences(before, self._keys)]
+        if changed:
+            self._remembered.clear()
+        self.tell_left_out()
+        return changed
+
     def _follow_file(self, now: float) -> None:
         """Reads the JWKS file again when it has changed; looked at once a second at most. One that cannot be used
         changes nothing: whoever rotates keys may just be writing it."""
         if not self._auth.jwks_file or abs(now - self._looked_s) < _LOOK_S:
             return
         self._looked_s = now
-        stamp = auth_keys.stamp(self._auth.jwks_file)
+        stamp = key_files.stamp(self._auth.jwks_file)
         if stamp == self._stamp:
             return
         self._stamp = stamp  # taken before reading: a file that changes meanwhile is read again
@@ -175,12 +191,14 @@ class Verifier:
         return self._judge(claims)
 
     def _key_of(self, token: str) -> Key:
-        """The key that the token's ``kid`` names in a JWKS file; where there is one key only it may go unnamed."""
+        """The key that the token's ``kid`` names, of several; where there is one key only it may go unnamed."""
         keys = self._keys
-        if not self._auth.jwks_file:
+        if not self._auth.jwks_file and not self._auth.keys:
             return keys[None]
         kid = jwt.get_unverified_header(token).get("kid")
-        if len(keys) == 1 and (kid is None or None in keys):
+        if None in keys:
+            return keys.get(kid, keys[None])  # which is for all that name none of the others
+        if len(keys) == 1 and kid is None:
             return next(iter(keys.values()))
         if kid is None:
             raise Unauthorized("the token names no key (kid), and there are several")
@@ -206,15 +224,32 @@ class Verifier:
         return _Verified(grant, claims.exp, claims.nbf or 0.0)
 
 
+def name_of(kid: str | None) -> str:
+    return "without a kid" if kid is None else kid[:100]
+
+
+def differences(before: Mapping[_K, object], after: Mapping[_K, object]) -> Iterator[tuple[_K, str]]:
+    """Which are new, gone or changed, and that."""
+    for name in [*before, *(name for name in after if name not in before)]:
+        if name not in after:
+            yield name, "is gone"
+        elif name not in before:
+            yield name, "is new"
+        elif before[name] != after[name]:
+            yield name, "has changed"
+
+
 def sign(auth: AuthSettings, claims: Mapping[str, Any], *, key_file: str | None = None, kid: str | None = None) -> str:
     """A token with ``claims``, and with ``iss`` and ``aud`` as configured unless they are given.
 
-    Signed with ``key_file``, else with ``auth.key_file`` or ``auth.key``: the shared secret, or a private key as PEM.
-    ``kid`` names the key, as a JWKS file with several keys demands. Raises ValueError.
+    Signed with ``key_file``, else with ``auth.key_file`` or ``auth.key``, else with that of ``auth.keys`` which ``kid``
+    names, or the first: the shared secret, or a private key as PEM. ``kid`` names the key, as several keys demand.
+    Raises ValueError.
     """
-    name, data = ("key_file", auth_keys.read("key_file", key_file)) if key_file else auth_keys.configured(auth)
-    if data is None:
-        raise ValueError("auth.jwks_file: to sign, name the file of a private key")
+    if key_file:
+        name, data = "key_file", key_files.read("key_file", key_file)
+    else:
+        kid, name, data = _signing(auth, kid)
     key: Any
     if auth.algorithm == "HS256":
         key = auth_keys.load_key(name, auth.algorithm, data)
@@ -231,3 +266,18 @@ def sign(auth: AuthSettings, claims: Mapping[str, Any], *, key_file: str | None 
         return jwt.encode(given | dict(claims), key, algorithm=auth.algorithm, headers={"kid": kid} if kid else None)
     except (TypeError, jwt.PyJWTError) as exc:
         raise ValueError(f"claims: {exc}") from exc
+
+
+def _signing(auth: AuthSettings, kid: str | None) -> tuple[str | None, str, bytes]:
+    """The kid that the token is to have, and the key that signs it, with its setting's name. Raises ValueError."""
+    known = auth_keys.configured(auth)
+    if kid not in known and None in known:
+        return kid, *known[None]
+    if not known and auth.jwks_file is None:
+        raise ValueError("auth.mode: needs a key; set auth.key, auth.key_file, auth.keys or auth.jwks_file")
+    if not known:
+        raise ValueError("auth.jwks_file: to sign, name the file of a private key")
+    if kid is not None and kid not in known:
+        raise ValueError("auth.keys: none of them has that kid")
+    kid = next(iter(known)) if kid is None else kid
+    return kid, *known[kid]

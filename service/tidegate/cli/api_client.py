@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tidegate.auth import api_keys
 from tidegate.cli.command import Failed, Usage, note
 from tidegate.config.settings import Config, InternalSettings
+from tidegate.core.errors import Unusable
 
 _T = TypeVar("_T")
 
@@ -33,7 +35,10 @@ class ApiClient:
             name = urlsplit(url).netloc.rpartition(":")[0]
             if name not in config.internal.hosts:
                 self._headers["Host"] = config.internal.hosts[0]
-        key = (os.environ.get("TIDEGATE_API_KEY") or next(iter(config.internal.api_keys), "")).strip()
+        try:
+            key = (os.environ.get("TIDEGATE_API_KEY") or api_keys.first(config.internal.api_keys)).strip()
+        except Unusable as exc:
+            raise Usage(str(exc)) from None
         if not (key.isascii() and key.isprintable()):
             raise Usage("TIDEGATE_API_KEY: visible ASCII characters only")
         if key:

@@ -13,7 +13,10 @@ from tidegate.config import load as configuration
 from tidegate.core.errors import BrokerDown, Unusable
 from tidegate.process import signals
 
-DESCRIPTION = "Run the gateway until it is told to end: SIGTERM or SIGINT drains it, a second one ends it at once."
+DESCRIPTION = (
+    "Run the gateway until it is told to end: SIGTERM or SIGINT drains it, a second one ends it at once. SIGHUP has it "
+    "read keys and group policies again."
+)
 EXAMPLES = ("tidegate serve", "tidegate --config /etc/tidegate/config.yaml serve")
 
 
@@ -27,7 +30,7 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     node = app.node_id(config.server.node)
     log.setup(config.log.level, node)
     try:
-        return uvloop.run(process.serve(config, node))
+        return uvloop.run(process.serve(config, node, load_config))
     except Unusable as exc:
         fault = str(configuration.problem(config, exc))
         log.error("service.failed", error=fault)

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from tidegate.config import endpoints
 from tidegate.config.endpoints import HOST, PATH_LENGTH
 from tidegate.config.section import Section
-from tidegate.config.texts import Text, Word
+from tidegate.config.texts import ApiKey, Name, Pattern, Text, Word
+
+
+class NamedKey(Section, frozen=True):
+    """One of several keys that tokens are verified with; a token names it."""
+
+    kid: Annotated[Word | None, Meta(description="Its name, which a token's header has as kid.")] = None
+    key: Annotated[Text | None, Meta(description="As auth.key.")] = None
+    key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
+
+
+class NamedApiKey(Section, frozen=True):
+    """The key of one application, with a name for the log, and what it may do."""
+
+    name: Annotated[Name | None, Meta(description="Whose it is; the log says it.")] = None
+    key: Annotated[ApiKey | None, Meta(description="As in internal.api_keys.")] = None
+    key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
+    may: Annotated[
+        list[Literal["push", "read", "manage"]],
+        Meta(
+            min_length=1,
+            description="push. read: history, presence, clients, nodes. manage: disconnect, lasting memberships.",
+        ),
+    ] = msgspec.field(default_factory=lambda: ["push", "read", "manage"])
+    groups: Annotated[
+        list[Pattern] | None,
+        Meta(description="Patterns of the groups that it may do this with, and with nothing else; null: all there is."),
+    ] = None
 
 
 class AuthSettings(Section, frozen=True):
@@ -32,6 +60,13 @@ class AuthSettings(Section, frozen=True):
         Text | None, Meta(description="HS256: the shared secret, 32 bytes or more. Else the public key as PEM.")
     ] = None
     key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
+    keys: Annotated[
+        list[NamedKey],
+        Meta(
+            description="Several keys, each with its kid and key or key_file; read again at SIGHUP. Beside them key or "
+            "key_file is for tokens that name none of them."
+        ),
+    ] = msgspec.field(default_factory=list)
     jwks_file: Annotated[Word | None, Meta(description="File with a JSON Web Key Set, in place of key.")] = None
     issuer: Annotated[Word | None, Meta(description="What a token's iss must be; null does not look at it.")] = None
     audience: Annotated[Word | None, Meta(description="What a token's aud must name; null does not ask for one.")] = (

@@ -6,8 +6,9 @@ import ipaddress
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from tidegate.config.auth import NamedApiKey, NamedKey
 from tidegate.config.edge import EdgeSettings
 from tidegate.config.endpoints import UNIX, overlap
 from tidegate.config.settings import ENVELOPE_BYTES, Config
@@ -52,11 +53,15 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
             "internal.address to 127.0.0.1, or, where that is meant, internal.keyless_anywhere to true",
         )
     keys = [name for name in ("key", "key_file", "jwks_file") if getattr(auth, name) is not None]
-    if auth.mode == "jwt" and len(keys) != 1:
+    if auth.mode == "jwt" and (len(keys) > 1 or not (keys or auth.keys)):
         given = " and ".join(f"auth.{name}" for name in keys) or "none"
         yield "auth.mode", f"needs exactly one of auth.key, auth.key_file and auth.jwks_file; set: {given}"
     if auth.mode == "callback" and auth.callback_url is None:
         yield "auth.callback_url", "is needed for auth.mode callback: where the application is asked who a client is"
+    if auth.jwks_file is not None and auth.keys:
+        yield "auth.keys", "cannot be beside auth.jwks_file, which has several keys itself; leave one of them out"
+    yield from _items("auth.keys", "kid", auth.keys)
+    yield from _items("internal.api_keys", "name", [key for key in internal.api_keys if not isinstance(key, str)])
     secret = (auth.key or "").rstrip("\r\n").encode()  # as `auth_keys` takes it, which knows more of secrets
     if auth.algorithm == "HS256" and auth.key is not None and len(secret) < 32:
         yield (
@@ -99,6 +104,16 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.events.enabled and config.broker.kind == "memory":
         yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
+
+
+def _items(key: str, name: str, items: Sequence[NamedKey | NamedApiKey]) -> Iterator[tuple[str, str]]:
+    names = [getattr(item, name) for item in items]
+    if None in names:
+        yield key, f"each needs a {name}"
+    if len(set(names)) < len(names):
+        yield key, f"no two may have the same {name}"
+    if any((item.key is None) == (item.key_file is None) for item in items):
+        yield key, "each needs either key or key_file"
 
 
 def _trunk(config: Config) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import reprlib
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +20,11 @@ import msgspec
 import yaml
 from msgspec import inspect
 
+from tidegate.config.auth import NamedApiKey, NamedKey
 from tidegate.config.contradictions import contradictions, is_loopback
 from tidegate.config.section import Section
 from tidegate.config.settings import Config, GroupPolicy
+from tidegate.config.shown import MASK, SECRETS, URLS, masked, shown
 from tidegate.core.errors import Unusable
 from tidegate.core.patterns import is_pattern
 
@@ -41,10 +42,9 @@ __all__ = [
 
 PREFIX = "TIDEGATE_"
 NOT_SETTINGS = ("TIDEGATE_CONFIG", "TIDEGATE_API_KEY")  # the file; the key of the commands push and tail
-MASK = "***"
-
-_SECRETS = ("auth.key", "internal.api_keys", "trunk.key")
-_URLS = ("broker.url", "calls.url")  # may hold a password
+_ITEMS: dict[str, type[Section]] = {"auth.keys": NamedKey, "internal.api_keys": NamedApiKey}  # lists of sections
+# A running node takes these when it reads its settings again.
+TAKEN = ("auth.key", "auth.key_file", "auth.keys", "auth.jwks_file", "internal.api_keys", "groups")
 
 S = TypeVar("S", bound=Section)
 
@@ -88,7 +88,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     variables = _overlay(raw, environ, problems)
     config = _read(Config, raw, "", problems)
     if not problems:
-        problems = [Problem(key, _shown(key, _value(config, key)), text) for key, text in contradictions(config)]
+        problems = [Problem(key, shown(key, _value(config, key)), text) for key, text in contradictions(config)]
     if problems:
         raise ConfigError(
             [msgspec.structs.replace(p, variable=variables.get(p.key.partition("[")[0], "")) for p in problems]
@@ -98,7 +98,8 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
 
 def problem(config: Config, error: Unusable) -> Problem:
     """What was found when something was built from ``config``, as ``load`` would say it."""
-    return Problem(error.key, _shown(error.key, _value(config, error.key)), error.message).printable()
+    value = _value(config, error.key.partition("[")[0])
+    return Problem(error.key, shown(error.key, value), error.message).printable()
 
 
 def warnings(config: Config) -> list[str]:
@@ -108,7 +109,7 @@ def warnings(config: Config) -> list[str]:
         found.append(
             f"auth.mode is none on server.address {config.server.address}: whoever reaches the port may be any client"
         )
-    if config.auth.mode == "none" and (config.auth.key or config.auth.key_file or config.auth.jwks_file):
+    if config.auth.mode == "none" and _has_key(config):
         found.append("auth.mode is none although a key is set: tokens are not looked at")
     if config.auth.mode != "callback" and config.auth.callback_url is not None:
         found.append(f"auth.callback_url is set although auth.mode is {config.auth.mode}: the application is not asked")
@@ -120,12 +121,23 @@ def warnings(config: Config) -> list[str]:
     return found
 
 
+def waiting(config: Config, new: Config) -> list[str]:
+    """Keys of settings that differ in ``new``, and that a running node does not take."""
+    others = [key for key in _TYPES if key not in TAKEN and not key.startswith("edge.")]
+    return [key for key in others if _value(config, key) != _value(new, key)]
+
+
+def _has_key(config: Config) -> bool:
+    auth = config.auth
+    return any((auth.key, auth.key_file, auth.jwks_file, auth.keys))
+
+
 def effective(config: Config) -> dict[str, Any]:
     """All settings for the log, secrets masked."""
     settings: dict[str, Any] = msgspec.to_builtins(config)
-    for key in (*_SECRETS, *_URLS):
+    for key in (*SECRETS, *URLS):
         section, _, name = key.partition(".")
-        settings[section][name] = _masked(key, settings[section][name])
+        settings[section][name] = masked(key, settings[section][name])
     return settings
 
 
@@ -172,6 +184,8 @@ def _allowed(kind: inspect.Type) -> str:
             return "one of " + ", ".join(map(str, values))
         case inspect.ListType(item_type=item, min_length=least):
             return f"a list, {'not empty, ' if least else ''}each {_allowed(item)}"
+        case inspect.StructType(fields=fields):
+            return f"a mapping of {', '.join(field.name for field in fields)}"
         case inspect.DictType():
             return "a mapping of patterns to policies"
         case inspect.UnionType(types=types):
@@ -194,26 +208,6 @@ def _fault(kind: inspect.Type, value: Any) -> int | None:
 
 
 # Showing values
-
-
-def _masked(key: str, value: object) -> object:
-    if key in _SECRETS and value:
-        return [MASK] * len(value) if isinstance(value, list) else MASK
-    if key in _URLS:
-        if not isinstance(value, str):
-            return MASK
-        without_user = re.sub(r"^([\w+.-]*://)?.*@", rf"\g<1>{MASK}@", value, flags=re.DOTALL)
-        return re.sub(r"\?.*", f"?{MASK}", without_user, flags=re.DOTALL)
-    return value
-
-
-def _shown(key: str, value: object) -> str:
-    value = _masked(key, value)
-    try:
-        text = json.dumps(value) if value is None or isinstance(value, str | int | float) else reprlib.repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return type(value).__name__
-    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def _value(config: Config, key: str) -> object:
@@ -335,6 +329,8 @@ def _read(cls: type[S], raw: object, prefix: str, problems: list[Problem]) -> S:
             values[name] = _read(hint, value, f"{key}.", problems)
         elif key == "groups":
             values[name] = _read_groups(value, problems)
+        elif key in _ITEMS and isinstance(value, list):
+            values[name] = [_read_item(f"{key}[{at}]", item, hint, problems) for at, item in enumerate(value)]
         else:
             try:
                 converted = msgspec.convert(value, hint)
@@ -347,6 +343,20 @@ def _read(cls: type[S], raw: object, prefix: str, problems: list[Problem]) -> S:
             else:
                 values[name] = value if isinstance(value, int) else converted  # 30 seconds stay 30, not 30.0
     return cls(**values)
+
+
+def _read_item(key: str, item: object, hint: Any, problems: list[Problem]) -> object:
+    """One of a list of sections; a text where the list takes such as well."""
+    name = key.partition("[")[0]
+    if isinstance(item, dict):
+        return _read(_ITEMS[name], item, f"{key}.", problems)
+    try:
+        return msgspec.convert([item], hint)[0]
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        kind = _bare(inspect.type_info(hint))
+        assert isinstance(kind, inspect.ListType)
+        problems.append(Problem(key, MASK, f"must be {_allowed(kind.item_type)}"))
+        return item
 
 
 def _read_groups(raw: object, problems: list[Problem]) -> dict[str, GroupPolicy]:
@@ -373,10 +383,10 @@ def _refusal(key: str, value: Any, hint: Any, item: int) -> Problem:
     kind = inspect.type_info(hint)
     bare = _bare(kind)
     if item >= 0 and isinstance(bare, inspect.ListType) and isinstance(value, list):
-        shown = MASK if key in _SECRETS else _shown(key, value[item])
-        return Problem(f"{key}[{item}]", shown, f"must be {_allowed(bare.item_type)}")
+        text = MASK if key in SECRETS else shown(key, value[item])
+        return Problem(f"{key}[{item}]", text, f"must be {_allowed(bare.item_type)}")
     in_json = " (in a variable: as JSON)" if isinstance(bare, inspect.ListType) else ""
-    return Problem(key, _shown(key, value), f"must be {_allowed(kind)}{in_json}")
+    return Problem(key, shown(key, value), f"must be {_allowed(kind)}{in_json}")
 
 
 def _unknown(name: str, key: str, known: Iterable[str]) -> Problem:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from tidegate.config import endpoints
-from tidegate.config.auth import AuthSettings
+from tidegate.config.auth import AuthSettings, NamedApiKey
 from tidegate.config.edge import EdgeSettings
 from tidegate.config.endpoints import HOST, PATH_LENGTH, Address, Host, Network, Origin, SocketPath
 from tidegate.config.section import Section
@@ -105,7 +105,17 @@ class InternalSettings(Section, frozen=True):
     hosts: Annotated[
         list[Host], Meta(min_length=1, description="Host names that requests may name, beside the address itself.")
     ] = msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
-    api_keys: Annotated[list[ApiKey], Meta(description="Keys of applications, any of which opens the API.")] = []
+    api_keys: Annotated[
+        list[ApiKey | NamedApiKey],
+        Meta(
+            description="Keys of applications: a text, which opens all of the API, or name, key or key_file, may (of "
+            "push, read, manage) and groups (patterns). Read again at SIGHUP."
+        ),
+    ] = []
+    audit_pushes: Annotated[
+        bool,
+        Meta(description="A line in the log for each push with a key; other changes, and refusals, always have one."),
+    ] = True
     probes_by_address: Annotated[
         bool,
         Meta(description="Answer /healthz, /readyz and /metrics also where Host is an IP address, such as a pod's."),
@@ -442,6 +452,11 @@ class Config(Section, frozen=True, dict=True):
             found = (policy for pattern, policy in self.groups.items() if matches(pattern, group))
             policy = self._policies[group] = next(found, _DEFAULT_POLICY)
         return policy
+
+    def take_policies(self, groups: dict[str, GroupPolicy]) -> None:
+        """In place of the present ones. It is the one thing of a configuration that changes while a node runs."""
+        msgspec.structs.force_setattr(self, "groups", groups)
+        self._policies.clear()
 
     def retention(self, stream: str) -> Retention:
         """What the journal of ``stream`` keeps: as its group's policy says, else as ``history`` does."""

@@ -9,6 +9,17 @@ from msgspec import Meta
 ApiKey: TypeAlias = Annotated[
     str, Meta(pattern=r"^[!-~]{16,512}\Z", extra={"allowed": "16 to 512 visible ASCII characters without spaces"})
 ]
+Name: TypeAlias = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9_.@-]{1,64}\Z", extra={"allowed": "1 to 64 characters from A-Z a-z 0-9 _ . @ -"}),
+]
+Pattern: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_.@*-]{1,128}\Z",
+        extra={"allowed": "a pattern of group names: 1 to 128 characters from A-Z a-z 0-9 _ . @ - and *"},
+    ),
+]
 Text: TypeAlias = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]+\Z")]  # no surrogates: what is not UTF-8 has no bytes
 Word: TypeAlias = Annotated[
     str,

@@ -84,21 +84,25 @@ async def push_many(handler: ApiHandler) -> Response:
     most = handler.api.config.limits.batch_pushes
     if len(items) > most:
         raise TooLarge(f"{len(items)} pushes in one request, more than {most}")
-    asked = [_publication(item, handler.api) for item in items]
+    handler.pushes = len(items)
+    asked = [_publication(item, handler) for item in items]
     publications = [each for each in asked if isinstance(each, Publication)]
     pushed = iter(await handler.api.gateway.push(publications) if publications else ())
     results = [_result(each, next(pushed)) if isinstance(each, Publication) else each.body for each in asked]
     return Response(200, b'{"results":[%b]}' % b",".join(results))
 
 
-def _publication(raw: msgspec.Raw, api: ApiContext) -> Publication | Refused:
+def _publication(raw: msgspec.Raw, handler: ApiHandler) -> Publication | Refused:
     """What an item of a batch asks for, or what is wrong with it."""
+    api = handler.api
     try:
         item = decode(_item_decoder, bytes(raw), "the item")
         data = check_data(bytes(item.data), _limits(api))
-        return publication(
+        asked = publication(
             data, client=item.client, group=item.group, all=item.all, key=item.key, conflate=item.conflate
         )
+        handler.caller.require_stream(asked.stream)
+        return asked
     except Refused as exc:
         api.metrics.refusals[exc.code,] += 1
         return exc
@@ -227,7 +231,7 @@ async def console_settings(handler: ApiHandler) -> Response:
         {
             "version": __version__,
             "auth": config.auth.mode,
-            "key_required": bool(config.internal.api_keys),
+            "key_required": handler.api.keys.required,
             "ws": {"port": handler.api.public_port, "path": config.server.path},
         }
     )

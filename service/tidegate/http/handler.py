@@ -7,6 +7,7 @@ connection, and the peer never sees the answer. Source: docs/protocol.md, HTTP A
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
@@ -30,7 +31,7 @@ from tornado.httputil import (
 from tornado.web import Application, HTTPError, stream_request_body
 
 from tidegate import log
-from tidegate.auth.api_keys import ApiKeys
+from tidegate.auth.api_keys import ANYBODY, ApiKeys, Right
 from tidegate.auth.hosts import Hosts
 from tidegate.auth.origins import Origins
 from tidegate.config.settings import Config
@@ -46,7 +47,7 @@ from tidegate.core.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from tidegate.core.model import is_id
+from tidegate.core.model import group_stream, is_id
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
 from tidegate.tornado_seam import AnswerHandler, Request, bytes_received
@@ -54,6 +55,8 @@ from tidegate.tornado_seam import AnswerHandler, Request, bytes_received
 _T = TypeVar("_T")
 
 PROBES = ("/healthz", "/readyz", "/metrics")
+
+SHOWN = 300  # characters of a path, in the log
 
 _JSON = "application/json"
 _SAME_HOST = Origins(())
@@ -82,13 +85,15 @@ class Response(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """What one method of a path does. ``run`` takes the handler, and the path's names by keyword; ``keyed`` ones need
-    an API key; ``query`` are the keys of the query, None lets any pass; ``body``: it takes one."""
+    """What one method of a path does. ``run`` takes the handler, and the path's names by keyword; ``right``: what its
+    API key must be allowed, None where it needs none; ``query`` are the keys of the query, None lets any pass;
+    ``body``: it takes one; ``by_item``: it looks itself at the streams that a key is for."""
 
     run: Callable[..., Awaitable[Response]]
-    keyed: bool = False
+    right: Right | None = None
     query: frozenset[str] | None = None
     body: bool = False
+    by_item: bool = False
 
 
 class Route(NamedTuple):
@@ -176,6 +181,8 @@ class ApiHandler(AnswerHandler):
         self._chunks: list[bytes] = []
         self._bytes = 0  # received
         self._query: dict[str, list[bytes]] = {}
+        self.caller = ANYBODY
+        self.pushes = 1
 
     def first_headers(self) -> HTTPHeaders:
         """As Tornado's, but JSON, without a Server header, and with a date that is written once a second."""
@@ -223,8 +230,9 @@ class ApiHandler(AnswerHandler):
         if endpoint is None:
             raise self._method_not_allowed()
         self._endpoint = endpoint
-        if endpoint.keyed:
-            self.api.keys.check(headers.get("Authorization"))
+        if endpoint.right is not None:
+            self.caller = self.api.keys.check(headers.get("Authorization"))
+            self.caller.require(endpoint.right)
         if endpoint.query is not None:
             self._check_query(endpoint.query)
             if endpoint.body or self._length or "Transfer-Encoding" in headers:
@@ -319,12 +327,15 @@ class ApiHandler(AnswerHandler):
             for name, text in names.items():
                 if not is_id(text):
                     raise BadRequest(f"{name}: 1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only")
+            if self._endpoint.right is not None and not self._endpoint.by_item:
+                self.caller.require_stream(group_stream(names["group"]) if "group" in names else None)
             if self._bytes and not self._endpoint.body:
                 self.decode(_nothing)
             answer = await self._endpoint.run(self, **names)
         except Refused as exc:
             self._refuse(exc)
             return
+        self._note(answer.status)
         self.set_status(answer.status)
         for header, value in answer.headers.items():
             self.set_header(header, value)
@@ -338,10 +349,34 @@ class ApiHandler(AnswerHandler):
 
     def _refuse(self, error: Refused) -> None:
         self.api.metrics.refusals[error.code,] += 1
+        self._note(error.status, error.code)
         self.set_status(error.status)
         for header, value in error.headers.items():
             self.set_header(header, value)
         self.finish(error.body)
+
+    def _note(self, status: int, code: str | None = None) -> None:
+        """A line in the log for what a key changed, or tried to, and for what was refused to one, or for want of it."""
+        right, internal = self._endpoint.right, self.api.config.internal
+        if not self.api.keys.required or right is None:
+            return
+        if status not in (401, 403) and (right == "read" or (right == "push" and not internal.audit_pushes)):
+            return
+        fields: dict[str, object] = {} if self._endpoint.by_item is False else {"pushes": self.pushes}
+        log.info(
+            "api.refused" if code else "api.used",
+            who=self.caller.name or None,
+            what=f"{self.request.method} {self.request.path[:SHOWN]}",
+            address=self._peer(),
+            status=status,
+            **({"code": code} if code else {}),
+            **fields,
+        )
+
+    def _peer(self) -> str:
+        with contextlib.suppress(OSError, AttributeError):  # it has gone
+            return str(cast(HTTP1Connection, self.request.connection).stream.socket.getpeername()[0])
+        return ""
 
     def _refuse_and_close(self, error: Refused) -> None:
         self.set_header("Connection", "close")  # Tornado closes, because the body is unread, but does not say so

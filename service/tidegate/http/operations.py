@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from tidegate.auth.api_keys import Right
 from tidegate.config.settings import Config
 from tidegate.core.errors import (
     BadRequest,
@@ -17,6 +18,7 @@ from tidegate.core.errors import (
     HostNotAllowed,
     InternalError,
     KeyReused,
+    NotAllowed,
     OriginNotAllowed,
     TooDeep,
     TooLarge,
@@ -31,6 +33,7 @@ from tidegate.http.openapi import Errors, Operation, Operations, Schema
 _API: Errors = (
     BadRequest,
     Unauthorized,
+    NotAllowed,
     HostNotAllowed,
     OriginNotAllowed,
     UnsupportedMediaType,
@@ -41,6 +44,9 @@ _BROKER: Errors = (*_API, BrokerDown)
 _PUSH: Errors = (*_BROKER, TooDeep, KeyReused)
 _OPEN: Errors = (HostNotAllowed, InternalError)
 _READ = ("epoch", "offset", "limit")
+
+
+_RIGHTS: dict[str, Right] = {"GET": "read", "POST": "push", "PUT": "manage", "DELETE": "manage"}
 
 
 async def _description(handler: ApiHandler) -> Response:
@@ -122,7 +128,8 @@ def routes() -> list[Route]:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for (method, path), operation in OPERATIONS.items():
         query = frozenset(operation.query) if path.startswith("/api/") else None
-        endpoint = Endpoint(operation.run, operation.keyed, query, operation.body is not None)
+        right = _RIGHTS[method] if operation.keyed else None
+        endpoint = Endpoint(operation.run, right, query, operation.body is not None, operation.body == "Pushes")
         by_path.setdefault(path, {})[method] = endpoint
     by_path |= {path: {"GET": Endpoint(_always(file))} for path, file in api.console_files().items()}
     for endpoints in by_path.values():
