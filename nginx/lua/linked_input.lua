@@ -6,6 +6,7 @@ local frames = require "trunk_frames"
 local metrics = require "metrics"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
+local wire = require "wire"
 
 local concat = table.concat
 local find = string.find
@@ -101,11 +102,11 @@ end
 -- One frame of a message; false at the end.
 local function on_piece(session, payload, kind, is_last)
     local kept = session.kept
-    if kind == "binary" then
-        return session:fail(BINARY, "")
-    end
     if (kind == "continuation") ~= (kept ~= nil) then
         return session:fail(PROTOCOL_ERROR, "")
+    end
+    if kind == "binary" then
+        return session:fail(BINARY, "")
     end
     local bytes = #payload + (kept and kept.bytes or 0)
     if bytes > settings.message_bytes then
@@ -138,6 +139,8 @@ local function client_failed(session, err)
     end
     if find(err, "payload len", 1, true) then
         session:fail(TOO_BIG, "message too big")
+    elseif err == "binary" then
+        session:fail(BINARY, "")
     else
         session:fail(PROTOCOL_ERROR, "")
     end
@@ -152,6 +155,10 @@ function _M.read(session)
             return client_failed(session, is_last)
         end
         if kind == "close" then
+            local fault = is_last and wire.close_fault(is_last, payload)
+            if fault then
+                return session:fail(fault, "")
+            end
             return session:on_client_close(is_last or NO_STATUS, payload)
         end
         if kind == "ping" then

@@ -38,7 +38,7 @@ local pcall = pcall
 local setmetatable = setmetatable
 local spawn = ngx.thread.spawn
 
-local GOING_AWAY, PROTOCOL_ERROR, TOO_BIG, INTERNAL_ERROR, RESTART = 1001, 1002, 1009, 1011, 1012
+local GOING_AWAY, PROTOCOL_ERROR, BINARY, TOO_BIG, INTERNAL_ERROR, RESTART = 1001, 1002, 1003, 1009, 1011, 1012
 local SLOW_CONSUMER = 4008
 local CLOSE_S = 6 -- the service waits for the answer to its close frame for 5 s, and then cuts
 local SIGN_S = 10 -- docs/protocol.md, Heartbeat: at most one sign of life in 10 s
@@ -232,6 +232,8 @@ local function client_failed(self, err)
     end
     if find(err, "payload len", 1, true) then
         close_both(self, TOO_BIG, "message too big")
+    elseif err == "binary" then
+        close_both(self, BINARY, "text messages only")
     else
         close_both(self, PROTOCOL_ERROR, "broken frame")
     end

@@ -13,7 +13,7 @@ import pytest
 from tests.callee import Peer as Application
 from tests.callee import serving
 from tests.edges.edge import Stand, stand
-from tests.peer import BINARY, PING, TEXT, frame
+from tests.peer import BINARY, CLOSE, PING, TEXT, frame
 from tests.support import eventually, scaled
 
 CONTINUATION = 0
@@ -114,6 +114,13 @@ class Frames:
             (frame(TEXT, b"ping", form=127), 1002),
             (frame(TEXT, b" " * 65535, form=127), 1002),
             (frame(TEXT, b"pi", fin=False) + frame(CONTINUATION, b"ng", form=126), 1002),
+            (frame(TEXT, b"pi", fin=False) + frame(BINARY, b"x"), 1002),
+            (b"\x81\xff" + b"\x80" * 8 + b"mask", 1002),  # a length of 2^63 and more
+            (b"\x89\xff" + b"\x80" * 8 + b"mask", 1002),
+            (frame(BINARY, b"x", form=127), 1003),
+            (frame(CLOSE, b"\x03\xe7"), 1002),
+            (frame(CLOSE, b"\x03\xed"), 1002),
+            (frame(CLOSE, b"\x03\xe8\xff"), 1007),
         ],
     )
     async def test_broken_frames_end_it_with_their_code(self, s: Stand, name: str, sent: bytes, code: int) -> None:
