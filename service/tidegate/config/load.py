@@ -210,6 +210,11 @@ def _fault(kind: inspect.Type, value: Any) -> int | None:
 # Showing values
 
 
+def _as_name(key: object) -> str:
+    """What a file has in the place of a name."""
+    return key if isinstance(key, str) else shown("", key)
+
+
 def _value(config: Config, key: str) -> object:
     value: object = config
     for name in key.split("."):
@@ -255,7 +260,7 @@ def _parse(path: str) -> dict[Any, Any]:
             raw = yaml.load(file, _Loader)  # a SafeLoader
     except OSError as exc:
         raise ConfigError([Problem(path, "", f"cannot be read: {exc.strerror}")]) from exc
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except Exception as exc:  # PyYAML lets through what it meets: IndexError for !!int without a text, KeyError, …
         raise ConfigError([Problem(path, "", _yaml_fault(exc))]) from exc
     if raw is None:
         return {}
@@ -321,7 +326,7 @@ def _read(cls: type[S], raw: object, prefix: str, problems: list[Problem]) -> S:
     hints = _hints(cls)
     values: dict[str, Any] = {}
     for name, value in _mapping(raw, prefix, problems).items():
-        key = f"{prefix}{name}"
+        key = f"{prefix}{_as_name(name)}"
         hint = hints.get(name)
         if hint is None:
             problems.append(_unknown(key, key, [*(prefix + known for known in hints), *_TYPES]))
@@ -366,7 +371,7 @@ def _read_groups(raw: object, problems: list[Problem]) -> dict[str, GroupPolicy]
             policies[pattern] = _read(GroupPolicy, policy, f"groups[{pattern}].", problems)
         else:
             text = "must be a pattern in quotes: 1 to 128 characters from A-Z a-z 0-9 _ . @ - and *"
-            problems.append(Problem(f"groups[{pattern!s:.100}]", "", text))
+            problems.append(Problem(f"groups[{_as_name(pattern):.100}]", "", text))
     return policies
 
 
