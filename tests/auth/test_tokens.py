@@ -142,7 +142,18 @@ def test_a_claim_of_the_wrong_type_is_named(claim: str, values: list[Any]):
         assert f"$.{claim}" in message
 
 
-@pytest.mark.parametrize("payload", [b"", b"[]", b"x", b"NaN", b'{"sub":"\xff","exp":1}', b'{"a":' + b"[" * 3000])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b"x",
+        b"NaN",
+        b'{"sub":"\xff","exp":1}',
+        b'{"sub":"alice","exp":1900000000,"\x98":1}',
+        b'{"a":' + b"[" * 3000,
+    ],
+)
 def test_claims_that_are_no_json_object_are_refused(payload: bytes):
     assert refusal(verifier(), hs256({"alg": "HS256"}, payload)).startswith("the token's claims")
 
@@ -160,6 +171,14 @@ def test_claims_that_are_no_json_object_are_refused(payload: bytes):
 def test_what_is_no_token_at_all_is_refused_like_a_bad_one(text: str):
     with pytest.raises(Unauthorized):
         verifier().verify(text, NOW)
+
+
+@pytest.mark.parametrize("behind", ["=", "==", "=\nterm 9\n", "\n", " ", "!", ".", "\0"])
+def test_nothing_may_stand_behind_a_signature(behind: str):
+    """An edge that holds clients is given what was taken, and sends it in lines."""
+    token = hs256({"alg": "HS256"}, b'{"sub":"alice","exp":1900000000}')
+    assert verifier().verify(token, NOW).client == "alice"
+    assert refusal(verifier(), token + behind) == "the token is not a JWT"
 
 
 def test_a_token_is_8_kib_at_most():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +30,10 @@ from tidegate.core.patterns import is_pattern
 TOKEN_BYTES = 8192
 
 _K = TypeVar("_K")
+
+# RFC 7515, 7.1: base64url without padding. PyJWT passes over more or less of what stands behind it, by its version; and
+# what is taken goes on to edges, in lines.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\Z", re.ASCII)
 
 _LOOK_S = 1.0  # how often the JWKS file's times are looked at
 _REMEMBERED_BYTES = 16 * 1024 * 1024  # of tokens: 20,000 with a few patterns each
@@ -174,6 +179,8 @@ class Verifier:
     def _examine(self, token: str) -> _Verified:
         """Checks all but the times."""
         algorithm = self._auth.algorithm
+        if not _COMPACT.match(token):
+            raise Unauthorized("the token is not a JWT")
         try:
             payload = self._jws.decode(token, self._key_of(token), algorithms=[algorithm])
         except jwt.InvalidAlgorithmError:
@@ -183,6 +190,7 @@ class Verifier:
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise Unauthorized("the token is not a JWT") from None
         try:
+            payload.decode()  # msgspec does not look at the UTF-8 of what it passes over
             claims = _decode_claims(payload)
         except msgspec.ValidationError as exc:  # says which claim and which type, not what it held
             raise Unauthorized(f"the token's claims: {exc}") from None
