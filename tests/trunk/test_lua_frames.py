@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,3 +72,25 @@ def test_what_the_edge_writes_the_node_reads(
     assert codec.read_count(bytes.fromhex(count)) == number == int(read)
     assert bytes.fromhex(position) == codec.position(Position("k3f9", 2**53))
     assert int(at) == len(position) // 2 + 1
+
+
+def test_a_line_ends_with_a_line_feed_and_nothing_else_on_both_sides() -> None:
+    text = "a b\x0bc\u2028d\r\ne\nf \n g\nh i".encode()
+    (said,) = run(f"""
+        local words = {{}}
+        for name, value in pairs(require("trunk_frames").read_fields({quoted(text)})) do
+            words[#words + 1] = name .. "=" .. #value
+        end
+        table.sort(words)
+        print(table.concat(words, " "))
+    """)
+    assert said == "a=8 f=0"
+    assert codec.read_fields(text) == {"a": "b\x0bc\u2028d\r", "f": ""}
+
+
+def test_a_cursor_whose_last_name_is_cut_off_is_none() -> None:
+    whole = codec.cursor({"group:news": Position("k3f9", 1)})
+    assert codec.read_cursor(whole, 0)[1] == len(whole)
+    for end in range(len(whole)):
+        with pytest.raises(codec.TrunkBroken):
+            codec.read_cursor(whole[:end], 0)

@@ -7,6 +7,7 @@ bits).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
@@ -18,6 +19,7 @@ _OFFSET = struct.Struct("<Q")
 _COUNT = struct.Struct("<I")
 _CODE = struct.Struct("<H")
 _KIND_AND_NUMBER = HEAD.size - 4
+_FIELD = re.compile(r"([^ \n]++) ([^\n]*+)\n")  # not `splitlines`, which knows breaks of which the edge does not
 
 MOST_BYTES = 1024 * 1024  # of a frame; an event has 256 KiB, a request's head 56
 NUMBERS = 2**31  # of sessions and streams of one trunk, which never come again on it
@@ -119,6 +121,8 @@ def read_cursor(payload: bytes, at: int) -> tuple[Cursor, int]:
             name = payload[at + _CODE.size : at + _CODE.size + length]
             positions[name.decode("ascii")] = where
             at += _CODE.size + length
+        if at > len(payload):  # the last name is
+            raise TrunkBroken("a cursor is cut off")
     except (struct.error, UnicodeDecodeError):
         raise TrunkBroken("a cursor is cut off, or is none") from None
     return positions, at
@@ -130,12 +134,11 @@ def fields(**values: object) -> bytes:
 
 
 def read_fields(payload: bytes) -> dict[str, str]:
-    """Raises TrunkBroken."""
+    """What is no line of a name, a blank and a value is passed over, as Lua does it. Raises TrunkBroken."""
     try:
-        lines = payload.decode().splitlines()
+        return dict(_FIELD.findall(payload.decode()))
     except UnicodeDecodeError:
         raise TrunkBroken("fields are not UTF-8") from None
-    return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
 class Splitter:
