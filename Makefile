@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serving system system-check system-bench run edge check generated generate format test coverage test-all soak lock bench bench-peers bench-guard dist clean
+.PHONY: help setup serving system system-check system-bench run edge check generated generate format test coverage test-all soak fuzz lock bench bench-peers bench-guard dist clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -65,6 +65,9 @@ test-all: setup system-bench ## Run the slow tests, which make test leaves out
 
 soak: setup system ## Run the tests that go on for hours
 	@$(PYTEST) -m soak $(ARGS)
+
+fuzz: setup system ## Look for inputs that break a parser (SECONDS=300 for all, ARGS="tokens configs" for some)
+	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),300) $(ARGS)
 
 # Keeps the versions that the locks have, unless LOCK=--upgrade.
 lock: setup ## Make the locks from pyproject.toml (LOCK=--upgrade for new versions)

@@ -24,16 +24,18 @@ function hex(bytes) {
     return bytes.toString('hex');
 }
 
-function parse(texts) {
+function parse(texts, more) {
+    const ours = Object.assign({}, settings, more);
     return texts.map((text) => {
-        const call = command.parse(Buffer.from(text, 'hex'), settings);
+        const call = command.parse(Buffer.from(text, 'hex'), ours);
         return call === null ? null : call === command.PERHAPS ? 'perhaps' : [call.id, call.method, hex(call.data)];
     });
 }
 
-function documents(texts) {
+function documents(texts, more) {
+    const ours = Object.assign({}, settings, more);
     return texts.map((text) => {
-        const bytes = json.document(Buffer.from(text, 'hex'), settings.json_depth);
+        const bytes = json.document(Buffer.from(text, 'hex'), ours.json_depth);
         return bytes === null ? null : hex(bytes);
     });
 }
@@ -115,8 +117,8 @@ function run(job) {
 
 const folder = process.argv[process.argv.length - 1];
 const job = JSON.parse(fs.readFileSync(`${folder}/job`).toString());
-const result = job.kind === 'parse' ? parse(job.texts)
-    : job.kind === 'documents' ? documents(job.texts)
+const result = job.kind === 'parse' ? parse(job.texts, job.settings)
+    : job.kind === 'documents' ? documents(job.texts, job.settings)
         : job.kind === 'announced' ? job.texts.map(announced)
             : job.sessions.map(run);
 fs.writeFileSync(`${folder}/result`, JSON.stringify(result));

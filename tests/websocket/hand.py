@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import select
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-from tests.wires import Frames, Heard, connected, frames_of
+from tests.wires import CountingSocket, Frames, Heard, connected, frames_of
 from tidegate.core import frames
 from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
@@ -93,10 +94,17 @@ class HandLoop:
 class HandWire:
     """A wire that reads what it is ``fed`` at once, piece by piece."""
 
-    def __init__(self, *, message_bytes: int, binary: bool, rates: Rates = UNLIMITED) -> None:
+    def __init__(
+        self,
+        *,
+        message_bytes: int,
+        binary: bool,
+        rates: Rates = UNLIMITED,
+        ends: Callable[[], tuple[CountingSocket, socket.socket]] = connected,
+    ) -> None:
         self.loop = HandLoop()
         self.heard = Heard()
-        self.ours, self._theirs = connected()
+        self.ours, self._theirs = ends()
         loop = cast(Any, self.loop)
         self.wire = Wire(
             self.ours,
