@@ -19,7 +19,8 @@ from tests.peer import Peer, Refusal
 from tests.support import Process, free_port, free_ports
 from tests.tokens import SECRET, make_token
 from tidegate.cli import main
-from tidegate.config.load import _SECRETS, load
+from tidegate.config.load import load
+from tidegate.config.shown import SECRETS
 from tidegate.nginx import render
 
 # What is no secret in spite of its name: an idempotency key, the name of a key, and a file.
@@ -55,16 +56,25 @@ def test_a_url_with_a_password_is_no_argument(capsys: pytest.CaptureFixture[str]
 
 
 def test_each_secret_has_a_variable_and_may_stand_in_a_file(tmp_path: Path) -> None:
-    secrets: dict[str, object] = {"auth.key": KEY, "internal.api_keys": [API_KEY], "trunk.key": TRUNK_KEY}
-    assert set(secrets) == set(_SECRETS)
+    secrets: dict[str, object] = {
+        "auth.key": KEY,
+        "auth.keys": [{"kid": "new", "key": KEY}],
+        "internal.api_keys": [API_KEY],
+        "trunk.key": TRUNK_KEY,
+    }
+    assert set(secrets) == set(SECRETS)
     file = tmp_path / "config.yaml"
-    lines = [f"{key.replace('.', ': {')}: {json.dumps(value)}}}" for key, value in secrets.items()]
-    file.write_text("\n".join(lines))
+    tree: dict[str, dict[str, object]] = {}
+    for key, value in secrets.items():
+        section, name = key.split(".")
+        tree.setdefault(section, {})[name] = value
+    file.write_text(json.dumps(tree))
     variables = {
         f"TIDEGATE_{key.upper().replace('.', '__')}": value if isinstance(value, str) else json.dumps(value)
         for key, value in secrets.items()
     }
     for config in (load(str(file), {}), load(None, variables)):
+        assert [named.key for named in config.auth.keys] == [KEY]
         assert (config.auth.key, config.internal.api_keys, config.trunk.key) == (KEY, [API_KEY], TRUNK_KEY)
 
 

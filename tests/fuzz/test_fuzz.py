@@ -41,7 +41,7 @@ PLANTS: dict[str, tuple[Any, str, Any]] = {
     "commands": (protocol, "check_depth", _stricter),
     "cursors": (model, "is_stream", lambda name: True),
     "tokens": (tokens, "is_id", lambda text: True),
-    "configs": (load, "_masked", lambda key, value: value),
+    "configs": (load, "masked", lambda key, value: value),
     "entries": (ingress, "check_data", lambda data, limits: data),
     "trunks": (codec, "MOST_BYTES", 2**40),
     "nginx": (nginx_check, "check_dump", _no_words),

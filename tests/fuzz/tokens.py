@@ -15,7 +15,7 @@ import re
 
 from tidegate.auth import keys
 from tidegate.auth.tokens import Verifier
-from tidegate.config.settings import AuthSettings
+from tidegate.config.auth import AuthSettings
 from tidegate.core.errors import Unauthorized, Unusable
 from tidegate.core.model import is_id
 from tidegate.core.patterns import is_pattern
