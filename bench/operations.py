@@ -28,6 +28,7 @@ from tidegate.config import load as config
 from tidegate.core import frames, protocol
 from tidegate.core.model import Message, Publication, group_stream
 from tidegate.tornado_seam import mask
+from tidegate.websocket import lag
 
 CLIENTS = 100
 GROUP = "bench"
@@ -73,7 +74,7 @@ class World:
     """The node and its clients, whose ends of the sockets are here too."""
 
     def __init__(self) -> None:
-        app.PROBE_S = MemoryBroker.sweep_s = _SELDOM_S
+        app.PROBE_S = MemoryBroker.sweep_s = lag.BEAT_S = _SELDOM_S
         self.app = App(config.load(None, _SETTINGS), "bench")
         self.clients: list[socket.socket] = []
         self.now_s = time.monotonic()  # the heartbeat's, which runs ahead

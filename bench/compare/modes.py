@@ -28,11 +28,13 @@ VIA = {DIRECT: "service", "plain": "service", "njs": "njs", "openresty": "openre
 SHUTDOWN_S = 2  # old workers keep their WebSockets so long after a reload; the 30 s as shipped would only be waited for
 ENOUGH = 60_000  # nginx takes less than 65,536 connections of one address
 
-# One address makes all the load, which the limits of one address are there to prevent.
+# One address makes all the load, which the limits of one address are there to prevent; and what a handshake costs is
+# told by as many as a node can take.
 RAISED: Mapping[str, Any] = {
     "EDGE__CONNECTIONS_PER_ADDRESS": ENOUGH,
     "EDGE__HANDSHAKES_PER_SECOND": ENOUGH,
     "EDGE__HANDSHAKES_BURST": ENOUGH,
+    "LIMITS__HANDSHAKES_PER_SECOND": ENOUGH,
     "EDGE__SHUTDOWN_TIMEOUT_S": SHUTDOWN_S,
     "EDGE__WORKERS": 1,  # there is one core
     "EDGE__TLS_PORT": 0,

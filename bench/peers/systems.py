@@ -33,6 +33,7 @@ def tidegate(
                 "TIDEGATE_AUTH__KEY": TOKEN_KEY,
                 "TIDEGATE_LOG__LEVEL": "warning",
                 "TIDEGATE_LIMITS__MESSAGES_PER_SECOND": "1000000",  # one connection asks for thousands
+                "TIDEGATE_LIMITS__HANDSHAKES_PER_SECOND": "60000",  # as many as it can
             }
             if redis_url is not None:
                 env |= {"TIDEGATE_BROKER__KIND": "redis", "TIDEGATE_BROKER__URL": redis_url}

@@ -31,6 +31,8 @@ local OURS = {
     ["sec-websocket-extensions"] = true,
 }
 
+local verdicts = {} -- by a node's name: whether it lives, and until when that is good
+
 local _M = {}
 
 
@@ -82,14 +84,41 @@ local function is_alive(node)
 end
 
 
--- An answer's head. A handshake may take its time, as Redis may; a node that hangs may not. So who is silent for a
--- while is asked beside it whether it lives.
+local function learn(node, is_alive_now, for_s)
+    local known = verdicts[node.name]
+    if not known then
+        known = {}
+        verdicts[node.name] = known
+    end
+    known.is_alive, known.until_s = is_alive_now, now() + for_s
+end
+
+
+-- Whether a node lives, asked by one handshake for all that wait for it: thousands of them may, for their turn.
+local function lives(node)
+    local known = verdicts[node.name]
+    if known and now() < known.until_s then
+        return known.is_alive
+    end
+    learn(node, true, settings.probe_timeout_s) -- for the others, while this one asks
+    local found = is_alive(node)
+    learn(node, found, settings.probe_timeout_s / 2)
+    return found
+end
+
+
+-- An answer's head. A handshake may take its time, as Redis may, or wait for its turn; a node that hangs may not. So
+-- who is silent for a while is asked beside it whether it lives, again and again.
 local function read_head(node, answer)
-    answer.until_s = now() + settings.probe_timeout_s / 2
-    local ok, err = answer:read_head()
-    if err == "timeout" and is_alive(node) then
-        answer.until_s = now() + settings.read_timeout_s
+    local until_s = now() + settings.read_timeout_s
+    local ok, err
+    repeat
+        answer.until_s = now() + settings.probe_timeout_s / 2
         ok, err = answer:read_head()
+    until err ~= "timeout" or now() >= until_s or not lives(node)
+    if ok then
+        answer.until_s = until_s
+        learn(node, true, settings.probe_timeout_s / 2)
     end
     return ok, err
 end

@@ -53,9 +53,11 @@ from tidegate.tornado_seam import HttpServer
 from tidegate.trunk.server import TrunkServer
 from tidegate.turn import Shares, WriteBatch
 from tidegate.websocket import handshake, unsent
+from tidegate.websocket.admission import Admission
 from tidegate.websocket.application import HandshakeContext, PublicApplication
 from tidegate.websocket.fan_out import fan_out
 from tidegate.websocket.heartbeat import Heartbeat
+from tidegate.websocket.lag import Lag
 from tidegate.websocket.peer import CLOSE_S, PeerContext
 from tidegate.websocket.standing import Standing
 from tidegate.websocket.unsent import Unsent
@@ -149,6 +151,8 @@ class App:
             )
         )
         self.policies = Policies(config, self.gateway, self.hub, commands)
+        self._lag = Lag(limits.lag_s, self.metrics.loop_lag.observe)
+        self.admission = Admission(limits, self._lag, self.gateway.check_room)
         self._servers: list[HttpServer] = []
         self._socket_files: list[SocketFile] = []
         self._trunk_sockets: list[socket.socket] = []
@@ -193,6 +197,8 @@ class App:
             on_stood_still=self._standing.stood_still,
         )
         self.heartbeat.start()
+        self._lag.start(loop)
+        self.admission.start(loop)
         handshakes = self._handshake_context()
         public = PublicApplication(handshakes, **settings)
         api = self._api_context()
@@ -311,6 +317,7 @@ class App:
                 leeway_s=config.auth.leeway_s,
             ),
             standing=self._standing,
+            admission=self.admission,
             message_bytes=config.limits.message_bytes,
             outbox_bytes=config.limits.outbox_bytes,
             rates=Rates(config.limits.messages_per_second, config.limits.bytes_per_second),
@@ -342,6 +349,7 @@ class App:
         """No new connections; the present ones are sent away, spread over ``seconds`` so that they do not all come
         back at once (gateway/drain.py). Returns when all are gone."""
         self.gateway.drain()
+        self.admission.end()
         self.broker.report(self.info())  # other nodes that stop shall not take this one for a ready one
         sessions = list(self.hub.sessions())
         log.info("drain.started", connections=len(sessions), duration_s=seconds)
@@ -353,6 +361,7 @@ class App:
     async def stop(self) -> None:
         """Ends at once what is left."""
         self.gateway.drain()
+        self.admission.end()
         for file in self._socket_files:
             file.remove()
         for server in self._servers:
@@ -362,6 +371,7 @@ class App:
             self.gateway.close(session, CloseCode.RESTART)
         await asyncio.sleep(0)  # the turn in which close frames are written
         self.heartbeat.stop()
+        self._lag.stop()
         for server in self._servers:
             await server.close_all_connections()
         self._trunks.stop()
@@ -416,6 +426,9 @@ class App:
     def _register_gauges(self) -> None:
         metrics, hub = self.metrics, self.hub
         metrics.gauge("tidegate_connections", "Connections on this node.", lambda: metrics.open_connections)
+        metrics.gauge(
+            "tidegate_handshakes_waiting", "Handshakes that wait to be let in.", lambda: self.admission.waiting
+        )
         metrics.gauge("tidegate_open_files", "Open files of the process.", open_files.count)
         metrics.gauge("tidegate_open_files_limit", "Files that the process may have open.", open_files.limit)
         metrics.count("tidegate_log_dropped_lines", "Lines of the log that could not be written.", log.dropped)

@@ -103,6 +103,9 @@ class Metrics(Collector):
             "tidegate_push_to_write_seconds", "From journalling to the write on this node."
         )[()]
         self.ping_seconds = self.durations("tidegate_heartbeat_seconds", "From a control ping to its pong.")[()]
+        self.loop_lag = self.durations(
+            "tidegate_loop_lag_seconds", "How late the event loop was, by a timer of 50 ms."
+        )[()]
         self.count("tidegate_gaps", "Gaps told to one connection while it caught up.", lambda: self.gaps)
         self.count(
             "tidegate_broker_gaps",

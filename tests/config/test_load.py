@@ -197,6 +197,12 @@ def test_groups_keep_the_files_order(write: Write) -> None:
         ("limits: {data_bytes: 131073, answer_bytes: 200000}", "limits.data_bytes", "131073", "limits.message_bytes"),
         ("limits: {body_bytes: 65535}", "limits.data_bytes", "65536", "limits.body_bytes (65535)"),
         ("limits: {answer_bytes: 65536}", "limits.answer_bytes", "65536", "limits.data_bytes + 16384 (81920)"),
+        (
+            "limits: {handshake_wait_s: 60}\nedge: {read_timeout_s: 60}",
+            "limits.handshake_wait_s",
+            "60",
+            "those who wait",
+        ),
         ("events: {enabled: true}", "events.enabled", "true", "broker.kind to redis"),
     ],
 )

@@ -49,7 +49,7 @@ def test_every_close_code_is_in_the_table_with_its_reason() -> None:
 
 def test_every_limit_is_in_the_table_with_its_default() -> None:
     defaults = msgspec.to_builtins(LimitsSettings())
-    assert {name.strip("`"): int(default.split()[0]) for _, default, _, name in rows("## Limits")} == defaults
+    assert {name.strip("`"): float(default.split()[0]) for _, default, _, name in rows("## Limits")} == defaults
 
 
 def test_other_defaults_are_the_settings() -> None:

@@ -102,6 +102,12 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
             f"must not be below limits.groups_per_connection ({limits.groups_per_connection}), or one connection could "
             "not have what it may; raise it, or lower limits.groups_per_connection",
         )
+    if limits.handshake_wait_s >= edge.read_timeout_s:
+        yield (
+            "limits.handshake_wait_s",
+            f"must be below edge.read_timeout_s ({edge.read_timeout_s}), or the edge cuts those who wait; "
+            "lower it, or raise edge.read_timeout_s",
+        )
     if config.events.enabled and config.broker.kind == "memory":
         yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
 

@@ -324,6 +324,18 @@ class LimitsSettings(Section, frozen=True):
         int, Meta(ge=1, le=1024, description="Calls of a connection at once; over it too_many_calls.")
     ] = 32
     connections: Annotated[int, Meta(ge=1, le=1_000_000, description="Connections of a node; over it 503.")] = 15000
+    handshakes_per_second: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Clients that a node lets in in a second; more wait in a queue.")
+    ] = 1000
+    handshake_wait_s: Annotated[
+        # Below 10 s, after which client libraries give up.
+        float,
+        Meta(ge=0, le=60, description="Seconds that a handshake may wait in that queue; over it 503."),
+    ] = 5
+    lag_s: Annotated[
+        float,
+        Meta(ge=0.01, le=60, description="Seconds that the event loop may lag; over it new handshakes get 503."),
+    ] = 0.25
     connections_per_client: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Connections of one client; over it 429.")
     ] = 50

@@ -256,5 +256,11 @@ class Full(Refused):
     status, code, retry_after_s = 503, "full", 5
 
 
+class Busy(Refused):
+    """More clients come than are let in at once, or the node has its hands full with those that it has."""
+
+    status, code, retry_after_s = 503, "busy", 5
+
+
 class Draining(Refused):
     status, code, retry_after_s = 503, "draining", 1

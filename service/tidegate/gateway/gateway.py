@@ -177,11 +177,11 @@ class Gateway:
         """False where this node refuses any client's, for a while: it is stopping, or full."""
         return not (self.draining or self.short) and self._hub.connections < self._capacity
 
-    def check_room(self) -> None:
-        """Raises Refused where this node takes nobody."""
+    def check_room(self, waiting: int = 0) -> None:
+        """Raises Refused where this node takes nobody, behind so many who wait already."""
         if self.draining:
             raise Draining("this node is stopping")
-        if self._hub.connections >= self._capacity:
+        if self._hub.connections + waiting >= self._capacity:
             raise Full(f"this node has {self._capacity} connections")
         if self.short:
             raise Full("too much waits to be sent to the connections of this node")

@@ -190,7 +190,14 @@ class TrunkServer:
     async def _shake_hands(self, transport: LinkedTransport, head: bytes) -> None:
         context = self._context
         request = read_request(head)
-        offer = await context.rules.check(request, None)
+        query = context.rules.check_request(request)
+        async with context.admission:
+            if transport.gone:
+                raise BadRequest("the peer has gone")
+            await self._let_in(transport, request, await context.rules.authenticate(request, query, None))
+
+    async def _let_in(self, transport: LinkedTransport, request: Request, offer: handshake.Offer) -> None:
+        context = self._context
         connection = f"{self._node}-{next(context.numbers)}"
         session = await context.gateway.admit(offer.asked, offer.grant, connection, transport)
         if transport.gone:
@@ -251,6 +258,7 @@ class TrunkServer:
         before = context.gateway.session(client, asked.connection)
         if before is not None and isinstance(before.wire, LinkedTransport):
             before.wire.lose("resumed")  # its link is lost, and this node has not heard of it yet
+        context.admission.moved()
         resumed = await self._moves.resume(asked, offer.grant, transport)
         if transport.gone:
             self._moves.lose(resumed.session)

@@ -7,7 +7,8 @@ after: instead of its own protocol class it gets ``SocketHandover``, which write
 a ``Wire``. From there on no object of the request is referred to. A refusal waits until the request has been read, as
 any answer: whoever closes while its peer still sends resets the connection.
 
-Order of checks: host, path, method, upgrade, origin, query, token, then what the gateway says (limits, groups, broker).
+Order of checks: host, path, method, upgrade, origin, query; then, where many come, it waits for its turn; then token,
+then what the gateway says (limits, groups, broker).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tidegate.config.settings import NEXT_HEADER, PROBE_PATH, TRUNK_HEADER
 from tidegate.core.errors import (
     AuthUnavailable,
     BadRequest,
+    Busy,
     Draining,
     Full,
     InternalError,
@@ -45,6 +47,7 @@ from tidegate.metrics import Metrics
 from tidegate.tornado_seam import NoProtocol, Request, close_when_answered, take_over
 from tidegate.turn import WriteBatch
 from tidegate.websocket import handshake
+from tidegate.websocket.admission import Admission
 from tidegate.websocket.peer import Peer, PeerContext
 from tidegate.websocket.standing import Standing
 from tidegate.websocket.wire import Wire
@@ -65,6 +68,7 @@ class HandshakeContext(msgspec.Struct):
     batch: WriteBatch
     peers: PeerContext
     standing: Standing
+    admission: Admission
     message_bytes: int
     outbox_bytes: int
     rates: Rates
@@ -153,7 +157,13 @@ class HandshakeHandler(WebSocketHandler):
         context, headers = self.application.context, self.request.headers
         if context.standing.doubtful and NEXT_HEADER in headers and context.standing.passes_on():
             raise Unavailable("an edge may still pass this node over")
-        asked, grant, _ = await context.rules.check(cast(Request, self.request), self._peer())
+        request = cast(Request, self.request)
+        query = context.rules.check_request(request)
+        async with context.admission:
+            await self._let_in(await context.rules.authenticate(request, query, self._peer()))
+
+    async def _let_in(self, offer: handshake.Offer) -> None:
+        context, headers, (asked, grant, _) = self.application.context, self.request.headers, offer
         if cast(HTTP1Connection, self.request.connection).stream.closed():
             raise BadRequest("the peer has gone")
         protocol = self.get_websocket_protocol()
@@ -199,7 +209,7 @@ class HandshakeHandler(WebSocketHandler):
         )
         headers.update(error.headers)
         connection = cast(HTTP1Connection, self.request.connection)
-        if isinstance(error, Full | Draining):
+        if isinstance(error, Full | Draining | Busy):
             close_when_answered(connection)  # a full node cannot afford to keep those that it refuses
             headers["Connection"] = "close"
         status = error.status

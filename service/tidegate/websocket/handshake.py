@@ -47,32 +47,9 @@ class Rules(msgspec.Struct):
     callback: Callback | None = None
     edges: Networks = Networks(())
 
-    async def check(self, request: Request, peer: str | None) -> Offer:
-        """Raises Refused. The order is host, path, method, upgrade, origin, query, token. ``peer``: the address that
-        the request came from, None where only an edge comes from there."""
-        headers, query = request.headers, self._read(request)
-        if self.callback is None:
-            grant: Grant | Login = self._authenticate(headers, query, None)
-            return Offer(asked(grant.client, query), grant, subprotocol(headers))
-        wanted = asked("", query)  # the application is not asked for what is malformed
-        address = self._address(headers, peer)
-        login = await self.callback.login(_question(headers, query, address), address=address)
-        wanted.client = login.client
-        return Offer(wanted, login, subprotocol(headers))
-
-    async def check_again(self, request: Request, token: str | None) -> Offer:
-        """The same for one that was let in by another node, and comes over a trunk. ``token``: the newest that its edge
-        was given to keep, in place of the request's; of a callback the ticket. Raises Refused."""
-        headers, query = request.headers, self._read(request)
-        if self.callback is None:
-            grant: Grant | Login = self._authenticate(headers, query, token)
-        else:
-            address = self._address(headers, None)
-            grant = await self.callback.move(_question(headers, query, address), token or "", address=address)
-        return Offer(asked(grant.client, query), grant, subprotocol(headers))
-
-    def _read(self, request: Request) -> dict[str, str]:
-        """Its query. Raises Refused for all that can be said without knowing who asks."""
+    def check_request(self, request: Request) -> dict[str, str]:
+        """Its query. Raises Refused for all that can be said without knowing who asks, which costs next to nothing; the
+        order is host, path, method, upgrade, origin, query. ``authenticate`` comes next."""
         headers = request.headers
         self.hosts.check(headers.get("Host"))
         if request.path != self.path:
@@ -84,7 +61,31 @@ class Rules(msgspec.Struct):
             self.origins.check(headers.get("Origin"), headers["Host"], headers.get("Sec-Fetch-Site"))
         return read_query(request.query)
 
-    def _authenticate(self, headers: HTTPHeaders, query: dict[str, str], token: str | None) -> Grant:
+    async def authenticate(self, request: Request, query: dict[str, str], peer: str | None) -> Offer:
+        """Who it is, and what it asks for. Raises Refused. ``peer``: the address that the request came from, None where
+        only an edge comes from there."""
+        headers = request.headers
+        if self.callback is None:
+            grant: Grant | Login = self._verify(headers, query, None)
+            return Offer(asked(grant.client, query), grant, subprotocol(headers))
+        wanted = asked("", query)  # the application is not asked for what is malformed
+        address = self._address(headers, peer)
+        login = await self.callback.login(_question(headers, query, address), address=address)
+        wanted.client = login.client
+        return Offer(wanted, login, subprotocol(headers))
+
+    async def check_again(self, request: Request, token: str | None) -> Offer:
+        """Both for one that was let in by another node, and comes over a trunk. ``token``: the newest that its edge
+        was given to keep, in place of the request's; of a callback the ticket. Raises Refused."""
+        headers, query = request.headers, self.check_request(request)
+        if self.callback is None:
+            grant: Grant | Login = self._verify(headers, query, token)
+        else:
+            address = self._address(headers, None)
+            grant = await self.callback.move(_question(headers, query, address), token or "", address=address)
+        return Offer(asked(grant.client, query), grant, subprotocol(headers))
+
+    def _verify(self, headers: HTTPHeaders, query: dict[str, str], token: str | None) -> Grant:
         """Raises Unauthorized or BadRequest."""
         if self.verifier is None:
             return unrestricted(client_in(query))

@@ -1,0 +1,66 @@
+"""Behind each edge: clients that come all at once wait for their turn, and a node that has too many is not a node that
+failed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.edges.contract import PATH, UPGRADE
+from tests.edges.edge import ask
+from tests.edges.test_edge_nodes import crowd
+from tests.support import eventually, scaled
+
+VARIANTS = ("plain", "njs", "openresty", "openresty-trunk")
+AT_ONCE = 2  # whom a node lets in without a pause, where its rate is 10 or more
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_a_crowd_waits_at_the_edge_for_its_turn(variant: str) -> None:
+    rate, count = 80, 120
+    # Longer than openresty waits before it asks whether the node lives.
+    async with crowd(variant, LIMITS__HANDSHAKES_PER_SECOND=rate, EDGE__PROBE_TIMEOUT_S=1) as (s, them):
+        begun_s = time.monotonic()
+        await them.come(count, within_s=count / rate + 2)
+        assert them.refused == []
+        assert time.monotonic() - begun_s > (count - AT_ONCE) / rate - 0.1
+        assert not s.node.process.logged("handshakes.refused")
+        waited_s = sorted(them.waited_s)
+        assert waited_s[count // 2] == pytest.approx(count / rate / 2, abs=scaled(0.4))
+
+
+async def test_a_node_that_is_busy_passes_a_handshake_on_and_is_forgiven_at_once(variant: str) -> None:
+    busy = {"LIMITS__HANDSHAKES_PER_SECOND": 1, "LIMITS__HANDSHAKE_WAIT_S": 0}
+    async with crowd(f"{variant.partition('-')[0]}-{hop(variant)}", nodes=2, first=busy) as (s, them):
+        names = await them.come(12)
+        assert them.refused == []
+        assert set(names) <= {"n1", "n2"}
+        assert 9 <= names.count("n2") <= 11
+        await eventually(lambda: s.node.process.logged("handshakes.refused"))
+        await them.reach(s.nodes[0], within_s=3)
+        assert them.refused == []
+
+
+async def test_where_all_nodes_are_busy_clients_hear_when_to_come_and_are_let_in_then(variant: str) -> None:
+    busy = {"LIMITS__HANDSHAKES_PER_SECOND": 1, "LIMITS__HANDSHAKE_WAIT_S": 0}
+    async with crowd(f"{variant.partition('-')[0]}-{hop(variant)}", nodes=2, **busy) as (s, them):
+        answers = await asyncio.gather(*(ask(s.port, "GET", f"{PATH}?client=a{n}", UPGRADE) for n in range(20)))
+        refused = [answer for answer in answers if answer.status != 101]
+        assert len(refused) >= 16
+        assert {(answer.status, answer.code) for answer in refused} == {(503, "busy")}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        await asyncio.sleep(1.1)  # as they are told
+        names = [await them.come(1), await them.come(1)]
+        assert sorted(names) == [["n1"], ["n2"]]
+        assert them.refused == []
+
+
+def hop(variant: str) -> str:
+    """With several nodes trunks are over TCP, as they are shipped."""
+    return "trunk" if variant.endswith("-trunk") else "tcp"
