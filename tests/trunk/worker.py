@@ -239,6 +239,16 @@ class Worker(asyncio.Protocol):
         self.send(kind, client.number, payload)
         return client
 
+    def resume(self, name: str, connection: str, orders: str) -> LinkedClient:
+        """A client comes from another node, where it had its own stream and ``all``, without a message."""
+        self._numbers += 1
+        client = self.clients[self._numbers] = LinkedClient(self, self._numbers)
+        known = codec.fields(connection=connection, term=1, orders=orders)
+        cursor = codec.cursor({f"client:{name}": Position("e", 1), "all": Position("e", 1)})
+        head = HANDSHAKE.format(query=f"client={name}", headers="").encode()
+        self.send(Kind.RESUME, client.number, codec.count(len(known)) + known + cursor + head)
+        return client
+
     async def welcome(self, query: str) -> tuple[LinkedClient, dict[str, Any]]:
         client = self.open(query)
         return client, await client.gets("welcome")

@@ -152,3 +152,16 @@ async def test_clients_on_a_trunk_wait_with_the_others(tmp_path: Path) -> None:
             await worker.welcome(f"client=c{number}")
         assert time.monotonic() - begun_s > 0.9
         assert app.metrics.open_connections == 6
+
+
+async def test_who_moves_here_from_another_node_waits_for_nobody(tmp_path: Path) -> None:
+    path = str(tmp_path / "t.sock")
+    async with running(LIMITS__HANDSHAKES_PER_SECOND=1, TRUNK__SOCKET=path) as app, linked(path) as worker:
+        begun_s = time.monotonic()
+        moved = [worker.resume(f"c{n}", f"other-{n}", app.broker.orders_heard) for n in range(20)]
+        await eventually(lambda: app.metrics.moves["in",] == 20)
+        assert time.monotonic() - begun_s < scaled(0.8)
+        assert all(client.accepted for client in moved)
+        begun_s = time.monotonic()
+        await worker.welcome("client=alice")  # but others wait for them
+        assert time.monotonic() - begun_s > 0.8
