@@ -14,9 +14,9 @@ from bench.peers import command as against
 from bench.peers import redis
 from bench.report import command as comparison_report
 from bench.stack import command as stack
-from bench.stack import deploys
+from bench.stack import deploys, storms
 
-COMMANDS = (compare, echo, against, stack, deploys, guard, flood, stalled, redis, comparison_report, agreement, remote)
+COMMANDS = (compare, echo, against, stack, deploys, storms, guard, flood, stalled, redis, comparison_report, agreement, remote)
 
 
 def main() -> int:

@@ -100,16 +100,16 @@ def _measure(name: str, kind: str, args: argparse.Namespace) -> float:
         mode = stack.enter_context(running(name, folder / name, _SETTINGS))
         if kind == "history":
             _fill(mode)
-        neighbour = _connect(mode.port, "neighbour", 1)[0]
+        neighbour = connect(mode.port, "neighbour", 1)[0]
         alone: list[float] = []
         beside: list[float] = []
         closed = 0
         for _ in range(args.pairs):
             come_to_rest([pid for pids in mode.pids.values() for pid in pids])
-            _ask(neighbour, 50)  # to warm up
-            alone.append(_p99(_ask(neighbour, args.questions)))
+            ask_pings(neighbour, 50)  # to warm up
+            alone.append(p99(ask_pings(neighbour, args.questions)))
             with _flooding(mode.port, kind, args.flooders) as told:
-                beside.append(_p99(_ask(neighbour, args.questions)))
+                beside.append(p99(ask_pings(neighbour, args.questions)))
             closed += told[0]
         print(
             f"{name:10} {kind:13} p99 alone {median(alone):6.2f} ms, beside {args.flooders} that flood "
@@ -127,14 +127,14 @@ def _fill(mode: Mode) -> None:
             assert b" 202 " in sock.recv(4096)
 
 
-def _connect(port: int, prefix: str, count: int) -> list[socket.socket]:
+def connect(port: int, prefix: str, count: int) -> list[socket.socket]:
     """Clients that are in the group ``flood`` and have had their welcome."""
     tokens = make_tokens(system.TOKEN_KEY, count, prefix=prefix, publish=True)
     requests = [(("127.0.0.1", port), request_of("127.0.0.1", port, PATH, token)) for token in tokens]
     return shake_hands(requests, b'"welcome"')
 
 
-def _ask(sock: socket.socket, count: int) -> list[float]:
+def ask_pings(sock: socket.socket, count: int) -> list[float]:
     """The round trips of JSON pings, one at a time, in ms."""
     question = KINDS["json-ping"]
     sock.settimeout(WAIT_S)
@@ -153,7 +153,7 @@ def _ask(sock: socket.socket, count: int) -> list[float]:
     return took_ms
 
 
-def _p99(took_ms: Sequence[float]) -> float:
+def p99(took_ms: Sequence[float]) -> float:
     return quantiles(took_ms, n=100)[98]
 
 
@@ -187,7 +187,7 @@ def _flood(pipe: Connection, port: int, kind: str, count: int) -> None:
     poller = select.epoll()
 
     def enter(number: int) -> None:
-        for sock in _connect(port, "flooder", number):
+        for sock in connect(port, "flooder", number):
             sock.setblocking(False)
             socks[sock.fileno()] = sock
             at[sock.fileno()] = 0

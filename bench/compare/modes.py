@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Mode:
     port: int
     api_port: int
     app_port: int
+    restart: Callable[[], None]  # of the service
 
     @property
     def pids(self) -> dict[str, list[int]]:
@@ -136,7 +137,15 @@ def running(
         def start(role: str, args: list[str | Path], core: int | str = SERVER_CORE, **more: str) -> None:
             programs[role] = stack.enter_context(Program(role, args, folder, core=core, env={**env, **more}))
 
-        start(SERVICE, [system.python, "-m", "tidegate", "serve"])
+        serve: list[str | Path] = [system.python, "-m", "tidegate", "serve"]
+
+        def restart() -> None:
+            programs[SERVICE].stop()
+            start(SERVICE, serve)
+            programs[SERVICE].listens(port)
+            programs[SERVICE].listens(api_port)
+
+        start(SERVICE, serve)
         if app:
             start(APP, [system.python, "-m", "examples.rest_app", "--port", str(app_port)])
         if name != DIRECT:
@@ -150,7 +159,7 @@ def running(
             programs[APP].listens(app_port)
         programs[SERVICE].listens(port)
         programs[SERVICE].listens(api_port)
-        yield Mode(name, programs, port if name == DIRECT else edge_port, api_port, app_port)
+        yield Mode(name, programs, port if name == DIRECT else edge_port, api_port, app_port, restart)
 
 
 def _hop(name: str, port: int, run: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
  * the server is what is measured. Each message is checked. crowd.py loads it as a library. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,9 +11,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { MOST = 65536, BYTES = 65536, EVENTS = 512, ID = 64, CUT = 1006 };
-enum state { OPEN, CONNECTING, UPGRADING, GREETED }; /* GREETED: 101 has come, welcome has not */
+enum state { OPEN, CONNECTING, UPGRADING, GREETED, REFUSED }; /* GREETED: 101 has come, welcome has not */
 
 struct client {
     long next;            /* the offset that must come next */
@@ -22,7 +24,8 @@ struct client {
     enum state state;
     const char *request;                /* while it is not OPEN */
     long goal;                          /* it is complete when this offset comes next */
-    int64_t begun_ns, complete_ns;      /* of its dialling */
+    int64_t begun_ns, welcomed_ns, complete_ns; /* of its dialling */
+    int64_t again_ns;                   /* when one who was REFUSED comes again */
     int code;                           /* why it was closed; CUT without a close frame; 0 while it is open */
     long place, replies;                /* in what asks or pushes, and how many came */
 };
@@ -197,6 +200,7 @@ static void on_message(int fd, const unsigned char *text, size_t length) {
     if (client->state == GREETED) {
         if (!says(text, length, "{\"type\":\"welcome\"")) complain(text, length, 0);
         client->state = OPEN;
+        client->welcomed_ns = now_ns();
         check_complete(client);
         return;
     }
@@ -221,9 +225,30 @@ static struct {
     const char *accept;
     struct sockaddr_in address;
     long count, begun, complete, failed;
+    int patient;          /* who is refused or cut off before it is in comes again, as it is told */
+    long away;            /* who will */
+    long refused[600];    /* by status; 0: cut off */
 } dialling;
 
+static void come_again(int fd, int status, double after_s) {
+    struct client *client = clients + fd;
+    double spread = 1 + (double)rand() / RAND_MAX / 2; /* docs/protocol.md, Coming back */
+    epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);
+    client->state = REFUSED;
+    client->again_ns = now_ns() + (int64_t)(after_s * spread * 1e9);
+    free(client->rest);
+    client->rest = NULL, client->rest_bytes = 0;
+    dialling.refused[status]++;
+    dialling.away++;
+    moves++;
+}
+
 static void leave(int fd, int code) {
+    enum state state = clients[fd].state;
+    if (dialling.patient && (state == CONNECTING || state == UPGRADING)) {
+        come_again(fd, 0, 0.5);
+        return;
+    }
     closed++;
     moves++;
     if (!clients[fd].complete_ns) dialling.failed++;
@@ -244,6 +269,32 @@ static void dial_next(void) {
     if (connect(fd, (struct sockaddr *)&dialling.address, sizeof dialling.address) && errno != EINPROGRESS) leave(fd, CUT);
 }
 
+/* A new socket takes the place of the old one, and comes from the same address. */
+static void dial_again(int fd) {
+    struct epoll_event event = {.events = EPOLLOUT, .data.fd = fd};
+    struct sockaddr_in from;
+    socklen_t size = sizeof from;
+    int on = 1, fresh = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    dialling.away--;
+    getsockname(fd, (struct sockaddr *)&from, &size);
+    from.sin_port = 0;
+    setsockopt(fresh, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (fresh < 0 || bind(fresh, (struct sockaddr *)&from, sizeof from) || dup3(fresh, fd, O_CLOEXEC) < 0) {
+        complain((const unsigned char *)"no socket to come again", 23, fd);
+        return;
+    }
+    close(fresh);
+    clients[fd].state = CONNECTING;
+    epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+    if (connect(fd, (struct sockaddr *)&dialling.address, sizeof dialling.address) && errno != EINPROGRESS) leave(fd, CUT);
+}
+
+static void dial_those_due(void) {
+    int64_t now = now_ns();
+    for (long i = 0; i < dialling.begun; i++)
+        if (clients[dialling.fds[i]].state == REFUSED && clients[dialling.fds[i]].again_ns <= now) dial_again(dialling.fds[i]);
+}
+
 static void on_connected(int fd) {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
     struct client *client = clients + fd;
@@ -261,6 +312,11 @@ static size_t upgrade(int fd, const unsigned char *data, size_t length) {
     const unsigned char *end = memmem(data, length, "\r\n\r\n", 4);
     if (!end) return 0;
     size_t head = (size_t)(end - data) + 4;
+    const char *again = strcasestr((const char *)data, "\r\nretry-after:");
+    if (dialling.patient && again && memcmp(data, "HTTP/1.1 101", 12)) {
+        come_again(fd, (int)strtol((const char *)data + 9, NULL, 10) % 600, strtod(again + 14, NULL));
+        return length;
+    }
     if (memcmp(data, "HTTP/1.1 101", 12) || !memmem(data, head, dialling.accept, strlen(dialling.accept))) {
         complain(data, head, 101);
         leave(fd, CUT);
@@ -316,6 +372,7 @@ static void on_readable(int fd) {
     size_t length = rest + (size_t)got, taken = 0;
     buffer[length] = 0;
     if (client->state == UPGRADING) taken = upgrade(fd, buffer, length);
+    if (client->state == REFUSED) return;
     if (client->state != UPGRADING) taken += take(fd, buffer + taken, length - taken);
     client->rest_bytes = length - taken;
     if (client->rest_bytes) {
@@ -407,22 +464,35 @@ void crowd_echo(const int *fds, int count, long times, int wait_ms) {
 }
 
 /* These clients connect to this port of 127.0.0.1, ``at_once`` under way, until each has its welcome and all up to
- * before its goal. Returns how many have. */
+ * before its goal. ``patient``: who is refused comes again when it is told to. Returns how many have. */
 long crowd_dial(const int *fds, const char *const *requests, long count, const long *next, const long *goals, long at_once,
-                int port, const char *accept, int wait_ms) {
+                int port, const char *accept, int patient, int wait_ms) {
     if (poller < 0) poller = epoll_create1(0);
     dialling.address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     dialling.address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     dialling.fds = fds, dialling.requests = requests, dialling.accept = accept;
-    dialling.count = count, dialling.begun = dialling.complete = dialling.failed = 0;
+    dialling.count = count, dialling.begun = dialling.complete = dialling.failed = dialling.away = 0;
+    dialling.patient = patient;
+    memset(dialling.refused, 0, sizeof dialling.refused);
     for (long i = 0; i < count; i++) {
         if (fds[i] >= MOST) return -1;
         clients[fds[i]] = (struct client){.next = next[i], .goal = goals[i]};
     }
     while (dialling.begun < at_once && dialling.begun < count) dial_next();
-    while (dialling.complete < count && !dialling.failed && !wrong && wait_for_more(wait_ms)) {}
+    while (dialling.complete < count && !dialling.failed && !wrong) {
+        if (!dialling.away) {
+            if (!wait_for_more(wait_ms)) break;
+            continue;
+        }
+        dial_those_due();
+        turn(5000000);
+    }
+    dialling.patient = 0;
     return dialling.complete;
 }
+
+long crowd_refused(int status) { return dialling.refused[status]; }
+int64_t crowd_welcomed_ns(int fd) { return clients[fd].welcomed_ns; }
 
 int64_t crowd_begun_ns(int fd) { return clients[fd].begun_ns; }
 int64_t crowd_complete_ns(int fd) { return clients[fd].complete_ns; }

@@ -21,14 +21,14 @@ class Crowd:
         """``wait_s``: when nothing comes for so long, what is missing was lost."""
         self._wait_ms = int(wait_s * 1000)
         library = ctypes.CDLL(str(built("load/crowd.c")))
-        for name in ("crowd_next", "crowd_received", "crowd_wrong", "crowd_closed", "crowd_last_bytes"):
-            getattr(library, name).restype = ctypes.c_long
+        for name in ("next", "received", "wrong", "closed", "last_bytes", "refused"):
+            getattr(library, f"crowd_{name}").restype = ctypes.c_long
         library.crowd_first_wrong.restype = ctypes.c_char_p
         library.crowd_collect.argtypes = [ctypes.c_long, ctypes.c_int]
         library.crowd_echo.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_int]
         for name in ("crowd_dial", "crowd_ask", "crowd_push"):
             getattr(library, name).restype = ctypes.c_long
-        for name in ("crowd_begun_ns", "crowd_complete_ns"):
+        for name in ("crowd_begun_ns", "crowd_welcomed_ns", "crowd_complete_ns"):
             getattr(library, name).restype = ctypes.c_int64
         self._library = library
         self._target = 0
@@ -76,17 +76,18 @@ class Crowd:
         after: Sequence[int],
         until: Sequence[int],
         at_once: int,
+        patient: bool = False,
     ) -> list[float]:
         """Each connects to ``port``, ``at_once`` under way, and is complete when it has its welcome and every message
-        ``after`` an offset and up to ``until`` another. The time of each, from its own beginning, in ms. Raises
-        LoadError."""
+        ``after`` an offset and up to ``until`` another. ``patient``: who is refused with a Retry-After, or cut off
+        before it is in, comes again. The time of each, from its own beginning, in ms. Raises LoadError."""
         count = len(socks)
         fds = _ints([sock.fileno() for sock in socks])
         texts = (ctypes.c_char_p * count)(*requests)
         first, goals = _longs([each + 1 for each in after]), _longs([each + 1 for each in until])
         self.socks += socks
         complete = self._library.crowd_dial(
-            fds, texts, _long(count), first, goals, _long(at_once), port, ACCEPT, self._wait_ms
+            fds, texts, _long(count), first, goals, _long(at_once), port, ACCEPT, int(patient), self._wait_ms
         )
         if complete != count:
             self._complain()
@@ -97,6 +98,14 @@ class Crowd:
     def begun_ns(self, sock: socket.socket) -> int:
         """When it was dialled; of the monotonic clock."""
         return int(self._library.crowd_begun_ns(sock.fileno()))
+
+    def welcomed_ns(self, sock: socket.socket) -> int:
+        return int(self._library.crowd_welcomed_ns(sock.fileno()))
+
+    def refused(self) -> dict[int, int]:
+        """How often handshakes of the last ``dial`` were refused, by status; 0: cut off without an answer."""
+        counts = {status: int(self._library.crowd_refused(status)) for status in (0, *range(400, 600))}
+        return {status: count for status, count in counts.items() if count}
 
     def completed_ns(self, sock: socket.socket) -> int:
         return int(self._library.crowd_complete_ns(sock.fileno()))

@@ -103,26 +103,62 @@ class ModeLoad(Load):
     ) -> dict[str, Any]:
         """All of a set are cut at once, ``missed`` messages are pushed to their group, and all come back at once with
         their cursor. How long each took until it had all of them, from the first one's beginning."""
+        left = await self.cut_off(name, api_port, group, missed)
+        return await self.come_back(name, port, group, missed, watch, **left)
+
+    async def cut_off(self, name: str, api_port: int, group: str, missed: int) -> dict[str, Any]:
+        """All of a set are cut at once, and ``missed`` messages are pushed to their group. What ``come_back`` wants to
+        know."""
         socks = self._sets[name]
         count, after = len(socks), self._throng.after(socks[0])
         epoch = _push(api_port, group)["epoch"]
         self._throng.collect(count)
         self._throng.check()
-        after += 1
         await self.leave(name)
         for _ in range(missed):
             _push(api_port, group)
-        requests = self._requests(name, port, count, f"cursor={_cursor(group, epoch, after)}")
+        return {"count": count, "epoch": epoch, "after": after + 1}
+
+    async def come_back(
+        self,
+        name: str,
+        port: int,
+        group: str,
+        missed: int,
+        watch: dict[str, Any],
+        count: int,
+        epoch: str,
+        after: int,
+        salt: int = 0,
+        patient: bool = False,
+    ) -> dict[str, Any]:
+        """They come all at once with their cursor, and, with a ``salt``, with new tokens; see ``Crowd.dial``."""
+        throng = self._throng
+        query = f"cursor={_cursor(group, epoch, after)}"
+        tokens = make_tokens(system.TOKEN_KEY, count, salt, prefix=f"{name}-")
+        requests = [_request(port, query, token) for token in tokens]
         socks = [bound(number) for number in range(count)]
         running = Watch(**watch)
-        self._throng.dial(
-            _unblocked(socks), requests, port, after=[after] * count, until=[after + missed] * count, at_once=count
+        throng.dial(
+            _unblocked(socks),
+            requests,
+            port,
+            after=[after] * count,
+            until=[after + missed] * count,
+            at_once=count,
+            patient=patient,
         )
         answer = running.close()
         self._sets[name] = socks
         await self._settle()
-        began_ns = min(map(self._throng.begun_ns, socks))
-        return {**answer, **_returns([(self._throng.completed_ns(sock) - began_ns) / 1e9 for sock in socks])}
+        began_ns = min(map(throng.begun_ns, socks))
+        welcomed_s = sorted((throng.welcomed_ns(sock) - began_ns) / 1e9 for sock in socks)
+        return {
+            **answer,
+            **_returns([(throng.completed_ns(sock) - began_ns) / 1e9 for sock in socks]),
+            "p50_s": percentile(welcomed_s, 50),
+            "refused": throng.refused(),
+        }
 
     async def reload(
         self, name: str, port: int, api_port: int, group: str, pid: int, within_s: float

@@ -429,6 +429,7 @@ class App:
         metrics.gauge(
             "tidegate_handshakes_waiting", "Handshakes that wait to be let in.", lambda: self.admission.waiting
         )
+        metrics.count("tidegate_handshakes_begun", "Handshakes that had their turn.", lambda: self.admission.begun)
         metrics.gauge("tidegate_open_files", "Open files of the process.", open_files.count)
         metrics.gauge("tidegate_open_files_limit", "Files that the process may have open.", open_files.limit)
         metrics.count("tidegate_log_dropped_lines", "Lines of the log that could not be written.", log.dropped)

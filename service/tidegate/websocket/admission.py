@@ -50,6 +50,7 @@ class Admission:
         self._away = 0.0  # who were refused, and have not had the time yet to come back
         self._seen_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self.begun = 0  # who had their turn
         self._refused = 0  # since the last line
         self._said_s = -LINE_S
 
@@ -66,7 +67,7 @@ class Admission:
         if self._lag.exceeds:
             raise Busy("this node lags behind")
         if self._places >= 1 and not self._queue:
-            self._places -= 1
+            self._take()
             return
         self._check_room(len(self._queue))
         ahead_s = (len(self._queue) + 1 - self._places) / self._rate
@@ -103,6 +104,10 @@ class Admission:
         self._away = max(self._away - more, 0.0)
         return now_s
 
+    def _take(self) -> None:
+        self._places -= 1
+        self.begun += 1
+
     def _turned_away(self, now_s: float, ahead_s: float) -> Busy:
         self._refused += 1
         self._away += 1
@@ -138,7 +143,7 @@ class Admission:
                 turn.set_exception(self._turned_away(now_s, len(self._queue) / self._rate))
             elif self._places >= 1 and not self._lag.exceeds:
                 self._queue.popleft()
-                self._places -= 1
+                self._take()
                 turn.set_result(None)
             else:
                 self._schedule(now_s)
