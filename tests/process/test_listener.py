@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import Logs, eventually
-from tidegate.process.listener import Listener
+from tidegate.process.listener import Listener, has_gone
 
 
 class Troubled(socket.socket):
@@ -134,3 +134,20 @@ async def test_what_the_kernel_may_hold_unsent_is_bounded_on_tcp_and_on_unix_soc
         remove()
         writer.close()
         connection.close()
+
+
+async def test_of_a_crowd_those_who_have_gone_cost_nothing(stands: list[Stand]) -> None:
+    """They had waited so long that an edge gave them up. To answer them would make the next ones wait as long."""
+    stands.append(stand := Stand())
+    stand.sock.listen(100)
+    comers = [socket.create_connection(stand.sock.getsockname()) for _ in range(60)]
+    for number, comer in enumerate(comers):
+        comer.send(b"GET / HTTP/1.1\r\n")
+        if number % 2:
+            comer.close()
+    await eventually(lambda: stand.sock.attempts > 60)
+    gone = sum(connection.recv(100, socket.MSG_PEEK) != b"" and has_gone(connection) for connection in stand.accepted)
+    assert gone <= 8  # the first few are not looked at
+    assert len(stand.accepted) - gone == 30
+    for comer in comers:
+        comer.close()

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -21,11 +22,13 @@ from tidegate import log
 from tidegate.process import open_files
 
 ACCEPTS = 128  # in one turn of the loop
+CROWD = 16  # of them: who is behind so many may have given up
 PAUSE_S = 0.25
 CROWDED_S = 0.05  # a pause until somebody has left
 REFILL_S = 1.0
 LINE_S = 60.0  # between two lines about the same port
 
+_CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP)  # what is not Linux tells later
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 # The connection has gone, or was never to be: accept(2) brings what is pending on it.
 _OF_ONE = (
@@ -39,6 +42,14 @@ _OF_ONE = (
     errno.ENOPROTOOPT,
     errno.EOPNOTSUPP,
 )
+
+
+def has_gone(sock: socket.socket) -> bool:
+    """Whether the peer has closed. Where thousands wait, an edge gives up those that have waited too long, and asks
+    anew: to answer them all the same would make the others wait too long as well, and so on."""
+    poller = select.poll()
+    poller.register(sock, _CLOSED)
+    return bool(poller.poll(0))
 
 
 class Listener:
@@ -100,7 +111,7 @@ class Listener:
             os.close(self._spares.pop())
 
     def _accept(self, sock: socket.socket) -> None:
-        for _ in range(ACCEPTS):
+        for number in range(ACCEPTS):
             if sock not in self._sockets:
                 return  # a connection was the last straw
             if not self._has_room():
@@ -120,6 +131,9 @@ class Listener:
                 self._pause(PAUSE_S, f"{type(exc).__name__}: {exc}")
                 return
             self._crowded = False
+            if number >= CROWD and has_gone(connection):
+                connection.close()
+                continue
             self._sockets[sock](connection, address)
 
     def _pause(self, pause_s: float, error: str) -> None:
