@@ -16,7 +16,21 @@ from bench.report import command as comparison_report
 from bench.stack import command as stack
 from bench.stack import deploys, storms
 
-COMMANDS = (compare, echo, against, stack, deploys, storms, guard, flood, stalled, redis, comparison_report, agreement, remote)
+COMMANDS = (
+    compare,
+    echo,
+    against,
+    stack,
+    deploys,
+    storms,
+    guard,
+    flood,
+    stalled,
+    redis,
+    comparison_report,
+    agreement,
+    remote,
+)
 
 
 def main() -> int:

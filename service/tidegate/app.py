@@ -17,7 +17,7 @@ from typing import Any
 from tornado.web import Application
 
 import tidegate
-from tidegate import log
+from tidegate import gauges, log
 from tidegate.auth.api_keys import ApiKeys
 from tidegate.auth.callback import Callback
 from tidegate.auth.hosts import Hosts, Networks
@@ -164,7 +164,17 @@ class App:
             self.metrics,
             on_short=self._note_short,
         )
-        self._register_gauges()
+        gauges.register(
+            self.metrics,
+            hub=self.hub,
+            gateway=self.gateway,
+            admission=self.admission,
+            unsent=self.unsent,
+            trunks=self._trunks,
+            calls=self._caller.slots,
+            callback=self._callback,
+            rechecks=self._rechecks,
+        )
 
     # Life
 
@@ -422,46 +432,6 @@ class App:
             for time_ms, messages in self._journalled_ms.items():
                 self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000, messages)
             self._journalled_ms.clear()
-
-    def _register_gauges(self) -> None:
-        metrics, hub = self.metrics, self.hub
-        metrics.gauge("tidegate_connections", "Connections on this node.", lambda: metrics.open_connections)
-        metrics.gauge(
-            "tidegate_handshakes_waiting", "Handshakes that wait to be let in.", lambda: self.admission.waiting
-        )
-        metrics.count("tidegate_handshakes_begun", "Handshakes that had their turn.", lambda: self.admission.begun)
-        metrics.gauge("tidegate_open_files", "Open files of the process.", open_files.count)
-        metrics.gauge("tidegate_open_files_limit", "Files that the process may have open.", open_files.limit)
-        metrics.count("tidegate_log_dropped_lines", "Lines of the log that could not be written.", log.dropped)
-        metrics.gauge("tidegate_streams", "Streams followed on this node.", lambda: len(hub.audiences))
-        metrics.gauge(
-            "tidegate_outbox_bytes",
-            "Unsent bytes of all connections.",
-            lambda: sum(session.wire.size for session in hub.sessions()),
-        )
-        metrics.gauge(
-            "tidegate_unsent_bytes",
-            "Unsent bytes of all connections and trunks in this node's memory, a message to many once.",
-            lambda: self.unsent.bytes,
-        )
-        metrics.gauge("tidegate_calls_waiting", "Calls that wait for a connection.", lambda: self._caller.slots.waiting)
-        if self._callback is not None and self._rechecks is not None:
-            callback, rechecks = self._callback, self._rechecks
-            metrics.gauge(
-                "tidegate_auth_waiting", "Handshakes that wait to be asked for.", lambda: callback.slots.waiting
-            )
-            metrics.gauge(
-                "tidegate_auth_overdue", "Connections that should be asked for again.", lambda: rechecks.waiting
-            )
-        metrics.gauge(
-            "tidegate_ready", "1 while a canary passes through the broker.", lambda: float(self.gateway.ready)
-        )
-        metrics.gauge("tidegate_trunks", "Trunks of edges' workers.", lambda: len(self._trunks.workers))
-        metrics.gauge("tidegate_trunk_connections", "Connections on trunks.", lambda: self._trunks.sessions)
-        metrics.count("tidegate_trunk_messages", "Messages that crossed a trunk.", lambda: self._trunks.heard)
-        metrics.count("tidegate_reading_paused", "Peers with too many commands.", lambda: self.gateway.paused)
-        metrics.count("tidegate_deliveries", "Messages queued for a connection.", lambda: hub.deliveries)
-        metrics.count("tidegate_delivered_bytes", "Bytes queued for a connection.", lambda: hub.delivered_bytes)
 
     # What happens again and again
 

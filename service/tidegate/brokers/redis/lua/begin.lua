@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- A node comes, or comes back, to this server. Source: docs/decisions/0010.
 -- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
--- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms synced_beats
+-- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms
+-- synced_beats
 -- synced_beats: how many there were when it was last answered, if the server synced before it answered; '' if not.
 -- Answers {outcome, generation, writes, roster, now}. outcome: new, kept (the server changed, its data is whole),
 -- lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now, else 0.
