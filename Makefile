@@ -61,7 +61,7 @@ coverage: setup system ## Run the tests of core, brokers and gateway; fail where
 		--cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-all: setup system-bench ## Run the slow tests, which make test leaves out
-	@$(PYTEST) -m "slow and not soak" $(ARGS)
+	@tools/test_all.sh $(WORKERS) $(ARGS)
 
 soak: setup system ## Run the tests that go on for hours
 	@$(PYTEST) -m soak $(ARGS)
