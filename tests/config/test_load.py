@@ -137,7 +137,7 @@ def test_groups_keep_the_files_order(write: Write) -> None:
         ("auth: {algorithm: none}", "auth.algorithm", '"none"', "one of ES256, EdDSA, HS256, RS256"),
         ("log: {level: INFO}", "log.level", '"INFO"', "one of debug, error, info, warning"),
         ("groups: {news: {join: members}}", "groups[news].join", '"members"', "one of anyone, nobody"),
-        ("groups: {news: {slow: drop}}", "groups[news].slow", '"drop"', "one of close, replay"),
+        ("groups: {news: {slow: drop}}", "groups[news].slow", '"drop"', "one of close, latest, replay"),
         # forms
         ("server: {path: /ws}", "server.path", '"/ws"', 'begins and ends with "/"'),
         ("server: {path: ws/}", "server.path", '"ws/"', 'begins and ends with "/"'),

@@ -210,7 +210,7 @@ class Hub:
     def _deliver(self, audience: Audience, messages: list[Message], apart: bool) -> None:
         """``apart``: nobody who is live is written to in this turn for another stream."""
         waiting: list[bytes] = []
-        hearing = audience.hearing  # nobody begins to hear before this has ended
+        hearing = audience.hearing if audience.joining else []  # nobody begins to hear before this has ended
         write = self._write if apart and not hearing else put_all
         if audience.unaware:
             audience.tell_the_unaware()

@@ -40,7 +40,11 @@ class Journal:
         self.top += 1
         message = Message(self.stream, self.epoch, self.top, now_ms, data, client, conflate)
         self.messages.append(message)
-        self.size += cost(message)
+        self.size += len(data) + MESSAGE_OVERHEAD  # as `cost`, without another call
+        if client is not None:
+            self.size += len(client) + WORD_OVERHEAD
+        if conflate is not None:
+            self.size += len(conflate) + WORD_OVERHEAD
         return message
 
     def trim(self, most: int, oldest_ms: float) -> None:

@@ -40,7 +40,9 @@ def publication(
         stream = ALL
     else:
         raise BadPush("no address", _ONE_ADDRESS)
-    return Publication(stream, data, None if key is None else check_key(key), conflate=check_conflate(conflate))
+    if key is not None:
+        check_key(key)
+    return Publication(stream, data, key, None, None if conflate is None else check_conflate(conflate))
 
 
 def check_conflate(word: str | None) -> str | None:

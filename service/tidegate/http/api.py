@@ -71,7 +71,7 @@ async def _push(handler: ApiHandler, stream: str) -> Response:
     key = _header_key(handler)
     asked = handler.decode(_push_decoder)
     data, conflate = check_data(bytes(asked.data), _limits(handler.api)), check_conflate(asked.conflate)
-    (result,) = await handler.api.gateway.push([Publication(stream, data, key, conflate=conflate)])
+    (result,) = await handler.api.gateway.push([Publication(stream, data, key, None, conflate)])
     if isinstance(result, Refused):
         raise result
     return Response(202, _accepted(stream, result))
