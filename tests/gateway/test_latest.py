@@ -48,6 +48,11 @@ async def stalled(app: App, groups: str = "prices", **query: Any) -> AsyncIterat
         yield alice
 
 
+async def heard(app: App, offset: int) -> None:
+    """Returns when the node has heard the group up to this offset."""
+    await eventually(lambda: app.hub.audiences["group:prices"].position.offset == offset)
+
+
 async def until(alice: Peer, offset: int, stream: str = "group:prices") -> list[dict[str, Any]]:
     """Its events of the stream up to this offset, which must follow each other."""
     events: list[dict[str, Any]] = []
@@ -228,8 +233,7 @@ async def test_with_redis_it_is_the_same_from_the_nodes_tail_and_from_the_journa
         async with running(**SMALL, **redis) as app, stalled(app) as alice:
             for top in (150, 300):
                 await flood(app, "prices", 150, WORDS)  # 1.2 MiB: more than a tail has
-                while app.hub.audiences["group:prices"].position.offset < top:
-                    await asyncio.sleep(0)  # what was journalled is on its way here
+                await heard(app, top)
                 alice.reading.set()
                 events = await until(alice, top)
                 assert newest(events) == {"west": 149, "north": 150, "south": 148}
