@@ -491,9 +491,8 @@ class World:
         )
 
     def end(self) -> None:
-        for client in self.clients.values():
-            if client.admission is not None:
-                client.admission.cancel()
-                self.loop.run_until_complete(asyncio.gather(client.admission, return_exceptions=True))
-        self.loop.run_until_complete(self.tasks.cancel_all())
+        while pending := asyncio.all_tasks(self.loop):  # some begin when others end
+            for task in pending:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         self.loop.close()
