@@ -40,7 +40,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--readers", type=int, default=1900, metavar="N", help="who read (default: %(default)s)")
     parser.add_argument("--stalled", type=int, default=100, metavar="N", help="who do not (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="with and without (default: %(default)s)")
-    parser.add_argument("--pushes", type=int, default=200, metavar="N", help="of each (default: %(default)s)")
+    parser.add_argument("--pushes", type=int, default=300, metavar="N", help="of each (default: %(default)s)")
     parser.add_argument("--size", type=int, default=8192, metavar="BYTES", help="of a push (default: %(default)s)")
     parser.set_defaults(run=run)
 
