@@ -21,6 +21,7 @@ class Site:
         self.server: Server | None = None
         self.hangs = False
         self.hangs_for = ""  # an address
+        self.hangs_for_session = "-"
         self.asked: list[dict[str, Any]] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -53,9 +54,9 @@ class Site:
         assert request.headers["content-type"] == "application/json"
         question = json.loads(request.body)
         self.asked.append(question)
-        if self.hangs or question["address"] == self.hangs_for:
-            await self._went_on.wait()
         session = question["headers"].get("cookie", "").partition("session=")[2]
+        if self.hangs or question["address"] == self.hangs_for or session == self.hangs_for_session:
+            await self._went_on.wait()
         answer = self.sessions.get(session, 401)
         if isinstance(answer, int):
             await peer.answer(b"{}", b"HTTP/1.1 %d It is so\r\n" % answer)

@@ -238,3 +238,11 @@ async def test_who_leaves_while_it_is_asked_leaves_nothing_behind() -> None:
         await eventually(lambda: app.metrics.handshakes["bad_request",] == 1)
         assert app.metrics.open_connections == 0
         assert not app.hub.clients
+
+
+async def test_an_edge_hears_503_and_tries_no_other_node_for_it(expected_logs: Logs) -> None:
+    expected_logs.expect("auth.callback_failed")
+    async with started() as (asked, app):
+        app._standing.probed(float("inf"))
+        asked.sessions["s-alice"] = 500
+        assert await said(app, ALICE | {"X-Tidegate-Next": "404"}) == (503, "auth_unavailable")

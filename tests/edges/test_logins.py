@@ -9,6 +9,7 @@ import pytest
 
 from tests.django_site import DjangoSite
 from tests.edges.edge import stand
+from tests.login import as_page, site
 from tests.peer import Refusal
 from tests.support import Process, scaled
 
@@ -55,3 +56,13 @@ async def test_a_session_of_the_site_is_a_login_here(start_process: Callable[...
         session = await site.log_in()
         async with s.peer("", raw_query="", headers=page | {"Cookie": session}) as alice:
             assert (await alice.event())["client"] == "alice"
+
+
+async def test_no_other_node_is_asked_when_the_site_has_not_answered() -> None:
+    """Lua alone decides that by itself; for nginx' own code the node says it by its status."""
+    async with site() as asked, stand("openresty", nodes=2, **asked.settings()) as s:
+        asked.sessions["s-alice"] = 500
+        with pytest.raises(Refusal) as info:
+            await s.peer("", raw_query="", headers=as_page("s-alice")).connect()
+        assert (info.value.status, info.value.code) == (503, "auth_unavailable")
+        assert len(asked.asked) == 1

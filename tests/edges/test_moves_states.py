@@ -15,6 +15,7 @@ import pytest
 from tests.brokers.server import RedisServer
 from tests.edges.edge import Stand, stand
 from tests.handshakes import token
+from tests.login import as_page, site
 from tests.peer import Peer
 from tests.support import eventually
 from tests.tokens import SECRET
@@ -151,6 +152,30 @@ async def test_a_token_that_has_ended_is_found_out_and_a_newer_one_counts() -> N
             assert await bob.ended() == 4009
             await other.node.push("clients/alice", "hello")
             await hears(alice, "hello")
+
+
+@pytest.mark.slow
+async def test_a_login_that_was_revoked_meanwhile_is_found_out_and_a_slow_application_cuts_nobody() -> None:
+    async with site() as asked, one_and_another(**asked.settings(GROUPS={})) as (s, other):
+        asked.sessions["s-bob"] = {"client": "bob"}
+        asked.sessions["s-carol"] = {"client": "carol"}
+        pages = [as_page(f"s-{name}") for name in ("alice", "bob", "carol")]
+        async with (
+            Peer(s.port, headers=pages[0]) as alice,
+            Peer(s.port, headers=pages[1]) as bob,
+            Peer(s.port, headers=pages[2]) as carol,
+        ):
+            for peer in (alice, bob, carol):
+                await peer.event()
+            await stop(s)
+            del asked.sessions["s-bob"]
+            asked.hangs_for_session = "s-carol"
+            await start_again(s)
+            assert await bob.ended() == 4009
+            await other.node.push("all", "hello")
+            await hears(alice, "hello")
+            await hears(carol, "hello")
+            asked.go_on()
 
 
 # What it has
