@@ -310,6 +310,7 @@ class App:
             verifier=self.verifier,
             callback=self._callback,
             edges=Networks(config.server.edges),
+            check_room=self.gateway.check_room,
         )
         return HandshakeContext(
             rules=rules,

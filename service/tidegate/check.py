@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tidegate import app
-from tidegate.auth.hosts import Hosts
+from tidegate.auth.api_keys import ApiKeys
+from tidegate.auth.hosts import Hosts, Networks
 from tidegate.auth.origins import Origins
 from tidegate.brokers import registry
 from tidegate.calls import Caller
@@ -54,6 +55,14 @@ def _tokens(settings: Config) -> list[str]:
     return [f"auth.jwks_file: {text}" for text in verifier.left_out] if verifier else []
 
 
+def _callback(settings: Config) -> None:
+    app.make_callback(settings, Metrics())
+
+
+def _applications(settings: Config) -> None:
+    ApiKeys(settings.internal.api_keys)
+
+
 def _broker(settings: Config) -> None:
     registry.make(settings, app.node_id(settings.server.node), Metrics())
 
@@ -62,6 +71,7 @@ def _doors(settings: Config) -> None:
     for section in (settings.server, settings.internal):
         Hosts(names(section.hosts, section.address))
     Origins(settings.origins, settings.internal.cors_origins)
+    Networks(settings.server.edges)
 
 
 def _calls(settings: Config) -> None:
@@ -72,7 +82,15 @@ def _edge(settings: Config) -> None:
     render.includes(settings)
 
 
-_BUILDERS: tuple[Callable[[Config], list[str] | None], ...] = (_tokens, _broker, _doors, _calls, _edge)
+_BUILDERS: tuple[Callable[[Config], list[str] | None], ...] = (
+    _tokens,
+    _callback,
+    _applications,
+    _broker,
+    _doors,
+    _calls,
+    _edge,
+)
 
 
 def _unreached(settings: Config) -> Iterator[str]:

@@ -246,3 +246,13 @@ async def test_an_edge_hears_503_and_tries_no_other_node_for_it(expected_logs: L
         app._standing.probed(float("inf"))
         asked.sessions["s-alice"] = 500
         assert await said(app, ALICE | {"X-Tidegate-Next": "404"}) == (503, "auth_unavailable")
+
+
+async def test_a_node_that_takes_nobody_does_not_ask() -> None:
+    async with started(LIMITS__CONNECTIONS=1) as (asked, app):
+        async with connected(app, ALICE):
+            assert await said(app, ALICE) == (503, "full")
+            assert len(asked.asked) == 1
+        app.gateway.drain()
+        assert await said(app, ALICE) == (503, "draining")
+        assert len(asked.asked) == 1

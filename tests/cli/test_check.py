@@ -342,6 +342,21 @@ def test_a_file_that_is_missing_is_a_warning_and_what_else_is_wrong_is_found_all
     assert problem.key == "broker.url"
 
 
+def test_files_of_several_keys_are_looked_for_too(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("0123456789abcdef")
+    missing = {"name": "crm", "key_file": "/run/none/key"}
+    (line,) = _listed(warnings(INTERNAL__API_KEYS=[missing]), "api_keys")
+    assert "internal.api_keys[0]" in line
+    assert "cannot read /run/none/key" in line
+    (line,) = _listed(warnings(AUTH__MODE="jwt", AUTH__KEYS=[{"kid": "a", "key_file": "/run/none/key"}]), "auth")
+    assert "auth.keys[0]" in line
+    twice = [{"name": name, "key_file": str(file)} for name in ("crm", "erp")]
+    (problem,) = problems(INTERNAL__API_KEYS=twice)
+    assert "stands twice" in problem.message
+    assert "0123456789abcdef" not in str(problem)
+
+
 def test_a_key_of_a_set_that_is_left_out_is_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     file.write_text(json.dumps({"keys": [jwk("ES256", kid="a"), jwk("ES256", kid="a")]}))

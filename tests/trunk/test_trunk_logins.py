@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.login import Site, as_page, site
 from tests.service_fixture import running
-from tests.support import eventually
+from tests.support import eventually, scaled
 from tests.trunk.worker import HANDSHAKE, LinkedClient, Worker, linked
 from tidegate.app import App
 from tidegate.auth import callback
@@ -125,3 +126,16 @@ async def test_new_rights_are_given_to_the_edge_for_the_next_node(tmp_path: Path
         assert (await client.gets("left"))["stream"] == "group:news"
         assert "other" in client.token
         assert client.token != before
+
+
+async def test_many_that_move_at_once_wait_for_a_hung_application_no_longer_than_one(tmp_path: Path) -> None:
+    """With three seconds for each, the last of these would wait for nine: an edge holds clients for ten in all."""
+    async with started(tmp_path, LIMITS__CONNECTIONS_PER_CLIENT=200) as (asked, app, worker):
+        clients = [await welcomed(worker) for _ in range(120)]
+        asked.hangs = True
+        begun_s = time.monotonic()
+        moved = [resume(worker, client, welcome, client.token) for client, welcome in clients]
+        await eventually(lambda: all(one.welcomed for one in moved))
+        assert time.monotonic() - begun_s < scaled(3)
+        assert len(list(app.hub.sessions())) == 120
+        asked.go_on()

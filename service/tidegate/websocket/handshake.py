@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import time
+from collections.abc import Callable
 from http.client import responses
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -38,7 +39,8 @@ class Offer(NamedTuple):
 
 class Rules(msgspec.Struct):
     """What a handshake must be before the gateway is asked. ``verifier``: for auth.mode jwt; ``callback``: for
-    callback; neither: none. ``edges``: addresses of peers that may say where a client is."""
+    callback; neither: none. ``edges``: addresses of peers that may say where a client is. ``check_room`` raises Refused
+    where this node takes nobody, so that the application is not asked in vain."""
 
     path: str
     hosts: Hosts
@@ -46,6 +48,7 @@ class Rules(msgspec.Struct):
     verifier: Verifier | None = None
     callback: Callback | None = None
     edges: Networks = Networks(())
+    check_room: Callable[[], None] | None = None
 
     def check_request(self, request: Request) -> dict[str, str]:
         """Its query. Raises Refused for all that can be said without knowing who asks, which costs next to nothing; the
@@ -69,6 +72,8 @@ class Rules(msgspec.Struct):
             grant: Grant | Login = self._verify(headers, query, None)
             return Offer(asked(grant.client, query), grant, subprotocol(headers))
         wanted = asked("", query)  # the application is not asked for what is malformed
+        if self.check_room is not None:
+            self.check_room()
         address = self._address(headers, peer)
         login = await self.callback.login(_question(headers, query, address), address=address)
         wanted.client = login.client
