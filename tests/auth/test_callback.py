@@ -19,7 +19,8 @@ from tests.service_fixture import running
 from tests.support import Logs, eventually, free_port, scaled
 from tidegate.app import App
 from tidegate.auth import callback
-from tidegate.auth.callback import question
+from tidegate.auth.callback import Callback, question
+from tidegate.config.auth import AuthSettings
 
 ALICE = as_page("s-alice")
 
@@ -256,3 +257,13 @@ async def test_a_node_that_takes_nobody_does_not_ask() -> None:
         app.gateway.drain()
         assert await said(app, ALICE) == (503, "draining")
         assert len(asked.asked) == 1
+
+
+def test_who_came_at_once_is_not_asked_for_at_once() -> None:
+    auth = AuthSettings(mode="callback", callback_url="http://127.0.0.1:1/", recheck_s=300)
+    asking = Callback(auth, lambda why, outcome, seconds: None)
+    now_s = time.monotonic()
+    due_s = sorted(asking.next_s() - now_s for _ in range(1000))
+    assert 150 <= due_s[0] < 155
+    assert 295 < due_s[-1] <= 301
+    assert max(sum(at <= each < at + 10 for each in due_s) for at in range(150, 300, 10)) < 120  # of 67 on average

@@ -16,7 +16,13 @@ from tidegate.auth import callback
 from tidegate.gateway import rechecks
 
 ALICE, BOB = as_page("s-alice"), as_page("s-bob")
-RECHECK_S = 1.0
+RECHECK_S = 0.4
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks come ten times as often as a node makes them."""
+    monkeypatch.setattr("tidegate.app.LOOK_S", rechecks.LOOK_S / 10)
 
 
 def settings(asked: Site, **more: Any) -> dict[str, Any]:
@@ -57,9 +63,9 @@ async def test_new_patterns_are_taken_and_groups_that_they_do_not_cover_are_left
 async def test_an_earlier_end_that_a_later_answer_says_is_kept() -> None:
     async with site() as asked, running(**settings(asked, AUTH__LEEWAY_S=0)) as app:
         async with connected(app, ALICE) as alice:
-            asked.sessions["s-alice"] = {"client": "alice", "expires": time.time() + 2}
+            asked.sessions["s-alice"] = {"client": "alice", "expires": time.time() + 1.5}
             await eventually(lambda: len(asked.asked) >= 2)
-            asked.sessions["s-alice"] = {"client": "alice", "expires": time.time() + 0.5}
+            asked.sessions["s-alice"] = {"client": "alice", "expires": time.time() + 0.3}
             assert await alice.ended(8) == 4009
 
 
@@ -68,7 +74,7 @@ async def test_a_slow_or_broken_application_ends_nobody_and_is_asked_again(
     how: str, expected_logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callback, "ANSWER_S", 0.3)
-    monkeypatch.setattr(rechecks, "AGAIN_S", 1.0)
+    monkeypatch.setattr(rechecks, "AGAIN_S", 0.4)
     expected_logs.expect("auth.callback_failed")
     async with site() as asked, running(**settings(asked)) as app:
         async with connected(app, ALICE) as alice:

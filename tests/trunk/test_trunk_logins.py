@@ -91,6 +91,7 @@ async def test_a_moved_session_that_was_revoked_is_not_let_in_again(tmp_path: Pa
 async def test_a_slow_application_cuts_no_moved_session_and_its_answer_counts_when_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tidegate.app.LOOK_S", 0.1)
     async with started(tmp_path) as (asked, app, worker):
         asked.sessions["s-alice"]["groups"] = ["news"]
         client, welcome = await welcomed(worker)
@@ -118,7 +119,10 @@ async def test_nothing_to_go_by_and_no_answer_has_the_client_come_by_itself(
         asked.go_on()
 
 
-async def test_new_rights_are_given_to_the_edge_for_the_next_node(tmp_path: Path) -> None:
+async def test_new_rights_are_given_to_the_edge_for_the_next_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.app.LOOK_S", 0.1)
     async with started(tmp_path, AUTH__RECHECK_S=0.2) as (asked, _, worker):
         client, _ = await welcomed(worker)
         before = client.token
