@@ -12,10 +12,11 @@ import pytest
 
 from tests.handshakes import token
 from tests.peer import Peer, Refusal
+from tests.service_fixture import running
 from tests.support import Process, eventually
 from tests.test_app import Node
 from tests.tokens import SECRET, jwk, private_pem
-from tidegate.config.load import load
+from tidegate.config.load import ConfigError, load
 from tidegate.node import reread
 
 Start = Callable[..., Process]
@@ -127,8 +128,6 @@ async def test_a_broken_file_keeps_what_there_was_and_says_why(start_process: St
 
 
 async def test_a_key_set_is_read_again_at_once(tmp_path: Path) -> None:
-    from tests.service_fixture import running
-
     file = tmp_path / "jwks.json"
     file.write_text(json.dumps({"keys": [jwk("ES256", "a", kid="a")]}))
     settings = {"AUTH__MODE": "jwt", "AUTH__ALGORITHM": "ES256", "AUTH__JWKS_FILE": str(file)}
@@ -142,3 +141,23 @@ async def test_a_key_set_is_read_again_at_once(tmp_path: Path) -> None:
             await reread(app, load(None, environ))
         assert app.verifier is not None
         assert app.verifier.verify(token(algorithm="ES256", name="b", kid="b"), 0).client == "alice"
+
+
+async def test_what_only_goes_with_another_address_is_not_taken() -> None:
+    """Without a key is fine on loopback. This node listens everywhere."""
+    key = {"name": "crm", "key": "crm-0123456789abcdef"}
+    async with running(INTERNAL__ADDRESS="0.0.0.0", INTERNAL__API_KEYS=[key]) as app:
+        with pytest.raises(ConfigError, match=r"internal\.api_keys"):
+            await reread(app, load(None, {}))
+        assert app.api_keys.required
+
+
+async def test_keys_of_another_mode_wait_for_the_restart_with_it() -> None:
+    async with running(AUTH__MODE="jwt", AUTH__KEY=SECRET) as app:
+        environ = {"TIDEGATE_AUTH__MODE": "none", "TIDEGATE_GROUPS": '{"a": {}}'}
+        assert await reread(app, load(None, environ)) == (
+            ["groups: a is new"],
+            ["server.port", "server.node", "internal.port", "auth.mode"],
+        )
+        assert app.verifier is not None
+        assert app.verifier.verify(token(), 0).client == "alice"

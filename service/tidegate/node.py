@@ -69,14 +69,18 @@ async def serve(config: Config, node: str, load_config: Callable[[], Config]) ->
 
 async def reread(app: App, new: Config) -> tuple[list[str], list[str]]:
     """The node takes the keys and group policies of ``new``. What has changed by that, in words without secrets; and
-    which other settings differ, that only a restart takes. Raises Unusable, and then nothing has changed."""
-    auth, api_keys, keys = app.config.auth, ApiKeys(new.internal.api_keys), None
-    if app.verifier is not None and (new.auth.mode, new.auth.algorithm) == (auth.mode, auth.algorithm):
-        keys = auth_keys.load(new.auth)
+    which other settings differ, that only a restart takes. Raises ConfigError or Unusable, and then nothing has
+    changed."""
+    mixed = configuration.take(app.config, new)
+    api_keys = ApiKeys(mixed.internal.api_keys)
+    keys = None if app.verifier is None else auth_keys.load(mixed.auth)
     changed = app.api_keys.take(api_keys)
     if app.verifier is not None and keys is not None:
-        changed += app.verifier.take(new.auth, keys)
-    changed += await app.policies.take(new.groups)
+        changed += app.verifier.take(mixed.auth, keys)
+    changed += await app.policies.take(mixed.groups)
+    if changed:
+        for text in configuration.warnings(mixed):
+            log.warning("config.unsafe", message=text)
     return changed, configuration.waiting(app.config, new)
 
 

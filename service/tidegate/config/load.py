@@ -37,6 +37,7 @@ __all__ = [
     "effective",
     "is_loopback",
     "load",
+    "take",
     "warnings",
 ]
 
@@ -119,6 +120,25 @@ def warnings(config: Config) -> list[str]:
             "whoever reaches the port may push to everybody"
         )
     return found
+
+
+def take(config: Config, new: Config) -> Config:
+    """``config`` with what a running node takes of ``new``. Raises ConfigError where that cannot be together: what goes
+    with the rest of ``new`` may not go with what the node was started with."""
+    auth = config.auth
+    if (auth.mode, auth.algorithm) == (new.auth.mode, new.auth.algorithm):  # else the keys wait for a restart, too
+        names = [key.partition(".")[2] for key in TAKEN if key.startswith("auth.")]
+        auth = msgspec.structs.replace(auth, **{name: getattr(new.auth, name) for name in names})
+    mixed = msgspec.structs.replace(
+        config,
+        auth=auth,
+        internal=msgspec.structs.replace(config.internal, api_keys=new.internal.api_keys),
+        groups=new.groups,
+    )
+    problems = [Problem(key, shown(key, _value(mixed, key)), text) for key, text in contradictions(mixed)]
+    if problems:
+        raise ConfigError(problems)
+    return mixed
 
 
 def waiting(config: Config, new: Config) -> list[str]:

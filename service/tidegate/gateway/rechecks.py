@@ -8,6 +8,7 @@ hour ends nobody, and when it is back hears of all of them, a few at a time. Sou
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from tidegate.gateway.gateway import Gateway
 from tidegate.tasks import Tasks
 
 LOOK_S = 1.0
+SLICE = 2000  # connections that are looked at before others have a turn
 AGAIN_S = 10.0  # at most, after a question without an answer
 
 
@@ -55,7 +57,9 @@ class Rechecks:
     async def look(self) -> None:
         now_s, wall_s = time.monotonic(), self._wall()
         due = []
-        for session in list(self._hub.sessions()):
+        for number, session in enumerate(list(self._hub.sessions()), 1):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
             login = session.rights
             if not isinstance(login, Login) or session.ended or not session.welcomed:
                 continue
