@@ -306,7 +306,7 @@ def test_an_edge_reaches_the_service_over_what_its_mode_says(name: str, folder: 
     stand.start()
     with stand:
         stand.enter("few", 3)
-        sockets = Path("/proc/net/unix").read_text().count(f"{folder}/{name}/run/service.sock")
+        sockets = Path("/proc/net/unix").read_text().count(f"{folder}/{name}/run/.service.sock")
         assert sockets == (1 + 3 if name == "plain" else 0), "the one that listens, and those that it accepted"
 
 

@@ -17,6 +17,8 @@ import socket
 import stat
 from collections.abc import Iterator
 
+PATH_BYTES = 107  # unix(7), and the NUL
+
 
 class SocketFile:
     """Listens at ``path``. ``mode``: its permissions in octal digits, of which the right to write is the right to
@@ -91,9 +93,12 @@ def _give_to(path: str, group: int) -> None:
 
 @contextlib.contextmanager
 def _unnamed(path: str) -> Iterator[str]:
-    """Where a file is made that will be at ``path``: in the same folder, which is locked; a short name, for a path of a
-    socket has at most 107 bytes."""
-    unnamed = os.path.join(os.path.dirname(path), ".n")
+    """Where a file is made that will be at ``path``: in the same folder, which is locked. `ss -x` shows this name for as
+    long as the socket lives, so it is nearly the same."""
+    folder, name = os.path.split(path)
+    unnamed = os.path.join(folder, "." + name)
+    if len(os.fsencode(unnamed)) > PATH_BYTES:
+        unnamed = unnamed[:-1]
     with contextlib.suppress(FileNotFoundError):
         os.unlink(unnamed)
     try:
