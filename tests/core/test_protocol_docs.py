@@ -205,7 +205,7 @@ class Client:
                 self._answered(self._sent.pop(json.dumps(event["id"])), event)
             case "error" if event["id"] is not None:
                 command = self._sent.pop(json.dumps(event["id"]))
-                if command["type"] == "join" and event["code"] != "broker_down":
+                if command["type"] == "join" and event["code"] not in ("broker_down", "too_fast", "full"):
                     stream = f"group:{command['group']}"
                     if stream in self._late:
                         self._end(stream)

@@ -16,7 +16,7 @@ import { idle } from './liveness.js';
 import { Stream } from './stream.js';
 
 const OWN = 'client:';
-const TRANSIENT = new Set(['broker_down', 'internal_error', 'draining', 'unavailable']);
+const TRANSIENT = new Set(['broker_down', 'too_fast', 'full', 'internal_error', 'draining', 'unavailable']);
 const RETRY_S = [0.5, 30];
 
 const keyOf = (name) => (name.startsWith(OWN) ? OWN : name);

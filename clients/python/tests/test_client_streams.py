@@ -83,7 +83,7 @@ def _follow(machine: Machine, event: dict[str, Any], asked: Asked, waiting: dict
         case {"type": "reply" | "error", "id": number}:
             kind, group = waiting.pop(json.dumps(number), ("", ""))
             stream = streams.stream(f"group:{group}")
-            if kind == "join" and event.get("code") != "broker_down":
+            if kind == "join" and event.get("code") not in ("broker_down", "too_fast", "full"):
                 if stream.inbox is None:
                     machine.subscribe(stream.key)
                 if stream.under_way is None:

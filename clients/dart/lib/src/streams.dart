@@ -4,6 +4,9 @@ import 'event.dart';
 import 'position.dart';
 import 'subscription.dart';
 
+/// Errors of a join that is worth repeating.
+const _passing = {'broker_down', 'too_fast', 'full'};
+
 /// One stream: how far it has come here, and who hears it.
 class Track {
   Track(this.key);
@@ -360,7 +363,7 @@ class Streams {
       track.isPassing = false;
       _begin(track, track.key, reply, number);
     }, (error) {
-      if (error.code == 'broker_down') return _owner.later(() => reconcile(track));
+      if (_passing.contains(error.code)) return _owner.later(() => reconcile(track));
       if (track.number == number && track.isWanted) _ended(track, track.key, error.code);
       reconcile(track);
     });

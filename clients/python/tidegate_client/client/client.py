@@ -41,6 +41,7 @@ from tidegate_client.client.tokens import Token, Tokens
 _LOG = logging.getLogger("tidegate_client")
 
 # How long ``close`` lets handlers go on that are at work.
+_PASSING = ("broker_down", "too_fast", "full")  # errors of a join that is worth repeating
 _HANDLERS_S = 5.0
 
 
@@ -426,8 +427,8 @@ class Client:
     def _wish_answered(self, connection: Connection, stream: Stream, number: int, event: Mapping[str, Any]) -> None:
         if connection is not self._connection:
             return
-        if number > 0 and event.get("type") == "error" and event.get("code") == "broker_down":
-            # It may be back soon, and the wish is as it was.
+        if number > 0 and event.get("type") == "error" and event.get("code") in _PASSING:
+            # It will pass, and the wish is as it was.
             asyncio.get_running_loop().call_later(
                 self._wish_back_off.delay_s("growing"), self._wish_again, connection, stream, number
             )

@@ -735,7 +735,7 @@ var Stream = class {
 
 // clients/js/src/streams.js
 var OWN = "client:";
-var TRANSIENT = /* @__PURE__ */ new Set(["broker_down", "internal_error", "draining", "unavailable"]);
+var TRANSIENT = /* @__PURE__ */ new Set(["broker_down", "too_fast", "full", "internal_error", "draining", "unavailable"]);
 var RETRY_S2 = [0.5, 30];
 var keyOf = (name) => name.startsWith(OWN) ? OWN : name;
 var Streams = class {
