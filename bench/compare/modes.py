@@ -40,6 +40,9 @@ RAISED: Mapping[str, Any] = {
     "EDGE__TLS_PORT": 0,
     "LIMITS__MESSAGES_PER_SECOND": 1_000_000,  # one connection asks for thousands
     "LIMITS__BYTES_PER_SECOND": ENOUGH * 1000,
+    "LIMITS__NEW_STREAMS_PER_SECOND_PER_CONNECTION": 1_000_000,  # one joins and leaves a group that nobody else is in
+    "LIMITS__NEW_STREAMS_PER_SECOND_PER_CLIENT": 1_000_000,
+    "LIMITS__NEW_STREAMS_PER_SECOND": 1_000_000,
 }
 TRUNK_KEY = "a-key-of-the-benchmark"
 _MODULES = {

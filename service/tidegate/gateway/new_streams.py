@@ -22,6 +22,7 @@ from tidegate.config.load import Config
 from tidegate.core.allowance import Allowance
 from tidegate.core.errors import Full, Refused, TooFast, TooManyGroups, TooManyGroupsAsked
 from tidegate.core.hub import Hub
+from tidegate.core.model import kind_of
 from tidegate.core.session import Session
 from tidegate.metrics import Metrics
 from tidegate.turn import Floods
@@ -107,7 +108,7 @@ class NewStreams:
         sessions = self._hub.of_client(session.client)
         if sum(len(one.streams) for one in sessions) < most:
             return
-        groups = {f"group:{group}" for one in sessions for group in one.groups}
+        groups = {stream for one in sessions for stream in one.streams if kind_of(stream) == "group"}
         if stream not in groups and len(groups) >= most:
             error = TooManyGroups if session.welcomed else TooManyGroupsAsked
             raise error(f"the connections of a client may be in {most} groups together")
