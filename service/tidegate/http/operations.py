@@ -15,6 +15,7 @@ from tidegate.config.settings import Config
 from tidegate.core.errors import (
     BadRequest,
     BrokerDown,
+    Full,
     HostNotAllowed,
     InternalError,
     KeyReused,
@@ -79,7 +80,7 @@ OPERATIONS: Operations = {
         api.presence, "Who is in a group now, on all nodes", 200, "Presence", _BROKER
     ),
     ("PUT", "/api/groups/{group}/members/{client}"): Operation(
-        api.add_member, "Make a client a lasting member of a group", 200, "Membership", (*_BROKER, TooManyGroups)
+        api.add_member, "Make a client a lasting member of a group", 200, "Membership", (*_BROKER, TooManyGroups, Full)
     ),
     ("DELETE", "/api/groups/{group}/members/{client}"): Operation(
         api.remove_member,
