@@ -65,3 +65,21 @@ async def test_who_reads_late_gets_all_answers_also_with_a_small_outbox() -> Non
             alice.reading.set()
             for number in range(answers):
                 assert (await alice.event())["id"] == number
+
+
+async def test_who_sends_more_than_a_connection_may_is_read_more_slowly_and_a_neighbour_notices_nothing() -> None:
+    async with stand("openresty-trunk", LIMITS__MESSAGES_PER_SECOND=100) as s:
+        async with s.peer("mallory") as mallory, s.peer("alice") as alice:
+            await mallory.event()
+            await alice.event()
+            begun_s = time.monotonic()
+            for number in range(600):
+                mallory.send(type="ping", id=number)
+            for number in range(20):
+                asked_s = time.monotonic()
+                assert (await alice.ask(type="ping", id=number))["type"] == "pong"
+                assert time.monotonic() - asked_s < 1
+            for number in range(600):
+                assert (await mallory.event(10))["id"] == number
+            assert time.monotonic() - begun_s > 0.6  # 500 at once, then 100 in a second, and some that were under way
+            assert b'tidegate_paced_total{what="messages"}' in (await s.node.call("GET", "/metrics")).body
