@@ -82,7 +82,7 @@ async def test_what_waits_for_many_counts_once(lines: Callable[..., Line]) -> No
     for line in few:
         line.wire.put(frame)
     assert sum(line.wire.size for line in few) > 4000 * KIB
-    assert own_bytes(few[0].wire.frames) < 20 * KIB
+    assert own_bytes(few[0].wire) < 20 * KIB
     scene.unsent.look()
     assert not any(closed(*few))
     assert scene.unsent.bytes < 1000 * KIB
@@ -115,6 +115,21 @@ async def test_over_the_most_those_go_of_whom_most_waits(lines: Callable[..., Li
     assert scene.metrics.unsent_ended["connection",] == 2
     scene.unsent.look()
     assert scene.short == [True, False]
+
+
+async def test_those_go_whose_end_makes_room(lines: Callable[..., Line], expected_logs: Logs) -> None:
+    """Not those who wait for a message to many."""
+    scene = Scene(lines)
+    expected_logs.expect("outboxes.short")
+    expected_logs.expect("outboxes.overflowed")
+    hoarders = [await scene.slow(240 * KIB) for _ in range(4)]
+    others = [await scene.slow(15 * KIB) for _ in range(3)]
+    broadcast = frames.text(bytes(500 * KIB))
+    for line in others:
+        line.wire.put(broadcast)
+    scene.unsent.look()
+    assert sum(closed(*hoarders)) == 3
+    assert not any(closed(*others))
 
 
 async def test_who_may_read_on_from_the_journal_is_closed_only_if_that_does_not_help(

@@ -3,9 +3,9 @@
 Theory of operation. A socket that takes nothing is in ``WriteBatch.blocked`` with what waits for it; all others are
 written before the turn ends. A trunk has one buffer for all of its sessions. Twice a second they are added up. Over
 three quarters of the most the node is *short*: it lets nobody in (``full``). Over the most, or where it stays short,
-room is made until it is not: those of whom most waits are told that they are slow, as if their own outbox were too
-full, so that their groups' policy decides. Who was told before and still holds it is closed (4008). A trunk of which
-most waits is ended where trunks hold more than half: its sessions go on over another one.
+room is made until it is not: those whose outboxes cost most are told that they are slow, as if each had more than its
+own limit, so that their groups' policies decide. Who was told before and still holds it is closed (4008). A trunk of
+which most waits is ended where trunks hold more than half: its sessions go on over another one.
 
 A message to many is in the outboxes of all who have not taken it, and in memory once. So what frames cost is estimated:
 each is divided by the number of those who share it, in a sample of the sockets.
@@ -13,9 +13,9 @@ each is divided by the number of those who share it, in a sample of the sockets.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from sys import getrefcount
 from time import monotonic
 from typing import Protocol
@@ -28,9 +28,10 @@ from tidegate.websocket.wire import OPEN, Wire
 
 LOOK_S = 0.5
 SHORT_S = 5.0  # that a node may stay short: those who wait for it would else be kept out for as long as some like
-WIRES, FRAMES = 256, 64  # of the sample, and of each of it
-AT_ONCE = 100  # who are told in one look, so that no turn is long
-REFERENCES = 2  # to a frame that one outbox has, while it is looked at: from the argument of getrefcount, and from here
+WIRES, FRAMES = 256, 32  # of the sample, and of each of it
+CANDIDATES, AT_ONCE = 256, 64  # who are looked at more closely, and who of them are told, so that no turn is long
+SAID_S = 10.0  # between two lines of the log
+REFERENCES = 3  # to a frame beside those of outboxes, while it is looked at here
 
 
 class Shared(Protocol):
@@ -65,6 +66,7 @@ class Unsent:
         self._clock = clock
         self._short_since_s: float | None = None
         self._told: set[Wire] = set()  # that they are slow
+        self._said_s = -math.inf
         self.bytes = 0
 
     def look(self) -> None:
@@ -100,39 +102,40 @@ class Unsent:
 
     def _make_room(self, wires: list[Wire], excess: int) -> None:
         closed = 0
-        for wire in islice(sorted(wires, key=lambda wire: wire.size, reverse=True), AT_ONCE):
-            held = own_bytes(wire.frames)
+        held = {wire: own_bytes(wire) for wire in _some(wires, CANDIDATES)}
+        for wire in sorted(held, key=held.__getitem__, reverse=True)[:AT_ONCE]:
             if wire in self._told:
                 wire.close(CloseCode.SLOW_CONSUMER, CloseCode.SLOW_CONSUMER.reason)
             elif wire.peer is not None:
                 self._told.add(wire)
                 wire.peer.on_slow()
             closed += wire.state is not OPEN
-            excess -= held - own_bytes(wire.frames)
+            excess -= held[wire] - own_bytes(wire)
             if excess <= 0:
                 break
         self._metrics.unsent_ended["connection",] += closed
-        log.warning("outboxes.overflowed", bytes=self.bytes, most_bytes=self._most, closed=closed)
+        if self._clock() - self._said_s >= SAID_S:
+            self._said_s = self._clock()
+            log.warning("outboxes.overflowed", bytes=self.bytes, most_bytes=self._most, closed=closed)
 
 
 def _wire(flushable: Flushable) -> Wire | None:
     return flushable if isinstance(flushable, Wire) else None
 
 
-def own_bytes(frames: list[bytes]) -> int:
-    """What these frames cost; those that other outboxes have too, in part."""
-    return int(sum(len(frame) / max(1, getrefcount(frame) - REFERENCES) for frame in frames))
+def _some(wires: Sequence[Wire], most: int) -> Sequence[Wire]:
+    return wires if len(wires) <= most else random.sample(wires, most)
+
+
+def own_bytes(wire: Wire) -> int:
+    """About what waits for it costs; what others have too, in part."""
+    frames = wire.frames[:: max(1, len(wire.frames) // FRAMES)]
+    size = sum(map(len, frames))
+    return int(wire.size * sum(len(frame) / max(1, getrefcount(frame) - REFERENCES) for frame in frames) / (size or 1))
 
 
 def own_part(wires: Sequence[Wire]) -> float:
     """How much of what waits for them is in memory."""
-    own = whole = 0.0
-    for wire in wires if len(wires) <= WIRES else random.sample(wires, WIRES):
-        frames = wire.frames[:: max(1, len(wire.frames) // FRAMES)]
-        size = sum(map(len, frames))
-        if size:
-            # The copy of the list has one reference more.
-            costs = sum(len(frame) / max(1, getrefcount(frame) - REFERENCES - 1) for frame in frames)
-            own += wire.size * costs / size
-            whole += wire.size
-    return own / whole if whole else 1.0
+    some = _some(wires, WIRES)
+    whole = sum(wire.size for wire in some)
+    return sum(map(own_bytes, some)) / whole if whole else 1.0
