@@ -109,7 +109,8 @@ async def survives(name: str, red_s: float) -> tuple[float, float, float]:
             ready_s = await turns(app, 200, 30)
             assert (await push(app, "news", 2, "k2"))[0] == 202
             assert (await push(app, "news", 3, "k3"))[0] == 202
-            assert [event.get("data") for event in await alice.events(2)] == [2, 3]
+            got = await alice.events(2)
+            assert [event.get("data") for event in got] == [2, 3], got
             assert not alice.gone.is_set()
             return refused_s, not_ready_s, ready_s
 

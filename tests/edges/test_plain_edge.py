@@ -25,6 +25,7 @@ class TestPlain(EdgeContract):
             "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 0.5,
             "HEARTBEAT__WRITE_TIMEOUT_S": 1,
             "EDGE__READ_TIMEOUT_S": 1,
+            "LIMITS__HANDSHAKE_WAIT_S": 0.5,
         }
         async with stand(self.variant, **settings) as s, s.peer("alice") as alice:
             await alice.event()
