@@ -133,6 +133,8 @@ async def test_it_is_missed_where_redis_may_not(options: dict[str, Any], expecte
     expected_logs.expect("redis.went_back")
     with RedisServer(**options) as server:
         assert not await restart_beside_a_dead_node(server)
+    (record,) = expected_logs.seen("redis.went_back")
+    assert vars(record)["fields"]["why"] == "no word of n2"
 
 
 async def test_it_is_missed_where_a_replica_could_have_taken_over(expected_logs: Logs):

@@ -108,6 +108,7 @@ class ClusterMembership:
         self._vouches = False  # the incarnation that it knows has ended before anything could pass it by
         self._beat_due = asyncio.Event()
         self._is_stale = False
+        self._may_ask = True  # for the server's settings: it has not refused
         self._leaves = asyncio.Event()
         self._error = "not connected"
 
@@ -231,6 +232,7 @@ class ClusterMembership:
         """From connect until the link ends, which raises BrokerDown."""
         connection = await self._address.connect(self.timing.operation_s)
         pipeline = Pipeline(connection, self.timing.operation_s, on_end=self._beat_due.set)
+        self._may_ask = True
         try:
             server = await self.inspect(pipeline)
             self._check(server, strict=not first.done())
@@ -253,24 +255,25 @@ class ClusterMembership:
 
     async def inspect(self, pipeline: Pipeline) -> ServerInfo:
         """Which server this is. Raises BrokerDown if it is not a master that may be asked."""
+        calls = [pipeline.call("INFO", section) for section in ("server", "replication", "memory")]
+        if self._may_ask:
+            calls.append(pipeline.call("CONFIG", "GET", *_SYNCS))
         # Each is looked at: of several that fail, the first would hide that this was cancelled.
-        *answers, config = await asyncio.gather(
-            *(pipeline.call("INFO", section) for section in ("server", "replication", "memory")),
-            pipeline.call("CONFIG", "GET", *_SYNCS),
-            return_exceptions=True,
-        )
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        config = answers.pop() if self._may_ask else None
         info: dict[str, str] = {}
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
             info |= _fields(answer)
+        self._may_ask = isinstance(config, list)
         server = ServerInfo(
             incarnation=f"{info.get('run_id')}.{info.get('master_replid')}",
             version=info.get("redis_version", "0"),
             role=info.get("role", ""),
             mode=info.get("redis_mode", ""),
             policy=info.get("maxmemory_policy", "noeviction"),
-            syncs=_syncs(config) and info.get("connected_slaves") == "0",
+            syncs=isinstance(config, list) and _syncs(config) and info.get("connected_slaves") == "0",
         )
         if server.role != "master":
             raise BrokerDown("this Redis is no master")
@@ -320,7 +323,8 @@ class ClusterMembership:
             await asyncio.sleep(min(0.1, self.timing.vote_s / 10))
         generation, joined = answer[1].decode(), int(answer[3])
         if outcome == "lost":
-            log.warning("redis.went_back", message="acknowledged writes may be lost: every epoch changes")
+            message = "acknowledged writes may be lost: every epoch changes"
+            log.warning("redis.went_back", message=message, why=answer[5].decode())
         changed = generation != self.generation or joined > 0
         if generation != self.generation:
             self._writes = 0
@@ -425,9 +429,9 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _syncs(config: list[bytes] | BaseException) -> bool:
-    """Whether a server has on its disk what it answers. One that does not say is not believed to."""
-    return not isinstance(config, BaseException) and dict(zip(config[::2], config[1::2], strict=True)) == _SYNCS
+def _syncs(config: list[bytes]) -> bool:
+    """Whether a server has on its disk what it answers."""
+    return dict(zip(config[::2], config[1::2], strict=True)) == _SYNCS
 
 
 def _fields(info: bytes) -> dict[str, str]:

@@ -2,10 +2,10 @@
 -- A node comes, or comes back, to this server. Source: docs/decisions/0010.
 -- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
 -- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms
--- synced_beats
--- synced_beats: how many there were when it was last answered, if the server synced before it answered; '' if not.
--- Answers {outcome, generation, writes, roster, now}. outcome: new, kept (the server changed, its data is whole),
--- lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now, else 0.
+-- synced_beats, which is: how many there were when it was last answered, if the server synced before that; '' if not.
+-- Answers {outcome, generation, writes, roster, now, why it was lost}. outcome: new, kept (the server changed, its
+-- data is whole), lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now,
+-- else 0.
 --@common
 --@epochs
 local infos, votes = KEYS[3], KEYS[4]
@@ -14,9 +14,10 @@ local now = now_ms()
 local l = redis.call('HMGET', life, 'generation', 'incarnation')
 local generation = l[1]
 local count = tonumber(writes())
-local outcome = 'same'
+local outcome, why = 'same', ''
 
-local function everybody_voted()
+-- Who has not voted, of those who must; nil where nobody has.
+local function missing()
   local needed = {}
   for _, member in ipairs(redis.call('HKEYS', nodes)) do
     needed[member] = true
@@ -34,7 +35,12 @@ local function everybody_voted()
   for i = 1, #given, 2 do
     needed[given[i]] = nil
   end
-  return voted and next(needed) == nil
+  local names = {}
+  for member in pairs(needed) do
+    names[#names + 1] = member
+  end
+  table.sort(names)
+  return voted and table.concat(names, ' ') or nil
 end
 
 if not generation then
@@ -42,14 +48,16 @@ if not generation then
 elseif l[2] ~= incarnation then
   if known == '' then -- it remembers nothing: others may
     outcome = (redis.call('EXISTS', nodes) + redis.call('EXISTS', votes)) > 0 and 'wait' or 'lost'
+    why = 'nobody remembers'
   elseif known == generation and ARGV[6] == '1' and tonumber(ARGV[5]) <= count then
     redis.call('HSET', votes, node, ARGV[7])
     if ARGV[12] ~= '' and tonumber(ARGV[12]) <= tonumber(redis.call('HGET', life, 'beats') or '0') then
       redis.call('HSET', votes, ':synced', '1') -- docs/decisions/0018
     end
-    outcome = everybody_voted() and 'kept' or 'wait'
+    outcome = missing() == '' and 'kept' or 'wait'
   else
     outcome = 'lost'
+    why = known ~= generation and 'another generation' or ARGV[6] ~= '1' and 'unsure' or 'writes are missing'
   end
   if outcome == 'wait' then
     redis.call('HSETNX', votes, ':since', int(now))
@@ -58,9 +66,11 @@ elseif l[2] ~= incarnation then
       return { 'wait', generation, int(count), 0, int(now) }
     end
     outcome = redis.call('HEXISTS', votes, ':synced') == 1 and 'kept' or 'lost'
+    local names = missing()
+    why = names and 'no word of ' .. names or 'nobody remembers'
   end
 elseif known == generation and tonumber(ARGV[5]) > count then
-  outcome = 'lost' -- the same server, with older data
+  outcome, why = 'lost', 'writes are missing' -- the same server, with older data
 end
 
 if outcome == 'new' or outcome == 'lost' then
@@ -92,4 +102,4 @@ else
 end
 redis.call('HSET', nodes, node, beat)
 redis.call('HSET', infos, node, ARGV[8])
-return { outcome, generation, writes(), joined, int(now) }
+return { outcome, generation, writes(), joined, int(now), why }
