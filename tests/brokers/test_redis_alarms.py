@@ -212,3 +212,15 @@ async def test_who_was_cut_off_does_not_vouch_for_what_came_after(expected_logs:
             await one.up()
             await push(one.broker, "group:a", b"other")
             assert not await goes_on(one, position)
+
+
+async def test_a_proxy_that_reaches_nobody_says_that_redis_has_ended():
+    with RedisServer(**KEEPS) as server:
+        async with Proxy(server.port) as proxy, Node(proxy.url, "n1", timing=QUICK) as one:
+            (position,) = await push(one.broker, "group:a", b"1")
+            server.stop()
+            await eventually(lambda: one.broker.membership._vouches)
+            one.broker.membership._beaten_s -= 100  # a long time passes
+            server.start()
+            await one.up()
+            assert await goes_on(one, position)

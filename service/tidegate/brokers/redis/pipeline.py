@@ -31,7 +31,7 @@ TROUBLE = (RedisError, OSError, EOFError, TimeoutError)
 
 
 class ConnectionLost(BrokerDown):
-    """Nobody listens where Redis was: its process has ended."""
+    """Nobody listens where Redis was, or only a proxy that does not reach it: its process has ended."""
 
 
 class Address:
@@ -92,7 +92,7 @@ class Address:
                 self._sentinels.was_wrong(sentinel)
             if connection is not None:
                 close_transport(connection)
-                if _refused(exc):
+                if _nobody_there(exc):
                     raise ConnectionLost("Redis does not listen") from exc
             if isinstance(exc, TROUBLE):
                 raise BrokerDown(f"cannot connect to Redis: {_text(exc)}") from exc
@@ -153,11 +153,17 @@ def _text(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
-def _refused(exc: BaseException) -> bool:
-    """Whether every attempt was refused. Only the text tells where a name has several addresses."""
+def _nobody_there(exc: BaseException) -> bool:
+    """Whether every attempt was refused, or taken and ended without a word, as a proxy does that reaches nobody. Only
+    the text tells where a name has several addresses."""
     cause = exc.__context__ if exc.__context__ is not None else exc
-    numbers = set(re.findall(r"\[Errno (\d+)\]", str(cause)))
-    return isinstance(cause, ConnectionRefusedError) or numbers == {str(errno.ECONNREFUSED)}
+    numbers = {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(cause))}
+    if numbers:
+        return numbers <= {errno.ECONNREFUSED, errno.ECONNRESET}
+    return isinstance(cause, (ConnectionRefusedError, ConnectionResetError)) or str(cause) == _CLOSED
+
+
+_CLOSED = "Connection closed by server."  # redis-py's word
 
 
 class RedisConnection(asyncio.Protocol):
