@@ -19,6 +19,7 @@ FAST = Timing(
     start_s=3.0,
     beat_s=0.15,
     sure_s=1.5,
+    synced_s=0.0,  # but where a test is about it
     gone_s=0.6,
     silent_s=2.0,
     dead_s=2.5,

@@ -12,6 +12,7 @@ from tests.brokers.nodes import FAST, NEVER, Node, now_ms, shorter, slow_beats
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import RedisServer
 from tests.support import Logs, eventually
+from tidegate.brokers.redis.membership import Timing
 from tidegate.core.model import Position
 
 KEEPS: dict[str, Any] = {"appendonly": "yes", "appendfsync": "everysec"}
@@ -137,6 +138,45 @@ async def test_it_is_missed_where_redis_may_not(options: dict[str, Any], expecte
     assert vars(record)["fields"]["why"] == "no word of n2"
 
 
+UNSURE = shorter(beat_s=0.1, gone_s=0.3, sure_s=0.4, silent_s=0.6, synced_s=NEVER)
+
+
+@pytest.mark.parametrize("timing", [UNSURE, QUICK])
+async def test_a_redis_that_syncs_may_hang_before_it_is_killed(timing: Timing, expected_logs: Logs):
+    """For so long that a node could have come without being seen."""
+    with RedisServer(**SYNCS) as server:
+        async with Node(server, "n1", timing=timing) as one:
+            (position,) = await push(one.broker, "group:a", b"1")
+            await eventually(lambda: one.broker.membership._synced_beats is not None)
+            server.pause()
+            now_s = asyncio.get_running_loop().time
+            await eventually(lambda: now_s() - one.broker.membership._beaten_s > timing.sure_s + 0.1)
+            server.restart()
+            await one.up()
+            assert await goes_on(one, position) == (timing is UNSURE)
+    if timing is not UNSURE:
+        expected_logs.expect("redis.went_back")
+
+
+async def test_who_was_away_does_not_believe_a_replica_that_came_meanwhile(expected_logs: Logs):
+    expected_logs.expect("redis.went_back")
+    with RedisServer(**SYNCS) as server:
+        async with Node(server, "n1", timing=UNSURE) as one:
+            membership = one.broker.membership
+            (position,) = await push(one.broker, "group:a", b"1")
+            await eventually(lambda: membership._synced_beats is not None)
+            membership._leaves.set()  # no more beats
+            with RedisServer(replicaof=f"127.0.0.1 {server.port}") as replica:
+                await eventually(lambda: replica.client.info("replication")["master_link_status"] == "up", 10)
+                replica.command("REPLICAOF", "NO", "ONE")
+                await eventually(lambda: not membership._beaten_within(UNSURE.sure_s))
+                server.kill()
+                replica.command("CONFIG", "SET", "port", str(server.port))
+                membership._leaves.clear()
+                await one.up()
+                assert not await goes_on(one, position)
+
+
 async def test_it_is_missed_where_a_replica_could_have_taken_over(expected_logs: Logs):
     expected_logs.expect("redis.went_back")
     with RedisServer(**SYNCS) as server, RedisServer(replicaof=f"127.0.0.1 {server.port}") as replica:
@@ -160,6 +200,24 @@ async def test_an_older_log_of_a_server_that_syncs_is_none(expected_logs: Logs):
             server.start()
             await one.up()
             await push(one.broker, "group:a", b"other")
+            assert not await goes_on(one, position)
+
+
+async def test_nor_for_a_node_that_is_not_sure(expected_logs: Logs):
+    expected_logs.expect("redis.went_back")
+    with RedisServer(**SYNCS) as server:
+        async with Node(server, "n1", timing=UNSURE) as one:
+            membership = one.broker.membership
+            (position,) = await push(one.broker, "group:a", b"1")
+            server.copy()
+            beats = membership._synced_beats or 0
+            await eventually(lambda: (membership._synced_beats or 0) > beats + 2)
+            server.pause()
+            await eventually(lambda: not membership._beaten_within(UNSURE.sure_s))
+            server.kill()
+            server.restore()
+            server.start()
+            await one.up()
             assert not await goes_on(one, position)
 
 

@@ -43,6 +43,7 @@ class Timing(msgspec.Struct, frozen=True):
     start_s: float = 5.0  # until the first exchange must have been
     beat_s: float = 1.0
     sure_s: float = 3.0  # after its last beat a node knows that nobody unknown to it has written
+    synced_s: float = 60.0  # after its last beat it knows that a server which syncs is still the one to ask
     gone_s: float = 1.5  # without a beat, and with nobody on its pub/sub connection: its process has ended
     silent_s: float = 4.0  # after which a node that joins need not be seen by another
     dead_s: float = 10.0  # without a beat: off the roster, its connections gone from presence
@@ -61,6 +62,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
     mode: str
     policy: str
     syncs: bool  # what it acknowledges is on its own disk, and nobody could take its place without it
+    was_replica: bool  # what it has is not from its own disk
 
 
 _SYNCS = {b"appendonly": b"yes", b"appendfsync": b"always", b"no-appendfsync-on-rewrite": b"no"}
@@ -212,7 +214,7 @@ class ClusterMembership:
                 await self._session(first)
             except BrokerDown as exc:
                 self._error = str(exc)
-                if isinstance(exc, ConnectionLost) and self._is_fresh():
+                if isinstance(exc, ConnectionLost) and self._beaten_within(self.timing.sure_s):
                     self._vouches = True
             except (ResponseError, *TROUBLE) as exc:
                 self._error = str(exc)
@@ -273,6 +275,7 @@ class ClusterMembership:
             role=info.get("role", ""),
             mode=info.get("redis_mode", ""),
             policy=info.get("maxmemory_policy", "noeviction"),
+            was_replica=info.get("master_replid2", "").strip("0") != "",
             syncs=isinstance(config, list) and _syncs(config) and info.get("connected_slaves") == "0",
         )
         if server.role != "master":
@@ -293,11 +296,13 @@ class ClusterMembership:
 
     async def _begin(self, pipeline: Pipeline, server: ServerInfo) -> bool:
         """Returns when Redis may be used; True where what this node had written about itself may be gone."""
-        sure = self._vouches or self._is_fresh()
+        sure = "1" if self._vouches or self._beaten_within(self.timing.sure_s) else "0"
+        if sure == "0" and not server.was_replica and self._beaten_within(self.timing.synced_s):
+            sure = "synced"
         self._vouches = False  # what has ended has a successor, or has not ended
         self._is_stale = False
         while True:
-            if sure and server.incarnation != self.incarnation:
+            if sure == "1" and server.incarnation != self.incarnation:
                 self._beaten_s = _now_s()  # without its vote the others do not go on
             answer = await pipeline.evaluate(
                 redis_scripts.BEGIN,
@@ -308,7 +313,7 @@ class ClusterMembership:
                     server.incarnation,
                     self.generation,
                     self._writes,
-                    int(sure),
+                    sure,
                     " ".join([self.node, *self.members]),
                     msgspec.json.encode(self.info),
                     int(self.timing.vote_s * 1000),
@@ -415,9 +420,9 @@ class ClusterMembership:
         """The roster has changed: somebody waits for this node's next beat."""
         self._beat_due.set()
 
-    def _is_fresh(self) -> bool:
-        """Whether who it has not heard of must have waited for it."""
-        return _now_s() - self._beaten_s <= self.timing.sure_s
+    def _beaten_within(self, seconds: float) -> bool:
+        """Within ``sure_s``: who it has not heard of must have waited for it."""
+        return _now_s() - self._beaten_s <= seconds
 
     async def known_nodes(self) -> list[NodeInfo]:
         (infos,) = await self.commands(("HVALS", self.keys.infos))

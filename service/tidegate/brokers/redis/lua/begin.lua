@@ -2,7 +2,8 @@
 -- A node comes, or comes back, to this server. Source: docs/decisions/0010.
 -- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
 -- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms
--- synced_beats, which is: how many there were when it was last answered, if the server synced before that; '' if not.
+-- synced_beats. sure: 1, 0, or synced where that has to do. synced_beats: how many there were when it was last answered,
+-- if the server synced before that; '' if not.
 -- Answers {outcome, generation, writes, roster, now, why it was lost}. outcome: new, kept (the server changed, its
 -- data is whole), lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now,
 -- else 0.
@@ -15,6 +16,8 @@ local l = redis.call('HMGET', life, 'generation', 'incarnation')
 local generation = l[1]
 local count = tonumber(writes())
 local outcome, why = 'same', ''
+-- Whether nothing can be missing, whoever wrote it. Source: docs/decisions/0018.
+local synced = ARGV[12] ~= '' and tonumber(ARGV[12]) <= tonumber(redis.call('HGET', life, 'beats') or '0')
 
 -- Who has not voted, of those who must; nil where nobody has.
 local function missing()
@@ -49,15 +52,15 @@ elseif l[2] ~= incarnation then
   if known == '' then -- it remembers nothing: others may
     outcome = (redis.call('EXISTS', nodes) + redis.call('EXISTS', votes)) > 0 and 'wait' or 'lost'
     why = 'nobody remembers'
-  elseif known == generation and ARGV[6] == '1' and tonumber(ARGV[5]) <= count then
+  elseif known == generation and (ARGV[6] == '1' or ARGV[6] == 'synced' and synced) and tonumber(ARGV[5]) <= count then
     redis.call('HSET', votes, node, ARGV[7])
-    if ARGV[12] ~= '' and tonumber(ARGV[12]) <= tonumber(redis.call('HGET', life, 'beats') or '0') then
-      redis.call('HSET', votes, ':synced', '1') -- docs/decisions/0018
+    if synced then
+      redis.call('HSET', votes, ':synced', '1')
     end
     outcome = missing() == '' and 'kept' or 'wait'
   else
     outcome = 'lost'
-    why = known ~= generation and 'another generation' or ARGV[6] ~= '1' and 'unsure' or 'writes are missing'
+    why = known ~= generation and 'another generation' or ARGV[6] == '0' and 'unsure' or 'writes are missing'
   end
   if outcome == 'wait' then
     redis.call('HSETNX', votes, ':since', int(now))
