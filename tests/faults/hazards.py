@@ -51,7 +51,14 @@ class Hazards(Cluster):
     # Faults of nodes and edge
 
     async def _kill_node(self) -> None:
-        index = self._chance.choice(self._indexes)
+        await self._kill(self._chance.choice(self._indexes))
+
+    async def _kill_reader(self) -> None:
+        """The node that reads the ingress: its lease begins with its name."""
+        token = await eventually(lambda: self._redis.command("GET", "tidegate:push:lease"), 20)
+        await self._kill(int(token[1]))
+
+    async def _kill(self, index: int) -> None:
         self._say(f"kill node {index}")
         self._down.add(index)
         self._nodes[index].kill()

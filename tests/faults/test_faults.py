@@ -63,7 +63,7 @@ def test_everybody_gets_everything_for_a_minute(tmp_path, round):
     ("plant", "seconds", "faults", "complaint"),
     [
         ("skip_reread", 10, {"kill_pubsub": 1}, "deaf"),
-        ("acknowledge_first", 25, {"kill_node": 1}, "never came"),
+        ("acknowledge_first", 15, {"kill_reader": 1}, "never came"),
         ("keep_epoch", 6, {"flush_redis": 1}, "stands for|came twice|a reset within|after"),
     ],
 )
