@@ -239,6 +239,17 @@ async def test_after_an_outage_nobody_is_taken_off_for_it():
             assert joins(server) == joined
 
 
+async def test_a_vote_ends_although_the_clock_went_back(expected_logs: Logs):
+    expected_logs.expect("redis.went_back")
+    with RedisServer(**KEEPS) as server:
+        async with Node(server, "n1", timing=LASTING) as one, Node(server, "n2", timing=LASTING) as two:
+            await two.die()
+            server.restart()
+            (votes,) = await eventually(lambda: server.command("KEYS", "tidegate:votes:*"))
+            server.command("HSET", votes, ":since", now_ms(server) + 3_600_000)
+            await eventually(one.broker.membership.up.is_set)
+
+
 async def test_a_dead_node_is_taken_off_although_the_clock_went_back():
     with RedisServer() as server:
         async with Node(server, "n1", timing=QUICK), Node(server, "n2", timing=slow_beats()) as two:

@@ -2,8 +2,8 @@
 -- A node comes, or comes back, to this server. Source: docs/decisions/0010.
 -- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
 -- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms
--- synced_beats. sure: 1, 0, or synced where that has to do. synced_beats: how many there were when it was last answered,
--- if the server synced before that; '' if not.
+-- synced_beats. sure: 1, 0, or synced where that has to do. synced_beats: how many there were when it was last
+-- answered, if the server synced before that; '' if not.
 -- Answers {outcome, generation, writes, roster, now, why it was lost}. outcome: new, kept (the server changed, its
 -- data is whole), lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now,
 -- else 0.
@@ -65,7 +65,12 @@ elseif l[2] ~= incarnation then
   if outcome == 'wait' then
     redis.call('HSETNX', votes, ':since', int(now))
     redis.call('PEXPIRE', votes, 60000)
-    if now - tonumber(redis.call('HGET', votes, ':since')) < tonumber(ARGV[9]) then
+    local since = tonumber(redis.call('HGET', votes, ':since'))
+    if since > now then -- the clock went back
+      redis.call('HSET', votes, ':since', int(now))
+      since = now
+    end
+    if now - since < tonumber(ARGV[9]) then
       return { 'wait', generation, int(count), 0, int(now) }
     end
     outcome = redis.call('HEXISTS', votes, ':synced') == 1 and 'kept' or 'lost'
