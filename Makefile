@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serving system system-check system-bench run edge check generated generate format test coverage test-all soak fuzz lock bench bench-peers bench-guard dist clean
+.PHONY: help setup serving system system-check system-bench run edge check generated generate format test coverage test-all soak fuzz lock bench bench-peers bench-guard dist sbom clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -88,8 +88,11 @@ bench-peers: setup system-bench ## Compare the service with what others would us
 bench-guard: setup system-bench ## Name the hot operations that became slower, by their instructions
 	@$(PY) -m bench guard $(ARGS)
 
-dist: setup system ## Build wheel and sdist, and prove them in an empty virtual environment
+dist: setup system ## Build wheel, sdist and bill of materials, and prove the wheel in an empty virtual environment
 	@tools/dist.sh
+
+sbom: setup ## Write what the image has in it, as CycloneDX (FILE=tidegate.cdx.json)
+	@tools/sbom.sh $(or $(FILE),tidegate.cdx.json)
 
 clean: ## Remove what make made
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist ./*.egg-info

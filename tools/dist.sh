@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds wheel and sdist into dist/, and proves the wheel in an empty virtual environment, far from this checkout:
-# install, serve, push, tail, render, nginx -t.
+# Builds wheel, sdist and bill of materials into dist/, and proves the wheel in an empty virtual environment, far from
+# this checkout: install, serve, push, tail, render, nginx -t.
 # usage: tools/dist.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,6 +19,7 @@ rm -rf dist build/lib build/bdist.*
 version=$(.venv/bin/python -c 'import tidegate; print(tidegate.__version__)')
 wheel=dist/tidegate-$version-py3-none-any.whl
 [ -e "$wheel" ] && [ -e "dist/tidegate-$version.tar.gz" ]
+tools/sbom.sh "dist/tidegate-$version.cdx.json"
 
 .venv/bin/python -m venv "$away/venv"
 "$away/venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
