@@ -22,8 +22,8 @@ from tidegate.metrics import Metrics
 
 LIMITS = PushLimits(data_bytes=200, json_depth=8)
 REASONS = {
-    "bad JSON", "bad client", "bad group", "bad key", "several addresses", "no address", "unknown field",
-    "field given twice", "no data", "all must be 1", "too_large", "too_deep",
+    "bad JSON", "bad client", "bad group", "bad key", "bad conflate", "several addresses", "no address",
+    "unknown field", "field given twice", "no data", "all must be 1", "too_large", "too_deep",
 }  # fmt: skip
 
 _nobody = cast(Any, None)
@@ -63,7 +63,7 @@ def _without_blanks(push: Publication) -> Publication:
 def _over_http(fields: list[bytes]) -> Publication | Refused | None:
     """What a batch would make of the same push; None where it cannot be said in JSON."""
     named = dict(zip(fields[::2], fields[1::2], strict=True))
-    if len(named) < len(fields) // 2 or not named.keys() <= {b"client", b"group", b"all", b"data", b"key"}:
+    if len(named) < len(fields) // 2 or not named.keys() <= {b"client", b"group", b"all", b"data", b"key", b"conflate"}:
         return None
     try:
         msgspec.json.decode(named.get(b"data", b""))

@@ -56,8 +56,8 @@ _JSON = (
 )  # fmt: skip
 _COMMANDS = (
     b'"type":', b'"id":', b'"group":', b'"data":', b'"method":', b'"epoch":', b'"offset":', b'"limit":', b'"key":',
-    b'"token":', b'"join"', b'"leave"', b'"publish"', b'"history"', b'"presence"', b'"call"', b'"refresh"', b'"ping"',
-    b'"echo"', b"\\u0063all",
+    b'"conflate":', b'"token":', b'"join"', b'"leave"', b'"publish"', b'"history"', b'"presence"', b'"call"',
+    b'"refresh"', b'"ping"', b'"echo"', b"\\u0063all",
 )  # fmt: skip
 _YAML = (
     b"server:", b"auth:", b"groups:", b"limits:", b"edge:", b"internal:", b"broker:", b"trunk:", b"\n  ", b"!!int ",
@@ -79,7 +79,7 @@ _TOKENS = (
     b'"keys":[{', b'"n":"', b'"e":"AQAB"', b'"crv":"P-256"', b"-----BEGIN PUBLIC KEY-----\n", b"=\n",
 )  # fmt: skip
 _CURSORS = (b'{"client:a":["e",1]', b'"group:', b'"all":["k3f9",')
-_ENTRIES = (b"client\x1e", b"\x1egroup\x1e", b"\x1eall\x1e1", b"\x1ekey\x1e", b"\x1edata\x1e")
+_ENTRIES = (b"client\x1e", b"\x1egroup\x1e", b"\x1eall\x1e1", b"\x1ekey\x1e", b"\x1econflate\x1e", b"\x1edata\x1e")
 _TRUNK = (
     b"\x05\x00\x00\x00", b"\xff\xff\xff\xff", b"lowest 1\n", b"worker w\n", b"connection n1-7\n", b"term 2\n",
     b" ", b"\n", b"orders 0-0\n", b"\x0b", b"\r\n", "\u2028".encode(), "\x85".encode(), b"GET / HTTP/1.1\r\n",
