@@ -132,6 +132,7 @@ NO_ANSWERS: list[Any] = [
     500, 502, 404, 302, 204, 429, b"", b"[]", b"{", b"\xff", {}, {"client": 1}, {"client": "a/b"},
     {"client": "alice", "groups": "news"}, {"client": "alice", "groups": ["a b"]}, {"client": "alice", "publish": [1]},
     {"client": "alice", "expires": "soon"}, {"client": "alice", "filler": "x" * 70_000},
+    b'{"client":"alice","\x94":0}',
 ]  # fmt: skip
 
 

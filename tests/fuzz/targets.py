@@ -78,6 +78,7 @@ _TOKENS = (
     b'"publish":', b'"nbf":', b'"iss":', b'"aud":', b'"kty":"RSA"', b'"kty":"oct"', b'"kty":"EC"', b'"kty":"OKP"',
     b'"keys":[{', b'"n":"', b'"e":"AQAB"', b'"crv":"P-256"', b"-----BEGIN PUBLIC KEY-----\n", b"=\n",
 )  # fmt: skip
+_CALLBACKS = (b'"client":"', b'"groups":["', b'"publish":', b'"expires":1900000000')
 _CURSORS = (b'{"client:a":["e",1]', b'"group:', b'"all":["k3f9",')
 _ENTRIES = (b"client\x1e", b"\x1egroup\x1e", b"\x1eall\x1e1", b"\x1ekey\x1e", b"\x1econflate\x1e", b"\x1edata\x1e")
 _TRUNK = (
@@ -90,6 +91,7 @@ TARGETS = {
     "commands": Target("guided", "commands", "command", _JSON + _COMMANDS),
     "cursors": Target("guided", "commands", "cursor", _JSON + _CURSORS),
     "tokens": Target("guided", "tokens", "check", _JSON + _TOKENS),
+    "callbacks": Target("guided", "callbacks", "check", _JSON + _CALLBACKS),
     "configs": Target("guided", "configs", "check", _YAML),
     "entries": Target("guided", "entries", "check", _JSON + _ENTRIES),
     "trunks": Target("guided", "trunks", "check", _TRUNK),

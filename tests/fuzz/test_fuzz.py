@@ -14,7 +14,7 @@ from tests.fuzz import __main__ as command
 from tests.fuzz import corpus, entries, mutation, one, parsers
 from tests.fuzz.targets import TARGETS
 from tests.support import Logs
-from tidegate.auth import tokens
+from tidegate.auth import callback, tokens
 from tidegate.brokers.redis import ingress
 from tidegate.config import load
 from tidegate.core import frames, model, protocol
@@ -41,6 +41,7 @@ PLANTS: dict[str, tuple[Any, str, Any]] = {
     "commands": (protocol, "check_depth", _stricter),
     "cursors": (model, "is_stream", lambda name: True),
     "tokens": (tokens, "is_id", lambda text: True),
+    "callbacks": (callback, "is_id", lambda text: True),
     "configs": (load, "masked", lambda key, value: value),
     "entries": (ingress, "check_data", lambda data, limits: data),
     "trunks": (codec, "MOST_BYTES", 2**40),

@@ -194,6 +194,7 @@ class Callback:
 
     def _grant(self, body: bytes) -> Grant:
         try:
+            body.decode()  # msgspec does not look at the UTF-8 of what it passes over
             said = _read(body)
         except (
             msgspec.MsgspecError,
