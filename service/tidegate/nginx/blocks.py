@@ -62,9 +62,11 @@ class Block:
 
     def effective(self, name: str) -> list[Block]:
         """Those that hold here: its own, else those of the blocks around it."""
-        for block in self.around():
+        block: Block | None = self
+        while block is not None:
             if found := block.all(name):
                 return found
+            block = block.parent
         return []
 
     def one(self, name: str) -> Block | None:

@@ -151,8 +151,9 @@ class _Reader:
             raise NginxError(
                 f"{self._source.shown(self._source.first)}: is more than {DIRECTIVES} directives, with what it includes"
             )
-        if any(mark in word for word in directive.args for mark in ("${", "{{", "{%", "<%")):
-            self._suspects.append(directive)
+        for word in directive.args:
+            if "{" in word or "<%" in word:
+                self._suspects.append(directive)
         if directive.name != "include" or len(directive.args) != 1 or directive.parent is None:
             return True
         self._include(directive, directive.parent)

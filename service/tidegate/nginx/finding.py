@@ -17,7 +17,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     level: Level
     rule: str
-    where: str  # file:line, or the place where a directive is missing
+    where: str  # file:line, of a directive or of the place where one is missing
     message: str  # directive, what happens, the cure
     weight: int = 0
 
@@ -25,8 +25,9 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{self.level}: {self.where}: {self.rule}: {self.message}"
 
     @property
-    def order(self) -> tuple[bool, int, str, str]:
-        return self.level != "breaks", -self.weight, self.where, self.rule
+    def order(self) -> tuple[bool, int, str, int]:
+        file, _, line = self.where.rpartition(":")
+        return self.level != "breaks", -self.weight, file, int(line)
 
 
 def breaks(rule: str, at: Block, message: str, weight: int = 50) -> Finding:

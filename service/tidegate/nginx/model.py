@@ -169,7 +169,12 @@ class Model:
         for block in _everything(self.top):
             if _DEFINES.fullmatch(block.name):
                 words |= {word.lower() for word in block.args if word.startswith("$")}
-            words |= {f"${name.lower()}" for word in (block.name, *block.args) for name in _GROUP.findall(word)}
+            words |= {
+                f"${name.lower()}"
+                for word in (block.name, *block.args)
+                if "(?" in word
+                for name in _GROUP.findall(word)
+            }
         return words
 
     def listener(self, address: str) -> Socket | None:
