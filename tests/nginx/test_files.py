@@ -127,7 +127,13 @@ def test_text_that_is_not_ascii_is_read_in_a_locale_that_is(text: bytes, tmp_pat
     file = tmp_path / os.fsdecode(b"\xe9.conf")
     file.write_bytes(b"# %b\nhttp { server_name %b; }" % (text, text))
     printed = b"# configuration file /etc/\xe9.conf:\n" + file.read_bytes()
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    env = {
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONPATH": f"{ROOT}/service",
+    }
     check = [sys.executable, "-m", "tidegate", "check", "--nginx", str(file), "--nginx-dump", "-"]
     said = subprocess.run(check, cwd=ROOT, input=printed, capture_output=True, env=env)
     assert (said.returncode, said.stderr) == (1, b"")

@@ -50,12 +50,13 @@ class Answered(msgspec.Struct, frozen=True):
 Outcome: TypeAlias = Proxied | Scripted | Answered
 
 
-def walk(make: Callable[[], Request]) -> tuple[Request, Outcome]:
-    """Where a request ends; of several possible ends the one that is not a refusal, if there is one."""
+def walk(make: Callable[[], Request], dead: Block | None = None) -> tuple[Request, Outcome]:
+    """Where a request ends; of several possible ends the one that is not a refusal, if there is one. ``dead``: a
+    ``proxy_pass`` that ends in 502."""
     choices: list[bool] = []
     first: tuple[Request, Outcome] | None = None
     for _ in range(_WALKS):
-        route = _Route(make(), choices)
+        route = _Route(make(), choices, dead)
         outcome = route.run()
         first = first or (route.request, outcome)
         if not isinstance(outcome, Answered):
@@ -76,10 +77,11 @@ _Phase: TypeAlias = Literal["server", "location", "within"]
 class _Route:
     """One walk. ``choices`` are what conditions that are not known shall be; further ones are false."""
 
-    def __init__(self, request: Request, choices: list[bool]) -> None:
+    def __init__(self, request: Request, choices: list[bool], dead: Block | None = None) -> None:
         self.request = request
         self.taken: list[bool] = []
         self._choices = choices
+        self._dead = dead
         self._content: Block | None = None
         self._cycles = 0
         self._is_changed = False  # the path, so that a location is to be found again
@@ -139,6 +141,8 @@ class _Route:
         content = self._content
         if content is None:
             return Answered(404, self.request.at, f"{_place(self.request.at)} serves files, and there is none")
+        if content is self._dead:
+            return Answered(502, content, "reaches nobody (502)")
         if content.name == "proxy_pass":
             return Proxied(self.request.at, content)
         if content.name.startswith("content_by_lua") or content.name in ("js_content", "perl"):

@@ -18,7 +18,7 @@ from tidegate.nginx.finding import Finding, breaks, harden
 from tidegate.nginx.model import Listen, Model, Socket, names
 from tidegate.nginx.passing import Member, Passed, members, needs_resolver, passed, stream_members
 from tidegate.nginx.request import Request
-from tidegate.nginx.routes import Answered, Scripted, walk
+from tidegate.nginx.routes import Answered, Outcome, Proxied, Scripted, walk
 from tidegate.nginx.values import seconds
 
 _HOPS = 5
@@ -125,12 +125,19 @@ class Follower:
         return self._follow_stream(server, None, 0)
 
     def _follow(self, request: Request, depth: int) -> Trip:
-        request, outcome = walk(request.again)
-        asked = frozenset(request.asked)
+        first, outcome = walk(request.again)
+        trip = self._onward(first, outcome, depth)
+        if trip.reached is False and isinstance(outcome, Proxied) and outcome.at.effective("error_page"):
+            second, outcome = walk(request.again, outcome.target)  # which may be dead: then error_page has its turn
+            fallback = self._onward(second, outcome, depth)
+            return fallback if fallback.reached else trip
+        return trip
+
+    def _onward(self, request: Request, outcome: Outcome, depth: int) -> Trip:
         if isinstance(outcome, Answered):
-            return Trip(False, [], [], end=outcome, asked=asked)
+            return Trip(False, [], [], end=outcome, asked=frozenset(request.asked))
         if isinstance(outcome, Scripted):
-            return Trip(True, [], [outcome.at], asked=asked)
+            return Trip(True, [], [outcome.at], asked=frozenset(request.asked))
         one = passed(request, outcome)
         asked = frozenset(request.asked)
         findings = [*self._timeout(one.at, "proxy_read_timeout", 60, one.by)]

@@ -104,7 +104,7 @@ def _elsewhere(gateway: Gateway, follower: Follower, trips: Sequence[Way]) -> tu
     for entry, _ in trips:
         for location in _locations(entry.server):
             prefix = location.args[-1]
-            paths = [prefix, f"{prefix}/"]
+            paths = [prefix] if prefix.endswith("/") else [prefix, f"{prefix}/"]
             if id(location) not in taken:
                 paths.append(prefix.rstrip("/") + gateway.path)
             for path in paths:
