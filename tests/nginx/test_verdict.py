@@ -29,7 +29,11 @@ from tidegate.nginx.check import check_file
 
 FILES = sorted((Path(__file__).parent / "configurations").glob("*.conf"))
 HOSTS = ["localhost", "127.0.0.1", "[::1]", "push.example.com"]
-HEARTBEAT = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": 1.5, "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 10}
+TIMES = {
+    "HEARTBEAT__WEBSOCKET_PING_INTERVAL": 1,
+    "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 10,
+    "SERVER__HEADER_TIMEOUT_S": 0.5,  # of what speaks TLS to it
+}
 PORTS = ("PORT", "PORT2", "PORT3")
 BROWSER_RULES = {"host", "origin"}  # what pages alone meet
 
@@ -187,7 +191,7 @@ def folder() -> Iterator[Path]:
 async def test_what_breaks_is_what_a_real_nginx_breaks(folder: Path) -> None:
     assert len(FILES) >= 40
     socket = str(folder / "gateway.sock")
-    settings = {**HEARTBEAT, "SERVER__HOSTS": HOSTS, "SERVER__SOCKET": socket, "SERVER__SOCKET_MODE": "0666"}
+    settings = {**TIMES, "SERVER__HOSTS": HOSTS, "SERVER__SOCKET": socket, "SERVER__SOCKET_MODE": "0666"}
     async with running(**settings) as app, other_application() as other:
         config = load(
             None,
