@@ -27,6 +27,8 @@ _CORES = 64  # more than a machine for an edge has
 
 Rule: TypeAlias = Callable[[Block, Config], Iterator[Finding]]
 
+_PLACES = ("location", "if", "limit_except")
+
 # Variables of a log format that hold the query, or a header with a token.
 _TELLTALE = re.compile(
     r"\$\{?(request|request_uri|args|query_string|arg_token|http_authorization|http_sec_websocket_protocol)\b"
@@ -55,7 +57,7 @@ def _at(hop: Block, config: Config, *, is_first: bool) -> Iterator[Finding]:
         yield from _stream_timeout(hop, config)
         return
     rules = _CLIENT_RULES if is_first else ()
-    if any(around.all("proxy_pass") for around in hop.around() if around.name in ("location", "if")):
+    if any(around.all("proxy_pass") for around in hop.around() if around.name in _PLACES):
         rules = (*rules, *_PROXY_RULES)
     for rule in rules:
         yield from rule(hop, config)

@@ -115,7 +115,7 @@ class _Route:
         location, _ = self._find(request.server)
         self._enter(location or request.server)
         request.is_at_location = True
-        if location is not None and location.all("internal") and not request.internal:
+        if location is not None and location.effective("internal") and not request.internal:
             return Answered(404, location, f"keeps `{location.words}` to itself (internal)")
         return "within"
 
@@ -125,6 +125,9 @@ class _Route:
 
     def _enter(self, location: Block) -> None:
         self.request.at = location
+        for block in location.all("limit_except"):  # in which no rewrites run
+            if "GET" not in {word.upper() for word in block.args}:
+                self.request.at = block
         handlers = [child for child in location.children if _is_content(child.name)]
         self._content = handlers[-1] if handlers else None
 
@@ -286,12 +289,10 @@ class _Route:
     # Who may enter
 
     def _access(self) -> Answered | None:
-        for block in self.request.at.all("limit_except"):
-            if "GET" not in {word.upper() for word in block.args} and _denial(block):
-                return Answered(403, block, "lets no GET in, which a handshake is")
         denial = _denial(self.request.at)
         if denial and "any" not in [block.arg(0) for block in self.request.at.effective("satisfy")]:
-            return Answered(403, denial, "lets nobody in (deny all)")
+            is_get = denial.parent is not None and denial.parent.name == "limit_except"
+            return Answered(403, denial, "lets no GET in, as a handshake is" if is_get else "lets nobody in (deny all)")
         asked = self.request.at.one("auth_request")
         if asked is None or asked.arg(0) == "off" or (target := self.request.value(asked.arg(0))) is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from functools import lru_cache
 
 _TIME_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2_592_000, "y": 31_536_000}
@@ -46,6 +47,7 @@ def regex(text: str, *, ignore_case: bool = False) -> re.Pattern[str] | None:
     text = re.sub(r"\[:(\w+):\]", lambda found: _POSIX.get(found[1], found[0]), text)
     text = text.replace(r"\z", r"\Z").replace(r"\h", r"[ \t]")
     try:
-        return re.compile(text, re.IGNORECASE if ignore_case else 0)
+        with warnings.catch_warnings(action="ignore"):  # of what Python may take for something else one day
+            return re.compile(text, re.IGNORECASE if ignore_case else 0)
     except (re.error, OverflowError, RecursionError):
         return None
