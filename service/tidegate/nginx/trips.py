@@ -186,7 +186,7 @@ class Follower:
 
     def _arrived(self, member: Member, one: Passed | None, reached: bool | None) -> Trip:
         nodes = frozenset([member.address] if reached else [])
-        if reached is False or one is None:
+        if one is None:
             return Trip(reached, [], [], end=member, nodes=nodes)
         findings = [*upgrade(one, is_last=True), *refusals(self._gateway, one, member)]
         return Trip(reached, findings, [], end=member, host=one.headers.get("host"), nodes=nodes)

@@ -47,10 +47,11 @@ def judge(model: Model, gateway: Gateway) -> Verdict:
         findings, ways = found
     if not ways and not streams:
         unknown = [way for way in trips if way[1].reached is None]
-        ways = [way for way in unknown if way[1].works] or unknown
+        meant = [way for way in unknown if not any(finding.rule == "upgrade" for finding in way[1].findings)]
+        ways = [way for way in unknown if way[1].works] or meant or unknown
         findings += _strangers(gateway, ways)
     if not ways and not streams:
-        return Verdict([_unserved(model, gateway, [trip for _, trip in trips])], [])
+        return Verdict([*_unserved(model, gateway, [trip for _, trip in trips])], [])
     findings += _names(gateway, trips, ways)
     for entry, trip in ways:
         if trip.works:
@@ -138,22 +139,21 @@ def _strangers(gateway: Gateway, ways: Sequence[tuple[Entry, Trip]]) -> Iterator
             )
 
 
-def _unserved(model: Model, gateway: Gateway, trips: list[Trip]) -> Finding:
-    wrong = [trip.end for trip in trips if isinstance(trip.end, Member)]
-    if wrong:
-        return breaks(
-            "upstreams",
-            wrong[0].by,
-            f"goes to {wrong[0].address}, and the gateway is at {gateway.where()} (edge.upstreams): clients get 502, "
-            "or somebody else's answer; make them the same",
-            90,
-        )
+def _unserved(model: Model, gateway: Gateway, trips: Sequence[Trip]) -> Iterator[Finding]:
+    """Why nothing goes to the gateway."""
+    for trip in trips:
+        if isinstance(trip.end, Member):
+            text = f"goes to {trip.end.address}, and the gateway is at {gateway.where()} (edge.upstreams)"
+            cure = "clients get 502, or somebody else's answer; make them the same"
+            yield breaks("upstreams", trip.end.by, f"{text}: {cure}", 90)
+            yield from trip.findings
+            return
     ends = list(dict.fromkeys(trip.end for trip in trips if isinstance(trip.end, Answered)))
-    reasons = [f"{end.at.where} {end.why}" for end in ends[:_SHOWN]]
-    what = f"; nginx {'; at '.join(reasons)}" if reasons else ""
+    text = f"{gateway.path} is not passed on to the gateway"
+    if ends:
+        text += f": nginx {ends[0].why}" + "".join(f"; at {end.at.where} it {end.why}" for end in ends[1:_SHOWN])
     cure = f"add a `location = {gateway.path}` with proxy_pass, or change server.path"
-    at = ends[0].at if ends else model.top
-    return breaks("path", at, f"{gateway.path} is not passed on to the gateway{what}; {cure}", 95)
+    yield breaks("path", ends[0].at if ends else model.top, f"{text}; {cure}", 95)
 
 
 def _names(gateway: Gateway, trips: Sequence[Way], ways: Sequence[Way]) -> Iterator[Finding]:
