@@ -156,6 +156,9 @@ WRONG = [
     ('"$uri"', '"$request_uri"', "harden", "log", "$request_uri"),
     ('"$uri"', '"$uri?$args"', "harden", "log", "$args"),
     ('"$uri"', '"$http_authorization"', "harden", "log", "$http_authorization"),
+    ("listen 8443 ssl;", "listen 8443 ssl proxy_protocol;", "harden", "ingress", "in front"),
+    ("listen 8443 ssl;", "listen 8443 ssl; auth_basic site;", "harden", "access", "401"),
+    ("listen 8443 ssl;", "listen 8443 ssl; ssl_verify_client on;", "harden", "access", "400"),
     ("http {", "http { set_real_ip_from 10.0.0.0/8;", "harden", "ingress", "300 s"),
 ]
 

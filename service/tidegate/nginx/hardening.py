@@ -157,6 +157,17 @@ def _ingress(at: Block, config: Config) -> Iterator[Finding]:
         )
 
 
+def _access(at: Block, config: Config) -> Iterator[Finding]:
+    password, certificate = at.one("auth_basic"), at.one("ssl_verify_client")
+    if password and password.args != ["off"] and "any" not in [block.arg(0) for block in at.effective("satisfy")]:
+        text = (
+            "`auth_basic`: who gives no password gets 401, and a page's WebSocket cannot give one by itself; use tokens"
+        )
+        yield harden("access", password, f"{text} (auth.mode)", 94)
+    if certificate and certificate.args == ["on"]:
+        yield harden("access", certificate, "`ssl_verify_client`: who has no certificate gets 400; use tokens", 93)
+
+
 def _limits(at: Block, config: Config) -> Iterator[Finding]:
     for name, what in (("limit_conn", "connections"), ("limit_req", "handshakes per second")):
         if not at.effective(name):
@@ -265,5 +276,5 @@ def _next_upstream(at: Block, config: Config) -> Iterator[Finding]:
         yield harden("next_upstream", found or at, text, 52)
 
 
-_CLIENT_RULES: tuple[Rule, ...] = (_ingress, _limits, _client_side, _log, _tls)
+_CLIENT_RULES: tuple[Rule, ...] = (_ingress, _access, _limits, _client_side, _log, _tls)
 _PROXY_RULES: tuple[Rule, ...] = (_read_timeout, _send_timeout, _origin, _next_upstream)

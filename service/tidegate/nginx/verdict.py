@@ -57,6 +57,12 @@ def judge(model: Model, gateway: Gateway) -> Verdict:
         if trip.works:
             findings += trip.findings
             findings += _browsers(gateway, follower, entry, trip)
+        if entry.listen.proxy_protocol and entry.listen.block is not None:
+            text = (
+                "`listen … proxy_protocol`: only what comes through a proxy that speaks it is understood; keep one in "
+            )
+            text += "front"
+            findings.append(harden("ingress", entry.listen.block, text, 95))
     for trip in streams:
         findings += trip.findings
     return Verdict(findings + _undefined(model, ways), [*(trip for _, trip in ways), *streams])
