@@ -32,7 +32,10 @@ def check_dump(text: str, config: Config) -> list[Finding]:
 def check(top: Block, config: Config) -> list[Finding]:
     part = _part(top)
     model, gateway = Model(top), Gateway(config)
-    found = verdict.judge(model, gateway)
+    try:
+        found = verdict.judge(model, gateway)
+    except RecursionError:
+        raise NginxError(f"{top.file}: blocks are nested too deeply") from None
     findings = [*part, *found.findings, *hardening.findings(model, gateway, found.ways)]
     return sorted(set(findings), key=lambda finding: finding.order)
 

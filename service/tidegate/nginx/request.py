@@ -58,6 +58,7 @@ class Request:
         self.is_untouched = True  # whether ``target`` may be passed on as it is
         self.is_at_location = True  # whether ``uri`` begins with the location's own prefix
         self.internal = False
+        self.is_inner = False  # a subrequest
         self.error_status: int | None = None  # what the client hears, whatever the answer says
         self.error_pages = 0
         self.error_page: Block | None = None
@@ -80,7 +81,7 @@ class Request:
     def within(self, target: str) -> Request:
         """A subrequest of it."""
         request = self.again(target)
-        request.internal = True
+        request.internal = request.is_inner = True
         return request
 
     def value(self, text: str, depth: int = 0) -> str | None:

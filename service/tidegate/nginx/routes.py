@@ -106,6 +106,7 @@ class _Route:
 
     def _server(self) -> Outcome | _Phase:
         self.request.at = self.request.server
+        self.request.is_at_location = True
         return self._script(self.request.at) or "location"
 
     def _location(self) -> Outcome | _Phase:
@@ -114,7 +115,6 @@ class _Route:
         request = self.request
         location, _ = self._find(request.server)
         self._enter(location or request.server)
-        request.is_at_location = True
         if location is not None and location.effective("internal") and not request.internal:
             return Answered(404, location, f"keeps `{location.words}` to itself (internal)")
         return "within"
@@ -289,6 +289,8 @@ class _Route:
     # Who may enter
 
     def _access(self) -> Answered | None:
+        if self.request.is_inner:  # nginx asks this of the main request alone
+            return None
         denial = _denial(self.request.at)
         if denial and "any" not in [block.arg(0) for block in self.request.at.effective("satisfy")]:
             is_get = denial.parent is not None and denial.parent.name == "limit_except"
