@@ -26,7 +26,7 @@ PORTS = ("PORT", "PORT2", "PORT3")
 _SETTINGS = {
     "SERVER__HOSTS": ["localhost", "127.0.0.1", "[::1]", "push.example.com"],
     "SERVER__SOCKET_MODE": "0666",
-    "SERVER__HEADER_TIMEOUT_S": 0.5,  # of what speaks TLS to it
+    "SERVER__HEADER_TIMEOUT_S": 2,  # of what speaks TLS to it
     "HEARTBEAT__WEBSOCKET_PING_INTERVAL": 1,
     "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 10,
     "LIMITS__CONNECTIONS_PER_CLIENT": 10_000,

@@ -43,8 +43,9 @@ async def judged(case: Case, config: Config) -> list[str]:
     """What the verdict says otherwise than nginx does."""
     for port in {client.port for client in case.clients}:
         await case.nginx.process.port(port)
-    failures = [await handshake(client, case.idle_s) for client in case.clients]
-    pages = [await handshake(client._replace(is_page=True), 0) for client in case.clients]
+    programs = (handshake(client, case.idle_s) for client in case.clients)
+    browsers = (handshake(client._replace(is_page=True), 0) for client in case.clients)
+    failures, pages = await asyncio.gather(asyncio.gather(*programs), asyncio.gather(*browsers))
     findings = check_file(str(case.nginx.file), config)
     broken = [finding for finding in findings if finding.level == "breaks"]
     wrong = []

@@ -27,9 +27,12 @@ async def compared(nginx: Started, s: Stand) -> tuple[int, list[str]]:
     passed, wrong = 0, []
     for entry in entries(model, gateway):
         trip = follower.trip(entry, PATH)
+        works = trip.reached is True and trip.works
         failure = await handshake(Client(port, entry.host, PATH, False), 0)
+        if works != (not failure):  # a busy machine may have cut it
+            failure = await handshake(Client(port, entry.host, PATH, False), 0)
         passed += not failure
-        if (trip.reached is True and trip.works) != (not failure):
+        if works != (not failure):
             said = [str(finding) for finding in trip.findings] or trip.end
             wrong.append(f"as {entry.host}: {failure or 'works'}, and {said} is said of\n{nginx.text}")
     return passed, wrong

@@ -130,6 +130,43 @@ def names(server: Block) -> list[str]:
     return [word if word.startswith("~") else word.lower() for word in words]
 
 
+def kind_of(location: Block) -> tuple[str, str]:
+    """Its modifier, empty for a plain prefix, and the rest; "@" for a named one."""
+    if len(location.args) > 1:
+        return location.args[0], location.args[1]
+    text = location.arg(0)
+    if text.startswith("@"):
+        return "@", text
+    for modifier in ("^~", "~*", "=", "~"):  # nginx takes them without a blank behind, too
+        if text.startswith(modifier):
+            return modifier, text[len(modifier) :]
+    return "", text
+
+
+class Locations:
+    """Those of one block, by the ways in which nginx looks for them."""
+
+    def __init__(self, within: Block) -> None:
+        self.exact: dict[str, Block] = {}
+        self.expressions: list[tuple[Block, str, bool]] = []  # with the pattern, and whether case is ignored
+        self._prefixes: dict[str, Block] = {}
+        for location in within.all("location"):
+            kind, text = kind_of(location)
+            if kind == "=":
+                self.exact.setdefault(text, location)
+            elif kind in ("~", "~*"):
+                self.expressions.append((location, text, kind == "~*"))
+            elif kind != "@":
+                self._prefixes.setdefault(text, location)
+        self._lengths = sorted({len(text) for text in self._prefixes}, reverse=True)
+
+    def longest_prefix(self, uri: str) -> Block | None:
+        for length in self._lengths:
+            if length <= len(uri) and (found := self._prefixes.get(uri[:length])) is not None:
+                return found
+        return None
+
+
 class Model:
     """Made of the tree's top, of a file that is a whole configuration or a part of one."""
 
@@ -140,6 +177,7 @@ class Model:
         self.servers = [server for http in self.https for server in http.all("server")]
         self.streams = [server for stream in top.all("stream") for server in stream.all("server")]
         self.sockets: dict[str, Socket] = {}
+        self._locations: dict[int, Locations] = {}
         for server in self.servers:
             for listen in listens(server):
                 self.sockets.setdefault(listen.key, Socket()).add(listen, server)
@@ -176,6 +214,12 @@ class Model:
                 for name in _GROUP.findall(word)
             }
         return words
+
+    def locations(self, within: Block) -> Locations:
+        found = self._locations.get(id(within))
+        if found is None:
+            found = self._locations[id(within)] = Locations(within)
+        return found
 
     def listener(self, address: str) -> Socket | None:
         """The servers of http {} that answer on ``address``, ``host:port`` in its one spelling or ``unix:/path``."""

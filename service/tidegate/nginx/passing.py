@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 
@@ -61,6 +62,7 @@ def passed(request: Request, proxied: Proxied) -> Passed:
     )
 
 
+@lru_cache(maxsize=4096)
 def _split(text: str | None) -> tuple[str, str | None, str]:
     """Scheme, authority, and the URI part, which may be empty."""
     found = _URL.fullmatch(text or "")
@@ -140,6 +142,7 @@ def _members(upstreams: dict[str, Block], authority: str, by: Block, default_por
             yield Member(canonical(server.arg(0), 80), server)
 
 
+@lru_cache(maxsize=4096)
 def canonical(authority: str, default_port: int) -> str:
     """One spelling for each address."""
     if authority.startswith(UNIX):

@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from tidegate.nginx.blocks import Block
+from tidegate.nginx.model import kind_of
 from tidegate.nginx.request import Request
 from tidegate.nginx.values import number
 
@@ -159,27 +160,17 @@ class _Route:
     def _find(self, within: Block) -> tuple[Block | None, bool]:
         """The location in ``within``, and whether it is final: an exact one, or one by an expression."""
         uri = self.request.uri
-        prefix: Block | None = None
-        length = -1
-        for location in within.all("location"):
-            kind, name = _kind(location)
-            if kind == "=" and name == uri:
-                return location, True
-            if kind in ("", "^~") and len(name) > length and uri.startswith(name):
-                prefix, length = location, len(name)
-        found = prefix
-        if prefix is not None:
-            nested, is_final = self._find(prefix)
-            found = nested or prefix
-            if is_final:
-                return found, True
-            if _kind(prefix)[0] == "^~":
-                return found, False
-        for location in within.all("location"):
-            kind, name = _kind(location)
-            if kind not in ("~", "~*"):
-                continue
-            is_match = self.request.matches(name, uri, ignore_case=kind == "~*")
+        locations = self.request.model.locations(within)
+        if (exact := locations.exact.get(uri)) is not None:
+            return exact, True
+        found = locations.longest_prefix(uri)
+        if found is not None:
+            nested, is_final = self._find(found)
+            if is_final or kind_of(found)[0] == "^~":
+                return nested or found, is_final
+            found = nested or found
+        for location, pattern, ignore_case in locations.expressions:
+            is_match = self.request.matches(pattern, uri, ignore_case=ignore_case)
             if is_match or (is_match is None and self._fork()):
                 nested, _ = self._find(location)
                 return nested or location, True
@@ -361,19 +352,6 @@ class _Route:
 
 def _is_content(name: str) -> bool:
     return name in _CONTENT or name.startswith("content_by_lua")
-
-
-def _kind(location: Block) -> tuple[str, str]:
-    """Its modifier, empty for a plain prefix, and the rest; "@" for a named one."""
-    if len(location.args) > 1:
-        return location.args[0], location.args[1]
-    text = location.arg(0)
-    if text.startswith("@"):
-        return "@", text
-    for modifier in ("^~", "~*", "=", "~"):  # nginx takes them without a blank behind, too
-        if text.startswith(modifier):
-            return modifier, text[len(modifier) :]
-    return "", text
 
 
 def _place(block: Block) -> str:

@@ -23,7 +23,7 @@ from tidegate.nginx.trips import Entry, Follower, Trip, entries
 
 _OTHERS = ("localhost", "127.0.0.1", "[::1]")
 _SHOWN = 3  # of places where nothing is passed on
-_TRIES = 2000
+_TRIES = 300  # of other paths
 _FIREFOX = {"connection": "keep-alive, Upgrade"}
 
 
