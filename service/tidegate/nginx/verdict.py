@@ -16,7 +16,7 @@ from tidegate.config.endpoints import UNIX
 from tidegate.nginx.arrival import Gateway
 from tidegate.nginx.blocks import Block
 from tidegate.nginx.finding import Finding, breaks, harden
-from tidegate.nginx.model import Model, names
+from tidegate.nginx.model import Model, kind_of, names
 from tidegate.nginx.passing import Member
 from tidegate.nginx.routes import Answered
 from tidegate.nginx.trips import Entry, Follower, Trip, entries
@@ -42,9 +42,13 @@ def judge(model: Model, gateway: Gateway) -> Verdict:
     trips = _without_inner([(entry, _trip(follower, entry, gateway.path)) for entry in entries(model, gateway)])
     streams = _streams(model, follower, trips)
     ways = [way for way in trips if way[1].reached]
-    findings: list[Finding] = []
+    path, findings = gateway.path, list[Finding]()
     if _may_be_elsewhere(ways) and (found := _elsewhere(gateway, follower, trips)):
-        findings, ways = found
+        path, at = found
+        text = f"clients reach the gateway as {path} here, not as {gateway.path}; let them ask for that"
+        findings.append(harden("path", at, text, 90))
+        others = [(entry, _trip(follower, entry, path)) for entry, _ in trips]
+        ways = [way for way in others if way[1].reached]
     if not ways and not streams:
         unknown = [way for way in trips if way[1].reached is None]
         meant = [way for way in unknown if not any(finding.rule == "upgrade" for finding in way[1].findings)]
@@ -56,12 +60,9 @@ def judge(model: Model, gateway: Gateway) -> Verdict:
     for entry, trip in ways:
         if trip.works:
             findings += trip.findings
-            findings += _browsers(gateway, follower, entry, trip)
+            findings += _browsers(gateway, follower, (entry, trip), path)
         if entry.listen.proxy_protocol and entry.listen.block is not None:
-            text = (
-                "`listen … proxy_protocol`: only what comes through a proxy that speaks it is understood; keep one in "
-            )
-            text += "front"
+            text = "`proxy_protocol`: only what comes through a proxy that speaks it is understood; keep one in front"
             findings.append(harden("ingress", entry.listen.block, text, 95))
     for trip in streams:
         findings += trip.findings
@@ -103,14 +104,13 @@ def _may_be_elsewhere(ways: Sequence[Way]) -> bool:
     )
 
 
-def _elsewhere(gateway: Gateway, follower: Follower, trips: Sequence[Way]) -> tuple[list[Finding], list[Way]] | None:
-    """Ways that begin with another path, which nginx turns into the gateway's: a location's own path or, where the
-    gateway's own path does not lead to that location, the gateway's below it."""
+def _elsewhere(gateway: Gateway, follower: Follower, trips: Sequence[Way]) -> tuple[str, Block] | None:
+    """Another path that nginx turns into the gateway's, and the location that does: it is the location's own path or,
+    where the gateway's own path does not lead to that location, the gateway's below it."""
     taken = {id(hop) for _, trip in trips for hop in trip.hops}
     tried = 0
     for entry, _ in trips:
-        for location in _locations(entry.server):
-            prefix = location.args[-1]
+        for location, prefix in _locations(entry.server):
             paths = [prefix] if prefix.endswith("/") else [prefix, f"{prefix}/"]
             if id(location) not in taken:
                 paths.append(prefix.rstrip("/") + gateway.path)
@@ -120,17 +120,17 @@ def _elsewhere(gateway: Gateway, follower: Follower, trips: Sequence[Way]) -> tu
                     return None
                 trip = follower.trip(entry, path) if path != gateway.path else None
                 if trip is not None and trip.reached and trip.works and location in trip.hops:
-                    text = f"clients reach the gateway as {path} here, not as {gateway.path}; let them ask for that"
-                    return [harden("path", location, text, 90)], [(entry, trip)]
+                    return path, location
     return None
 
 
-def _locations(server: Block) -> Iterator[Block]:
-    """Those with a prefix, that pass something on."""
+def _locations(server: Block) -> Iterator[tuple[Block, str]]:
+    """Those that pass something on, with what a path begins with that they take."""
     for location in server.everywhere("location"):
-        is_prefix = bool(location.args) and location.args[0] not in ("~", "~*") and location.args[-1].startswith("/")
-        if is_prefix and any(location.everywhere("proxy_pass")):
-            yield location
+        kind, text = kind_of(location)
+        begin = re.match(r"\^?(/[A-Za-z0-9_/-]*)", text) if kind.startswith("~") else re.match(r"(/.*)", text)
+        if begin and any(location.everywhere("proxy_pass")):
+            yield location, begin[1]
 
 
 def _strangers(gateway: Gateway, ways: Sequence[tuple[Entry, Trip]]) -> Iterator[Finding]:
@@ -204,17 +204,18 @@ def _undefined(model: Model, ways: Sequence[Way]) -> list[Finding]:
     return found
 
 
-def _browsers(gateway: Gateway, follower: Follower, entry: Entry, trip: Trip) -> Iterator[Finding]:
+def _browsers(gateway: Gateway, follower: Follower, way: Way, path: str) -> Iterator[Finding]:
     """What a page of the same host would meet, where a program gets in."""
+    entry, trip = way
     origin = entry.origin
     if "http_origin" in trip.asked:
-        page = follower.trip(entry, gateway.path, origin=origin)
+        page = follower.trip(entry, path, origin=origin)
         if not page.works:
             at = page.end.at if isinstance(page.end, Answered) else (trip.hops or [entry.server])[0]
             yield harden("origin", at, f"pages of {origin} get no WebSocket, programs do; let their Origin pass", 98)
             return
     if "http_connection" in trip.asked:
-        page = follower.trip(entry, gateway.path, **_FIREFOX)
+        page = follower.trip(entry, path, **_FIREFOX)
         if not page.works:
             first = next(iter(page.findings), None)
             text = "a browser that says `Connection: keep-alive, Upgrade`, as Firefox does, gets no WebSocket; set "
