@@ -24,7 +24,7 @@ _POSIX = {
 
 def seconds(text: str) -> float | None:
     """What nginx means by a time: 90, 90s, 1m30s, 500ms. None: nginx does not take it."""
-    if not re.fullmatch(rf"(\d{{1,{_DIGITS}}}(ms|[smhdwMy]?) ?)+", text, re.ASCII):
+    if not re.fullmatch(rf"(?=.)(\d{{1,{_DIGITS}}}(ms|[smhdwMy]) ?)*(\d{{1,{_DIGITS}}})?", text, re.ASCII):
         return None
     parts = re.findall(r"(\d+)(ms|[smhdwMy]?)", text)
     return float(sum(int(number) * _TIME_S[unit or "s"] for number, unit in parts))
