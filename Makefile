@@ -63,6 +63,7 @@ coverage: setup system ## Run the tests of core, brokers and gateway; fail where
 test-all: setup system-bench ## Run the slow tests, which make test leaves out
 	@tools/test_all.sh $(WORKERS) $(ARGS)
 
+# For 30 minutes with 10,000 connections: python -m bench soak, which prints figures.
 soak: setup system ## Run the tests that go on for hours
 	@$(PYTEST) -m soak $(ARGS)
 

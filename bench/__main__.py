@@ -14,7 +14,7 @@ from bench.peers import command as against
 from bench.peers import redis
 from bench.report import command as comparison_report
 from bench.stack import command as stack
-from bench.stack import deploys, storms
+from bench.stack import deploys, soak, storms
 
 COMMANDS = (
     compare,
@@ -23,6 +23,7 @@ COMMANDS = (
     stack,
     deploys,
     storms,
+    soak,
     guard,
     flood,
     stalled,

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,11 @@ def running(
     app: bool = False,
     nginx_cores: str | None = None,
     nginx_env: Mapping[str, str] | None = None,
+    serve: Sequence[str] = ("tidegate", "serve"),
 ) -> Iterator[Mode]:
     """A mode with processes of its own, which end with it. ``settings`` as in the environment, without TIDEGATE_;
     ``app``: with the example REST application; ``nginx_cores``, ``nginx_env``: of nginx alone, in place of the one core
-    of all, and in its environment. Raises BenchError."""
+    of all, and in its environment; ``serve``: the module that is the service, and its arguments. Raises BenchError."""
     variant = edge_of(name)
     port, api_port, app_port, edge_port, edge_internal, calls_port = free_ports(6)
     run = folder / "run"
@@ -140,15 +141,15 @@ def running(
         def start(role: str, args: list[str | Path], core: int | str = SERVER_CORE, **more: str) -> None:
             programs[role] = stack.enter_context(Program(role, args, folder, core=core, env={**env, **more}))
 
-        serve: list[str | Path] = [system.python, "-m", "tidegate", "serve"]
+        service: list[str | Path] = [system.python, "-m", *serve]
 
         def restart() -> None:
             programs[SERVICE].stop()
-            start(SERVICE, serve)
+            start(SERVICE, service)
             programs[SERVICE].listens(port)
             programs[SERVICE].listens(api_port)
 
-        start(SERVICE, serve)
+        start(SERVICE, service)
         if app:
             start(APP, [system.python, "-m", "examples.rest_app", "--port", str(app_port)])
         if name != DIRECT:

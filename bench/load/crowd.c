@@ -33,6 +33,8 @@ struct client {
 static struct client clients[MOST];
 static int poller = -1;
 static long received, wrong, closed, last_bytes;
+static int takes_resets; /* of those who come with cursor=last for the first time */
+static long resets;
 static long moves; /* whatever came that was waited for; a ping of an idle client is none */
 static char first_wrong[200];
 static const unsigned char key[4] = {0x12, 0x34, 0x56, 0x78};
@@ -46,6 +48,8 @@ int crowd_add(int fd) {
 }
 
 long crowd_next(int fd) { return clients[fd].next; }
+void crowd_take_resets(void) { takes_resets = 1; }
+long crowd_resets(void) { return resets; }
 long crowd_received(void) { return received; }
 long crowd_wrong(void) { return wrong; }
 long crowd_closed(void) { return closed; }
@@ -202,6 +206,10 @@ static void on_message(int fd, const unsigned char *text, size_t length) {
         client->state = OPEN;
         client->welcomed_ns = now_ns();
         check_complete(client);
+        return;
+    }
+    if (length > 14 && !memcmp(text, "{\"type\":\"gap\",", 14) && takes_resets && memmem(text, length, "\"reset\"", 7)) {
+        resets++;
         return;
     }
     if (length != last_length || memcmp(text, last, length)) {

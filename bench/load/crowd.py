@@ -21,7 +21,7 @@ class Crowd:
         """``wait_s``: when nothing comes for so long, what is missing was lost."""
         self._wait_ms = int(wait_s * 1000)
         library = ctypes.CDLL(str(built("load/crowd.c")))
-        for name in ("next", "received", "wrong", "closed", "last_bytes", "refused"):
+        for name in ("next", "received", "wrong", "closed", "last_bytes", "refused", "resets"):
             getattr(library, f"crowd_{name}").restype = ctypes.c_long
         library.crowd_first_wrong.restype = ctypes.c_char_p
         library.crowd_collect.argtypes = [ctypes.c_long, ctypes.c_int]
@@ -117,6 +117,14 @@ class Crowd:
     def code(self, sock: socket.socket) -> int:
         """The code with which it was closed; 1006: without a close frame; 0: it is open."""
         return int(self._library.crowd_code(sock.fileno()))
+
+    def take_resets(self) -> None:
+        """From now on a gap with the reason ``reset`` is not wrong, but counted."""
+        self._library.crowd_take_resets()
+
+    @property
+    def resets(self) -> int:
+        return int(self._library.crowd_resets())
 
     def drop(self, socks: Sequence[socket.socket]) -> None:
         """They are cut, without a close frame."""

@@ -74,7 +74,7 @@ class ModeLoad(Load):
         socks = [bound(number) for number in range(count)]
         nothing = [0] * count
         running = Watch(**watch)
-        took_ms = self._throng.dial(_unblocked(socks), requests, port, after=nothing, until=nothing, at_once=at_once)
+        took_ms = self._throng.dial(unblocked(socks), requests, port, after=nothing, until=nothing, at_once=at_once)
         answer = running.close()
         self._sets[name] = socks
         self._throng.check()
@@ -111,12 +111,12 @@ class ModeLoad(Load):
         know."""
         socks = self._sets[name]
         count, after = len(socks), self._throng.after(socks[0])
-        epoch = _push(api_port, group)["epoch"]
+        epoch = push(api_port, group)["epoch"]
         self._throng.collect(count)
         self._throng.check()
         await self.leave(name)
         for _ in range(missed):
-            _push(api_port, group)
+            push(api_port, group)
         return {"count": count, "epoch": epoch, "after": after + 1}
 
     async def come_back(
@@ -134,13 +134,13 @@ class ModeLoad(Load):
     ) -> dict[str, Any]:
         """They come all at once with their cursor, and, with a ``salt``, with new tokens; see ``Crowd.dial``."""
         throng = self._throng
-        query = f"cursor={_cursor(group, epoch, after)}"
+        query = f"cursor={cursor_of(group, epoch, after)}"
         tokens = make_tokens(system.TOKEN_KEY, count, salt, prefix=f"{name}-")
-        requests = [_request(port, query, token) for token in tokens]
+        requests = [request(port, query, token) for token in tokens]
         socks = [bound(number) for number in range(count)]
         running = Watch(**watch)
         throng.dial(
-            _unblocked(socks),
+            unblocked(socks),
             requests,
             port,
             after=[after] * count,
@@ -169,7 +169,7 @@ class ModeLoad(Load):
         throng, socks = self._throng, self._sets[name]
         count = len(socks)
         tokens = self._tokens(name, count)
-        epoch = _push(api_port, group)["epoch"]
+        epoch = push(api_port, group)["epoch"]
         throng.collect(count)
         top = throng.after(socks[0]) + _MEANWHILE
         codes = Counter[int]()
@@ -180,7 +180,7 @@ class ModeLoad(Load):
         began_s = time.monotonic()
         os.kill(pid, signal.SIGHUP)
         for _ in range(_MEANWHILE):
-            _push(api_port, group)
+            push(api_port, group)
         staying = dict(enumerate(socks))
         while staying:
             throng.listen(0.005)
@@ -196,10 +196,10 @@ class ModeLoad(Load):
             after = [throng.after(sock) for sock in lost.values()]
             replayed += sum(top - each for each in after)
             throng.drop(list(lost.values()))
-            queries = [f"cursor={_cursor(group, epoch, each)}" for each in after]
-            requests = [_request(port, *each) for each in zip(queries, (tokens[n] for n in lost), strict=True)]
+            queries = [f"cursor={cursor_of(group, epoch, each)}" for each in after]
+            requests = [request(port, *each) for each in zip(queries, (tokens[n] for n in lost), strict=True)]
             new = [bound(number) for number in lost]
-            throng.dial(_unblocked(new), requests, port, after=after, until=[top] * len(new), at_once=50)
+            throng.dial(unblocked(new), requests, port, after=after, until=[top] * len(new), at_once=50)
             back_s += [throng.completed_ns(sock) / 1e9 - began_s for sock in new]
             away_ms += [throng.completed_ns(sock) / 1e6 - lost_s * 1000 for sock in new]
             staying = {number: sock for number, sock in staying.items() if number not in lost}
@@ -286,7 +286,7 @@ class ModeLoad(Load):
         return make_tokens(system.TOKEN_KEY, count, prefix=f"{name}-")
 
     def _requests(self, name: str, port: int, count: int, query: str) -> list[bytes]:
-        return [_request(port, query, token) for token in self._tokens(name, count)]
+        return [request(port, query, token) for token in self._tokens(name, count)]
 
     async def _settle(self, *, check: bool = True) -> None:
         """What should not come has time to; then all is checked."""
@@ -295,17 +295,17 @@ class ModeLoad(Load):
             self._throng.check()
 
 
-def _unblocked(socks: list[socket.socket]) -> list[socket.socket]:
+def unblocked(socks: list[socket.socket]) -> list[socket.socket]:
     for sock in socks:
         sock.setblocking(False)
     return socks
 
 
-def _request(port: int, query: str, token: str) -> bytes:
+def request(port: int, query: str, token: str) -> bytes:
     return request_of("127.0.0.1", port, f"{PATH}?{query}" if query else PATH, token)
 
 
-def _push(api_port: int, group: str) -> dict[str, Any]:
+def push(api_port: int, group: str) -> dict[str, Any]:
     """The position of a small message to a group."""
     connection = http.client.HTTPConnection("127.0.0.1", api_port, timeout=WAIT_S)
     with contextlib.closing(connection):
@@ -318,7 +318,7 @@ def _push(api_port: int, group: str) -> dict[str, Any]:
     return position
 
 
-def _cursor(group: str, epoch: str, offset: int) -> str:
+def cursor_of(group: str, epoch: str, offset: int) -> str:
     token = encode_cursor({group_stream(group): Position(epoch, offset)})
     assert token is not None  # one position is short
     return token
