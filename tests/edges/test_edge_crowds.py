@@ -11,19 +11,20 @@ import pytest
 from tests.edges.contract import PATH, UPGRADE
 from tests.edges.edge import ask
 from tests.edges.test_edge_nodes import crowd
-from tests.support import eventually, scaled
+from tests.support import eventually
 
 VARIANTS = ("plain", "njs", "openresty", "openresty-trunk")
+# Those that choose a node as another does take their time.
+SOME = pytest.mark.parametrize(
+    "variant",
+    ["plain", "openresty-trunk", *(pytest.param(each, marks=pytest.mark.slow) for each in ("njs", "openresty"))],
+)
 AT_ONCE = 2  # whom a node lets in without a pause, where its rate is 10 or more
 
 
-@pytest.fixture(params=VARIANTS)
-def variant(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
+@pytest.mark.parametrize("variant", VARIANTS)
 async def test_a_crowd_waits_at_the_edge_for_its_turn(variant: str) -> None:
-    rate, count = 80, 120
+    rate, count = 80, 110
     # Longer than openresty waits before it asks whether the node lives.
     async with crowd(variant, LIMITS__HANDSHAKES_PER_SECOND=rate, EDGE__PROBE_TIMEOUT_S=1) as (s, them):
         begun_s = time.monotonic()
@@ -31,10 +32,9 @@ async def test_a_crowd_waits_at_the_edge_for_its_turn(variant: str) -> None:
         assert them.refused == []
         assert time.monotonic() - begun_s > (count - AT_ONCE) / rate - 0.1
         assert not s.node.process.logged("handshakes.refused")
-        waited_s = sorted(them.waited_s)
-        assert waited_s[count // 2] == pytest.approx(count / rate / 2, abs=scaled(0.4))
 
 
+@SOME
 async def test_a_node_that_is_busy_passes_a_handshake_on_and_is_forgiven_at_once(variant: str) -> None:
     busy = {"LIMITS__HANDSHAKES_PER_SECOND": 1, "LIMITS__HANDSHAKE_WAIT_S": 0}
     async with crowd(f"{variant.partition('-')[0]}-{hop(variant)}", nodes=2, first=busy) as (s, them):
@@ -47,6 +47,7 @@ async def test_a_node_that_is_busy_passes_a_handshake_on_and_is_forgiven_at_once
         assert them.refused == []
 
 
+@SOME
 async def test_where_all_nodes_are_busy_clients_hear_when_to_come_and_are_let_in_then(variant: str) -> None:
     busy = {"LIMITS__HANDSHAKES_PER_SECOND": 1, "LIMITS__HANDSHAKE_WAIT_S": 0}
     async with crowd(f"{variant.partition('-')[0]}-{hop(variant)}", nodes=2, **busy) as (s, them):
