@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import schemathesis
@@ -54,11 +54,11 @@ def requests(seconds: float, seed: int) -> tuple[int, str]:
 def _ask(url: str, seconds: float, seed: int, service: Process) -> tuple[int, str]:
     with urllib.request.urlopen(f"{url}/api/openapi.json") as answer:
         document = json.load(answer)
-    operations = [result.ok() for result in schemathesis.openapi.from_dict(document).get_all_operations()]
+    operations = [cast(Any, result).ok() for result in schemathesis.openapi.from_dict(document).get_all_operations()]
     until_s, asked = time.monotonic() + seconds, itertools.count()
 
     def run(operation: Any, mode: GenerationMode, number: int) -> None:
-        checks = CHECKS.get_by_names([*NAMES, *(() if operation.label == BATCH else (REFUSED,))])
+        checks: Any = CHECKS.get_by_names([*NAMES, *(() if operation.label == BATCH else (REFUSED,))])
 
         @hypothesis.seed(number)
         @hypothesis.settings(

@@ -93,7 +93,7 @@ def _give_to(path: str, group: int) -> None:
 
 @contextlib.contextmanager
 def _unnamed(path: str) -> Iterator[str]:
-    """Where a file is made that will be at ``path``: in the same folder, which is locked. `ss -x` shows this name for as
+    """Where a file is made that will be at ``path``: in the same folder, which is locked. `ss -x` shows this name as
     long as the socket lives, so it is nearly the same."""
     folder, name = os.path.split(path)
     unnamed = os.path.join(folder, "." + name)
