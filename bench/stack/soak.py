@@ -24,7 +24,7 @@ from typing import Any
 
 import redis
 
-from bench.compare.modes import SERVICE, Mode, running
+from bench.compare.modes import NGINX, SERVICE, Mode, running
 from bench.load.loader import Loader
 from bench.load.processes import LOAD_CORE, BenchError, cpu_s, pss_kib, raise_limits
 from bench.load.publisher import LoadError
@@ -109,7 +109,7 @@ def _soak(args: argparse.Namespace, found: Findings) -> None:
         mode = stack.enter_context(running(args.mode, folder / "mode", settings, serve=serve))
         idle = stack.enter_context(Loader(folder, "idle", "bench.load.orders"))
         busy = stack.enter_context(Loader(folder, "busy", "bench.load.soaking"))
-        before = _look(mode, client)
+        before, edge_files = _look(mode, client), mode.files().get(NGINX, 0)
         idle.ask("enter", name="idle", port=mode.port, count=args.idle, group="", watch=NO_WATCH)
         busy.ask("begin", port=mode.port, api_port=mode.api_port, count=args.active)
         _wear(args, found, mode, idle, busy, client)
@@ -119,6 +119,8 @@ def _soak(args: argparse.Namespace, found: Findings) -> None:
         busy.ask("end")
         idle.ask("leave_all")
         _is_given_back("descriptors", lambda: _look(mode, client).files - before.files, found)
+        if edge_files:
+            _is_given_back("descriptors of nginx", lambda: mode.files()[NGINX] - edge_files, found)
         if client is not None:
             _is_given_back("keys of presence in Redis", lambda: _present(client), found)
 
@@ -144,7 +146,8 @@ def _look(mode: Mode, client: redis.Redis | None) -> Look:
     if client is not None:
         kib["Redis"] = int(client.info("memory")["used_memory"]) // 1024
         keys = int(client.dbsize())
-    open_now = metrics(mode)["tidegate_connections"]
+    now = metrics(mode)
+    open_now = now["tidegate_connections"] - now["tidegate_trunk_connections"]  # a trunk's are files of the edge
     return Look(time.monotonic(), kib, mode.files()[SERVICE] - int(open_now), keys)
 
 
