@@ -12,13 +12,15 @@ from tidegate.app import App
 from tidegate.config.load import load
 from tidegate.core.errors import BrokerDown
 
+PATIENT_S = 60  # no test but those of it is to fail because the machine is busy
+
 
 @contextlib.asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[App]:
     """``async with running(LIMITS__CONNECTIONS=3, GROUPS={"chat": {"publish": "members"}}) as app``: started on free
     ports, stopped at the end. The names are those of the environment without ``TIDEGATE_``; what is no text goes in as
     JSON."""
-    settings = {"SERVER__PORT": 0, "INTERNAL__PORT": 0, "SERVER__NODE": "n1"} | settings
+    settings = {"SERVER__PORT": 0, "INTERNAL__PORT": 0, "SERVER__NODE": "n1", "LIMITS__LAG_S": PATIENT_S} | settings
     environ = {
         f"TIDEGATE_{name}": value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()
     }

@@ -21,7 +21,7 @@ import pytest
 
 import tidegate
 from tidegate import log, tornado_seam
-from tidegate.auth import hosts, origins
+from tidegate.auth import api_keys, hosts, origins, tokens
 from tidegate.core import model, patterns, protocol
 from tidegate.http import api
 
@@ -49,6 +49,8 @@ EXPRESSIONS: dict[str, Callable[[Any], object]] = {
     "tidegate.core.model._ID": model._ID.match,
     "tidegate.core.model._EPOCH": model._EPOCH.match,
     "tidegate.core.patterns._PATTERN": patterns._PATTERN.match,
+    "tidegate.auth.api_keys._KEY": lambda text: api_keys._KEY.match(text.encode("latin1")),
+    "tidegate.auth.tokens._COMPACT": tokens._COMPACT.match,
     "tidegate.auth.hosts._HOST": hosts._HOST.match,
     "tidegate.auth.origins._SCHEME": origins._SCHEME.match,
     "tidegate.auth.origins._ELSEWHERE": origins._ELSEWHERE.search,

@@ -13,7 +13,7 @@ local find = string.find
 local now = ngx.now
 
 local TEXT, PONG = frames.TEXT, frames.PONG
-local PROTOCOL_ERROR, BINARY, NO_STATUS, CUT, TOO_BIG = 1002, 1003, 1005, 1006, 1009
+local PROTOCOL_ERROR, UNACCEPTABLE_DATA, NO_STATUS, CUT, TOO_BIG = 1002, 1003, 1005, 1006, 1009
 local SIGN_S = 10 -- docs/protocol.md, Heartbeat: at most one sign of life in 10 s
 local LONG_S = 86400
 local OURS_BYTES = 65536 -- of our own words that wait for the client; over it nothing more is read of it
@@ -106,7 +106,7 @@ local function on_piece(session, payload, kind, is_last)
         return session:fail(PROTOCOL_ERROR, "")
     end
     if kind == "binary" then
-        return session:fail(BINARY, "")
+        return session:fail(UNACCEPTABLE_DATA, "")
     end
     local bytes = #payload + (kept and kept.bytes or 0)
     if bytes > settings.message_bytes then
@@ -140,7 +140,7 @@ local function client_failed(session, err)
     if find(err, "payload len", 1, true) then
         session:fail(TOO_BIG, "message too big")
     elseif err == "binary" then
-        session:fail(BINARY, "")
+        session:fail(UNACCEPTABLE_DATA, "")
     else
         session:fail(PROTOCOL_ERROR, "")
     end

@@ -38,8 +38,8 @@ local pcall = pcall
 local setmetatable = setmetatable
 local spawn = ngx.thread.spawn
 
-local GOING_AWAY, PROTOCOL_ERROR, BINARY, TOO_BIG, INTERNAL_ERROR, RESTART = 1001, 1002, 1003, 1009, 1011, 1012
-local SLOW_CONSUMER = 4008
+local GOING_AWAY, PROTOCOL_ERROR, TOO_BIG, INTERNAL_ERROR, RESTART = 1001, 1002, 1009, 1011, 1012
+local UNACCEPTABLE_DATA, SLOW_CONSUMER = 1003, 4008
 local CLOSE_S = 6 -- the service waits for the answer to its close frame for 5 s, and then cuts
 local SIGN_S = 10 -- docs/protocol.md, Heartbeat: at most one sign of life in 10 s
 local LONG_S = 86400
@@ -233,7 +233,7 @@ local function client_failed(self, err)
     if find(err, "payload len", 1, true) then
         close_both(self, TOO_BIG, "message too big")
     elseif err == "binary" then
-        close_both(self, BINARY, "text messages only")
+        close_both(self, UNACCEPTABLE_DATA, "text messages only")
     else
         close_both(self, PROTOCOL_ERROR, "broken frame")
     end

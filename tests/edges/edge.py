@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.http.node import JSON, Answer, Link, head
 from tests.peer import Peer
+from tests.service_fixture import PATIENT_S
 from tests.support import ROOT, Process, eventually, free_port, lasting_port, lasting_ports
 from tidegate.config import load as configuration
 from tidegate.nginx import render
@@ -71,7 +72,12 @@ class Node:
         self.public = lasting_port()
         self.internal = lasting_port()
         self.upstream = f"127.0.0.1:{self.public}"
-        self._settings = {**settings, "SERVER__PORT": self.public, "INTERNAL__PORT": self.internal}
+        self._settings = {
+            "LIMITS__LAG_S": PATIENT_S,
+            **settings,
+            "SERVER__PORT": self.public,
+            "INTERNAL__PORT": self.internal,
+        }
         if over_unix:
             self.socket = f"{folder}/node.sock"
             self.upstream = f"unix:{self.socket}"

@@ -7,7 +7,6 @@ bits).
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
@@ -19,7 +18,6 @@ _OFFSET = struct.Struct("<Q")
 _COUNT = struct.Struct("<I")
 _CODE = struct.Struct("<H")
 _KIND_AND_NUMBER = HEAD.size - 4
-_FIELD = re.compile(r"([^ \n]++) ([^\n]*+)\n")  # not `splitlines`, which knows breaks of which the edge does not
 
 MOST_BYTES = 1024 * 1024  # of a frame; an event has 256 KiB, a request's head 56
 NUMBERS = 2**31  # of sessions and streams of one trunk, which never come again on it
@@ -136,9 +134,11 @@ def fields(**values: object) -> bytes:
 def read_fields(payload: bytes) -> dict[str, str]:
     """What is no line of a name, a blank and a value is passed over, as Lua does it. Raises TrunkBroken."""
     try:
-        return dict(_FIELD.findall(payload.decode()))
+        lines = payload.decode().split("\n")[:-1]  # not `splitlines`, which knows breaks of which the edge does not
     except UnicodeDecodeError:
         raise TrunkBroken("fields are not UTF-8") from None
+    words = [line.lstrip(" ").partition(" ") for line in lines]
+    return {name: value for name, blank, value in words if name and blank}
 
 
 class Splitter:
