@@ -28,6 +28,7 @@ class Writer:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+        self._asks = True
 
     def configuration(self) -> str:
         kept = self._one("keep-alive", "upgrade")
@@ -61,7 +62,9 @@ class Writer:
         name = self._one(*_NAMES)
         lines = "server {\nlisten PORT;\n" + (f"server_name {name};\n" if name else "")
         lines += "root FOLDER;\nset $seen '';\nlog_not_found off;\n"
-        lines += self._headers(0.5) + self._if(0.25, self._script(within="server"))
+        script = self._if(0.25, self._script(within="server"))
+        self._asks = not script  # it would change what a subrequest asks for, too
+        lines += self._headers(0.5) + script
         lines += self._if(0.15, f"error_page 404 {self._one('=', '')} @named;\n")
         lines += self._if(0.06, "try_files $uri @named;\n") + self._if(0.1, "recursive_error_pages on;\n")
         seen: set[str] = set()
@@ -86,7 +89,7 @@ class Writer:
         )
         lines += self._if(0.06, "internal;\n") + self._if(0.05, "deny all;\n")
         lines += self._if(0.05, f"limit_except {self._one('POST', 'GET')} {{ deny all; }}\n")
-        lines += self._if(0.05, f"auth_request {self._one('/yes', '/no')};\n")
+        lines += self._if(0.05 * self._asks, f"auth_request {self._one('/yes', '/no')};\n")
         lines += self._headers(0.4) + self._content(is_expression)
         if depth < 2 and modifier in ("", "^~"):
             inner: set[str] = set()
@@ -115,10 +118,11 @@ class Writer:
         consequence = self._one(*_CONSEQUENCES)
         if consequence == "proxy":
             consequence = f"proxy_pass {self._target('')};" if within == "location" else "set $seen 3;"
+        blank = self._one("", "", " ")
         pattern, replacement = self._one(*_PATTERNS), self._one(*_REPLACEMENTS)
         return self._one(
             f"rewrite {pattern} {replacement} {self._one(*_FLAGS)};\n",
-            f"if ({self._one(*_CONDITIONS)}) {{ {consequence} }}\n",
+            f"if ({blank}{self._one(*_CONDITIONS)}{blank}) {{ {consequence} }}\n",
             f"set $seen {self._one('1', '$1', '$uri')};\n",
             "break;\n",
         )

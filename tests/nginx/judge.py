@@ -29,7 +29,10 @@ _SETTINGS = {
     "SERVER__HEADER_TIMEOUT_S": 2,  # of what speaks TLS to it
     "HEARTBEAT__WEBSOCKET_PING_INTERVAL": 1,
     "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 10,
+    # Everything runs in one process, which starts many others.
+    "LIMITS__LAG_S": 60,
     "LIMITS__CONNECTIONS_PER_CLIENT": 10_000,
+    "LIMITS__HANDSHAKES_PER_SECOND": 10_000,
 }
 
 

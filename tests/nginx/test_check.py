@@ -400,6 +400,13 @@ def test_browsers_alone_are_told_of_where_programs_get_in(tmp_path: Path) -> Non
     assert check(tmp_path, by_address, ORIGINS=["https://localhost:8443"]) == []
 
 
+def test_servers_that_pass_on_to_each_other_come_to_an_end(tmp_path: Path) -> None:
+    itself = "".join("server 127.0.0.1:8443; " for _ in range(50))
+    text = GOOD.replace("server 127.0.0.1:8000;", itself).replace("server 127.0.0.1:8010;", "")
+    text = text.replace("listen 8443 ssl;", "listen 8443;")
+    assert [finding.rule for finding in check(tmp_path, text)] == ["upstreams"]
+
+
 def test_twenty_thousand_servers_are_read_in_seconds(tmp_path: Path) -> None:
     start, end = GOOD.index("    server {\n        listen"), GOOD.rindex("}")
     server = GOOD[start:end].replace("listen 8443 ssl;", "listen 8443 ssl; server_name %d.example.com localhost;")

@@ -144,7 +144,7 @@ class _Route:
         """What makes the content."""
         content = self._content
         if content is None:
-            return Answered(404, self.request.at, f"{_place(self.request.at)} serves files, and there is none")
+            return Answered(404, self.request.at, f"serves files {_place(self.request.at)}, and finds none")
         if content is self._dead:
             return Answered(502, content, "reaches nobody (502)")
         if content.name == "proxy_pass":
@@ -248,9 +248,7 @@ class _Route:
 
     def _is_true(self, block: Block) -> bool:
         request = self.request
-        words = [block.arg(0).removeprefix("("), *block.args[1:]]
-        words[-1] = words[-1].removesuffix(")")
-        words = [word for index, word in enumerate(words) if word or (0 < index < 3 and len(words) > 2)]
+        words = _condition(block)
         if not words:
             return False
         if words[0] in ("-f", "-d", "-e", "-x", "!-f", "!-d", "!-e", "!-x"):
@@ -348,6 +346,16 @@ class _Route:
             phase = self._redirect(target, page)
             return answer if isinstance(phase, Answered) else phase
         return answer
+
+
+def _condition(block: Block) -> list[str]:
+    """The words between the brackets of an ``if``, which may stand by themselves."""
+    words = [*block.args]
+    if words and words[0].startswith("("):
+        words[:1] = [words[0][1:]] if words[0] != "(" else []
+    if words and words[-1].endswith(")"):
+        words[-1:] = [words[-1][:-1]] if words[-1] != ")" else []
+    return words
 
 
 def _is_content(name: str) -> bool:

@@ -22,6 +22,7 @@ from tidegate.nginx.routes import Answered, Outcome, Proxied, Scripted, walk
 from tidegate.nginx.values import seconds
 
 _HOPS = 5
+_VISITS = 200  # of one trip, to servers of this nginx
 # What browsers send. Firefox keeps the connection alive, in words.
 _HANDSHAKE = {
     "upgrade": "websocket",
@@ -111,9 +112,11 @@ class Follower:
     def __init__(self, model: Model, gateway: Gateway) -> None:
         self._model = model
         self._gateway = gateway
+        self._left = _VISITS
 
     def trip(self, entry: Entry, target: str, **headers: str) -> Trip:
         """``target``: the path that a client asks for, on the public side."""
+        self._left = _VISITS
         trip = self._follow(entry.request(self._model, target, **headers), 0)
         old = None if entry.socket.ssl else entry.socket.http2
         if old is not None and old.block is not None and trip.reached is not False:
@@ -122,6 +125,7 @@ class Follower:
 
     def stream_trip(self, server: Block) -> Trip:
         """From a server of stream {} on. What is behind it in http {} is judged there."""
+        self._left = _VISITS
         return self._follow_stream(server, None, 0)
 
     def _follow(self, request: Request, depth: int) -> Trip:
@@ -177,12 +181,17 @@ class Follower:
 
     def _at(self, one: Passed, member: Member, depth: int) -> Trip:
         reached = self._gateway.is_at(member.address)
-        if reached is not True and depth < _HOPS:
+        if reached is not True and self._may_go_on(depth):
             if (socket := self._model.listener(member.address)) is not None:
                 return self._into_http(socket, member, one, depth)
             if (server := self._model.stream_listener(member.address)) is not None:
                 return self._follow_stream(server, one, depth + 1)
         return self._arrived(member, one, reached)
+
+    def _may_go_on(self, depth: int) -> bool:
+        """Servers may pass on to each other, and to many each."""
+        self._left -= 1
+        return depth < _HOPS and self._left > 0
 
     def _arrived(self, member: Member, one: Passed | None, reached: bool | None) -> Trip:
         nodes = frozenset([member.address] if reached else [])
@@ -195,7 +204,7 @@ class Follower:
         found: list[Trip] = []
         for member in stream_members(self._model, server):
             reached = self._gateway.is_at(member.address)
-            if reached is not True and depth < _HOPS:
+            if reached is not True and self._may_go_on(depth):
                 if (inner := self._model.stream_listener(member.address)) is not None and inner is not server:
                     found.append(self._follow_stream(inner, one, depth + 1))
                     continue

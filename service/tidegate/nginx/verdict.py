@@ -85,7 +85,7 @@ def _trip(follower: Follower, entry: Entry, path: str) -> Trip:
 
 def _without_inner(trips: Sequence[Way]) -> list[Way]:
     """Without those that begin where another one goes through: clients do not come there."""
-    inner = {id(hop) for _, trip in trips for hop in trip.hops[1:]}
+    inner = {id(hop) for _, trip in trips for hop in trip.hops[1:] if hop is not trip.hops[0]}
     return [(entry, trip) for entry, trip in trips if not trip.hops or id(trip.hops[0]) not in inner]
 
 
