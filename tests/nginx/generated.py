@@ -21,6 +21,7 @@ _REPLACEMENTS = ["$1", "/$1", PATH, "/a/$1", "/live/ws-$1/", "/$1?", "/a$1", "/w
 _FLAGS = ["break", "break", "break", "last", "last", "", "permanent"]
 _URIS = ["", "", "", "", "", "", "/", PATH, PATH[:-1], "$uri", "$request_uri", "$uri$is_args$args", "/x/", "$1"]
 _HOSTS = ["127.0.0.1:GATEWAY"] * 6 + ["gateway"] * 3 + ["localhost:GATEWAY", "unix:SOCKET", "two", "127.0.0.1:OTHER"]
+_INNER = ["unix:FOLDER/inner.sock", "inner"]  # which does not pass on to itself
 
 
 class Writer:
@@ -29,16 +30,19 @@ class Writer:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._asks = True
+        self._hosts = _HOSTS
 
     def configuration(self) -> str:
         kept = self._one("keep-alive", "upgrade")
-        servers = "".join(self._server() for _ in range(self._one(1, 1, 2, 2, 3)))
+        servers = "".join(self._server("PORT") for _ in range(self._one(1, 1, 2, 2, 3)))
+        servers += self._server("unix:FOLDER/inner.sock")
         return (
             "events {}\nhttp {\n"
             "map $http_upgrade $by_map { default upgrade; '' close; }\n"
             f"map $http_connection $kept {{ default {kept}; ~*upgrade $http_connection; }}\n"
             "upstream gateway { server 127.0.0.1:GATEWAY; }\n"
             f"upstream two {{ server 127.0.0.1:NOWHERE{self._one('', ' down')}; server 127.0.0.1:GATEWAY; }}\n"
+            "upstream inner { server unix:FOLDER/inner.sock; }\n"
             f"{self._headers(0.6)}{servers}}}\n"
         )
 
@@ -58,9 +62,10 @@ class Writer:
         lines += self._if(0.93, f"proxy_set_header Host {host};\n")
         return self._if(chance, lines)
 
-    def _server(self) -> str:
+    def _server(self, listen: str) -> str:
+        self._hosts = _HOSTS + (_INNER if listen == "PORT" else [])
         name = self._one(*_NAMES)
-        lines = "server {\nlisten PORT;\n" + (f"server_name {name};\n" if name else "")
+        lines = f"server {{\nlisten {listen};\n" + (f"server_name {name};\n" if name else "")
         lines += "root FOLDER;\nset $seen '';\nlog_not_found off;\n"
         script = self._if(0.25, self._script(within="server"))
         self._asks = not script  # it would change what a subrequest asks for, too
@@ -109,7 +114,7 @@ class Writer:
         )
 
     def _target(self, uri: str) -> str:
-        host = self._one(*_HOSTS)
+        host = self._one(*self._hosts)
         if host.startswith("unix:"):
             return f"http://{host}" + (f":{uri}" if uri.startswith("/") else "")
         return f"http://{host}{uri}"

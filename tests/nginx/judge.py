@@ -140,10 +140,12 @@ async def handshake(client: Client, idle_s: float) -> str:
         writer.write(frame(TEXT, b"ping"))
         echoed = asyncio.Event()
         reading = asyncio.create_task(_read(reader, writer, echoed))  # noqa: TID251
-        await asyncio.wait_for(echoed.wait(), scaled(5))
-        done, _ = await asyncio.wait([reading], timeout=idle_s) if idle_s else ({}, None)
-        reading.cancel()
-        return "cut" if done else ""
+        try:
+            await asyncio.wait_for(echoed.wait(), scaled(3))
+            await asyncio.wait([reading], timeout=idle_s or 0.01)
+            return "cut" if reading.done() else ""
+        finally:
+            reading.cancel()
     except (asyncio.IncompleteReadError, OSError) as exc:
         return repr(exc)
     finally:
@@ -158,7 +160,7 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, echo
             if length == 126:
                 length = int.from_bytes(await reader.readexactly(2), "big")
             payload = await reader.readexactly(length)
-            if first & 0x0F == PING:
+            if first & 0x0F == PING and not writer.transport.is_closing():
                 writer.write(frame(PONG, payload))
             elif payload == b"pong":
                 echoed.set()

@@ -11,7 +11,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from tests.nginx.judge import Client, Started, handshake, stand
+from tests.nginx.judge import Client, Stand, Started, handshake, stand
 from tidegate.config.settings import Config
 from tidegate.nginx.check import check_file
 
@@ -41,8 +41,11 @@ class Case:
 
 async def judged(case: Case, config: Config) -> list[str]:
     """What the verdict says otherwise than nginx does."""
-    for port in {client.port for client in case.clients}:
-        await case.nginx.process.port(port)
+    try:
+        for port in {client.port for client in case.clients}:
+            await case.nginx.process.port(port)
+    except AssertionError as exc:  # it did not start, or its port was taken
+        return [f"{case.name}: {exc}"]
     programs = (handshake(client, case.idle_s) for client in case.clients)
     browsers = (handshake(client._replace(is_page=True), 0) for client in case.clients)
     failures, pages = await asyncio.gather(asyncio.gather(*programs), asyncio.gather(*browsers))
@@ -64,11 +67,18 @@ async def judged(case: Case, config: Config) -> list[str]:
     return [f"{case.name}: {text}" for text in wrong]
 
 
+async def wrongly_judged(s: Stand, files: list[Path]) -> list[str]:
+    started = s.start(*(file.read_text() for file in files))
+    cases = [Case(file.stem, nginx) for file, nginx in zip(files, started, strict=True)]
+    wrong = await asyncio.gather(*(judged(case, s.config) for case in cases))
+    return [line for each in wrong for line in each]
+
+
 async def test_what_breaks_is_what_a_real_nginx_breaks() -> None:
     assert len(FILES) >= 40
     async with stand() as s:
-        started = s.start(*(file.read_text() for file in FILES))
-        cases = [Case(file.stem, nginx) for file, nginx in zip(FILES, started, strict=True)]
-        wrong = await asyncio.gather(*(judged(case, s.config) for case in cases))
-    lines = [line for each in wrong for line in each]
+        lines = await wrongly_judged(s, FILES)
+        # Once more, each by itself: another test may have taken a port, and a busy machine cuts.
+        again = [file for file in FILES if any(line.startswith(f"{file.stem}: ") for line in lines)]
+        lines = [line for file in again for line in await wrongly_judged(s, [file])]
     assert not lines, "\n" + "\n".join(lines)

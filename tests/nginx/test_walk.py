@@ -20,17 +20,18 @@ SEED = 15
 async def compared(nginx: Started, s: Stand) -> tuple[int, list[str]]:
     """How many handshakes got through, and where the walk says otherwise."""
     port = nginx.ports["PORT"]
-    await nginx.process.port(port)
+    try:
+        await nginx.process.port(port)
+    except AssertionError as exc:  # it did not start, or its port was taken
+        return 0, [str(exc)]
     gateway = Gateway(s.config)
     model = Model(files.read(str(nginx.file)))
     follower = Follower(model, gateway)
     passed, wrong = 0, []
-    for entry in entries(model, gateway):
+    for entry in (entry for entry in entries(model, gateway) if entry.listen.port):
         trip = follower.trip(entry, PATH)
         works = trip.reached is True and trip.works
         failure = await handshake(Client(port, entry.host, PATH, False), 0)
-        if works != (not failure):  # a busy machine may have cut it
-            failure = await handshake(Client(port, entry.host, PATH, False), 0)
         passed += not failure
         if works != (not failure):
             said = [str(finding) for finding in trip.findings] or trip.end
@@ -43,9 +44,12 @@ async def compare(configurations: int, seed: int) -> tuple[int, list[str]]:
     passed, wrong = 0, list[str]()
     async with stand() as s:
         for _ in range(0, configurations, 50):
-            started = s.start(*(writer.configuration() for _ in range(min(configurations, 50))))
-            for good, bad in await asyncio.gather(*(compared(nginx, s) for nginx in started)):
-                passed, wrong = passed + good, wrong + bad
+            texts = [writer.configuration() for _ in range(min(configurations, 50))]
+            results = await asyncio.gather(*(compared(nginx, s) for nginx in s.start(*texts)))
+            passed += sum(good for good, _ in results)
+            # Once more, each by itself: another test may have taken a port, and a busy machine cuts.
+            for text in [text for text, (_, bad) in zip(texts, results, strict=True) if bad]:
+                wrong += (await compared(s.start(text)[0], s))[1]
             s.stop()
     return passed, wrong
 
