@@ -23,6 +23,7 @@ from tidegate.nginx.values import number, seconds, size
 LINE_BYTES = 8192  # request lines that must pass: docs/protocol.md, Limits
 INGRESS_TIMEOUT_S = 300
 DEFAULT_NOFILE = 1024  # what most systems give a process that does not ask
+_LOOKED_AT = 1000  # places; who has more will mend them in one
 _CORES = 64  # more than a machine for an edge has
 
 Rule: TypeAlias = Callable[[Block, Config], Iterator[Finding]]
@@ -46,6 +47,8 @@ def findings(model: Model, gateway: Gateway, ways: Sequence[Trip]) -> Iterator[F
     for way in ways:
         for index, hop in enumerate(way.hops):
             if (id(hop), index == 0) in seen:
+                continue
+            if len(seen) >= _LOOKED_AT:
                 continue
             seen.add((id(hop), index == 0))
             yield from _at(hop, config, is_first=index == 0)
