@@ -386,6 +386,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("broker: {url: 'redis://a/0/?password=5up3r-5ecret'}", {}),
         ("broker: {url: [5up3r-5ecret]}", {}),
         ("calls: {url: 'http://me:5up3r-5ecret@a'}", {}),
+        ("auth: {callback_url: 'http://me:5up3r-5ecret@a/who'}", {}),
+        ("auth: {mode: callback, callback_url: 'https://a/who?key=5up3r-5ecret'}", {}),
         ("trunk: {key: 5up3r-5ecret}", {}),
         ("trunk: {key: [5up3r-5ecret]}", {}),
         ("", {"TIDEGATE_TRUNK__KEY": "5up3r-5ecret"}),

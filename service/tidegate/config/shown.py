@@ -14,13 +14,13 @@ MASK = "***"
 
 SECRETS = ("auth.key", "auth.keys", "internal.api_keys", "trunk.key")
 _OPEN = frozenset({"name", "kid", "key_file", "may", "groups"})  # of these, what may be shown
-URLS = ("broker.url", "calls.url")  # may hold a password
+URLS = ("broker.url", "calls.url", "auth.callback_url")  # may hold a password
 
 
 def masked(key: str, value: object) -> object:
     if re.sub(r"\[.*", "", key) in SECRETS and value and key.rpartition("].")[2] not in _OPEN:
         return [_masked_item(item) for item in value] if isinstance(value, list) else MASK
-    if key in URLS:
+    if key in URLS and value is not None:
         if not isinstance(value, str):
             return MASK
         without_user = re.sub(r"^([\w+.-]*://)?.*@", rf"\g<1>{MASK}@", value, flags=re.DOTALL)
