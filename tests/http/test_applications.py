@@ -124,6 +124,18 @@ async def test_pushes_may_be_left_out_and_what_is_refused_stays(lines: list[dict
     assert [(line["who"], line["status"]) for line in lines] == [("board", 403), ("admin", 200)]
 
 
+async def test_pushes_of_a_batch_that_are_refused_are_said(lines: list[dict[str, Any]]) -> None:
+    async with node(**SETTINGS, INTERNAL__AUDIT_PUSHES="false") as n:
+        groups = [{"group": group, "data": 1} for group in ("team.a", "payroll", "bad name", "orders")]
+        await ask(n, "team", "POST", "/api/push", {"pushes": groups})
+        await ask(n, "team", "POST", "/api/push", {"pushes": groups[:1]})
+        await ask(n, "board", "POST", "/api/push", {"pushes": groups})
+    assert lines == [
+        used("team", "POST /api/push", 200, code="not_allowed", pushes=4, not_allowed=2),
+        used("board", "POST /api/push", 403, code="not_allowed"),
+    ]
+
+
 async def test_without_a_key_nothing_is_said(lines: list[dict[str, Any]]) -> None:
     async with node() as n:
         await n.push("all", 1)

@@ -17,7 +17,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from tidegate import __version__
-from tidegate.core.errors import BadRequest, Refused, TooLarge
+from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooLarge
 from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream
 from tidegate.core.protocol import history_fields, position_of
 from tidegate.core.push import PushLimits, check_conflate, check_data, check_key, publication
@@ -104,6 +104,7 @@ def _publication(raw: msgspec.Raw, handler: ApiHandler) -> Publication | Refused
         handler.caller.require_stream(asked.stream)
         return asked
     except Refused as exc:
+        handler.not_allowed += isinstance(exc, NotAllowed)
         api.metrics.refusals[exc.code,] += 1
         return exc
 

@@ -40,6 +40,7 @@ from tidegate.core.errors import (
     HostNotAllowed,
     InternalError,
     MethodNotAllowed,
+    NotAllowed,
     NotFound,
     OriginNotAllowed,
     Refused,
@@ -182,7 +183,8 @@ class ApiHandler(AnswerHandler):
         self._bytes = 0  # received
         self._query: dict[str, list[bytes]] = {}
         self.caller = ANYBODY
-        self.pushes = 1
+        self.pushes: int | None = None  # of a batch, once it is read
+        self.not_allowed = 0  # of these
 
     def first_headers(self) -> HTTPHeaders:
         """As Tornado's, but JSON, without a Server header, and with a date that is written once a second."""
@@ -360,9 +362,10 @@ class ApiHandler(AnswerHandler):
         right, internal = self._endpoint.right, self.api.config.internal
         if not self.api.keys.required or right is None:
             return
-        if status not in (401, 403) and (right == "read" or (right == "push" and not internal.audit_pushes)):
+        if self.not_allowed:
+            code = code or NotAllowed.code
+        elif status not in (401, 403) and (right == "read" or (right == "push" and not internal.audit_pushes)):
             return
-        fields: dict[str, object] = {} if self._endpoint.by_item is False else {"pushes": self.pushes}
         log.info(
             "api.refused" if code else "api.used",
             who=self.caller.name or None,
@@ -370,7 +373,8 @@ class ApiHandler(AnswerHandler):
             address=self._peer(),
             status=status,
             **({"code": code} if code else {}),
-            **fields,
+            **({} if self.pushes is None else {"pushes": self.pushes}),
+            **({"not_allowed": self.not_allowed} if self.not_allowed else {}),
         )
 
     def _peer(self) -> str:
