@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support import Process, eventually
 from tests.test_app import Node
 from tests.tokens import SECRET, jwk, private_pem
 from tidegate.config.load import ConfigError, load
+from tidegate.core.errors import Unusable
 from tidegate.node import reread
 
 Start = Callable[..., Process]
@@ -150,6 +152,22 @@ async def test_what_only_goes_with_another_address_is_not_taken() -> None:
         with pytest.raises(ConfigError, match=r"internal\.api_keys"):
             await reread(app, load(None, {}))
         assert app.api_keys.required
+
+
+async def test_an_emptied_file_opens_the_api_to_nobody() -> None:
+    """As of a pipe that was read before, or of one who writes the file anew at that moment."""
+    async with running(INTERNAL__API_KEYS=["crm-0123456789abcdef"]) as app:
+        with pytest.raises(Unusable, match=r"internal\.api_keys: are no more"):
+            await reread(app, load(None, {"TIDEGATE_GROUPS": '{"a": {}}'}))
+        assert app.api_keys.required
+
+
+async def test_a_pipe_in_place_of_a_key_stops_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key")
+    key = {"name": "crm", "key_file": str(tmp_path / "key")}
+    async with running(INTERNAL__API_KEYS=["crm-0123456789abcdef"]) as app:
+        with pytest.raises(Unusable, match="no regular file"):
+            await reread(app, load(None, {"TIDEGATE_INTERNAL__API_KEYS": json.dumps([key])}))
 
 
 async def test_keys_of_another_mode_wait_for_the_restart_with_it() -> None:

@@ -73,6 +73,8 @@ async def reread(app: App, new: Config) -> tuple[list[str], list[str]]:
     changed."""
     mixed = configuration.take(app.config, new)
     api_keys = ApiKeys(mixed.internal.api_keys)
+    if app.api_keys.required and not api_keys.required:  # an emptied file opens nothing
+        raise Unusable("internal.api_keys", "are no more; only a restart opens the API to everybody")
     keys = None if app.verifier is None else auth_keys.load(mixed.auth)
     changed = app.api_keys.take(api_keys)
     if app.verifier is not None and keys is not None:

@@ -64,6 +64,11 @@ def test_a_key_that_cannot_be_read_is_named(tmp_path: Path):
         verifier(key_file=str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"^auth\.key_file: cannot read .*: Is a directory"):
         verifier(key_file=str(tmp_path))
+    with pytest.raises(ValueError, match=r"^auth\.key_file: /dev/zero is no regular file"):
+        verifier(key_file="/dev/zero")
+    (tmp_path / "large").write_bytes(b"x" * (1 << 20) + b"y")
+    with pytest.raises(ValueError, match=r"^auth\.key_file: .*/large has more than 1048576 bytes"):
+        verifier(key_file=str(tmp_path / "large"))
     with pytest.raises(ValueError, match=r"^auth\.jwks_file: cannot read .*/none"):
         verifier(jwks_file=str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"^auth\.key: RS256 needs an RSA key"):

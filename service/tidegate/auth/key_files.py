@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import stat as modes
 
 from tidegate.core.errors import Unusable
 
+MOST = 1 << 20  # bytes: more than any key set has
 
-def read(name: str, path: str) -> bytes:
-    """What is in the file. Raises Unusable."""
+
+def read(name: str, path: str, *, pipe: bool = False) -> bytes:
+    """What is in the file. ``pipe``: it may also be one, whose writer is waited for; a node that reads its keys again
+    must wait for nobody. Raises Unusable."""
     try:
-        return without_end(Path(path).read_bytes())
+        with open(path, "rb", opener=None if pipe else _at_once) as file:
+            if not pipe and not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Unusable(name, f"{path} is no regular file, and reading it could take for ever", local=True)
+            data = file.read(MOST + 1)
     except OSError as exc:
         raise Unusable(name, f"cannot read {path}: {exc.strerror}", local=True) from exc
+    if len(data) > MOST:
+        raise Unusable(name, f"{path} has more than {MOST} bytes, and is hardly a key", local=True)
+    return without_end(data)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def without_end(data: bytes) -> bytes:

@@ -255,7 +255,7 @@ def sign(auth: AuthSettings, claims: Mapping[str, Any], *, key_file: str | None 
     Raises ValueError.
     """
     if key_file:
-        name, data = "key_file", key_files.read("key_file", key_file)
+        name, data = "key_file", key_files.read("key_file", key_file, pipe=True)
     else:
         kid, name, data = _signing(auth, kid)
     key: Any
