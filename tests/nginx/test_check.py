@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -303,8 +304,29 @@ def test_what_is_no_dump_or_no_configuration_is_refused_in_words(tmp_path: Path)
         nginx_check.check_dump("hello", config())
     with pytest.raises(NginxError, match="no such file"):
         nginx_check.check_file(str(tmp_path / "none"), config())
+    with pytest.raises(NginxError, match="is a folder"):
+        nginx_check.check_file(str(tmp_path), config())
     with pytest.raises(NginxError, match="unexpected"):
         check(tmp_path, GOOD + "}")
+
+
+def test_what_a_pipe_holds_is_checked() -> None:
+    """As of ``--nginx <(envsubst < nginx.conf.template)``."""
+    reading, writing = os.pipe()
+    with open(reading, "rb"):
+        with open(writing, "w") as pipe:
+            pipe.write(GOOD)
+        assert nginx_check.check_file(f"/dev/fd/{reading}", config()) == []
+
+
+def test_a_return_before_all_locations_is_not_cured_by_one(tmp_path: Path) -> None:
+    def cure(good: str, wrong: str) -> str:
+        (found,) = [each for each in check(tmp_path, GOOD.replace(good, wrong, 1)) if each.rule == "path"]
+        return found.message
+
+    cured = "put it into a `location /`"
+    assert cured in cure("location", "return 301 https://$host; location")
+    assert cured not in cure("proxy_pass", "return 301 https://$host; proxy_pass")
 
 
 def command(*args: str, text: str = "") -> tuple[int, str]:

@@ -27,7 +27,9 @@ _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>|\$\{([A-Z][A-Z0-9_]*)\}")
 
 def read(path: str) -> Block:
     """The configuration whose top is the file ``path``. Raises NginxError."""
-    if not Path(path).is_file():
+    if Path(path).is_dir():
+        raise NginxError(f"{path}: is a folder; name the file in it that nginx starts with, such as nginx.conf")
+    if not Path(path).is_file() and not Path(path).is_fifo():  # <(envsubst < template)
         raise NginxError(f"{path}: there is no such file")
     return _Reader(_Folder(path)).read()
 

@@ -159,7 +159,14 @@ def _unserved(model: Model, gateway: Gateway, trips: Sequence[Trip]) -> Iterator
     if ends:
         text += f": nginx {ends[0].why}" + "".join(f"; at {end.at.where} it {end.why}" for end in ends[1:_SHOWN])
     cure = f"add a `location = {gateway.path}` with proxy_pass, or change server.path"
+    if ends and all(_comes_first(end.at) for end in ends):
+        cure = f"that comes before all locations: put it into a `location /`, and {cure}"
     yield breaks("path", ends[0].at if ends else model.top, f"{text}; {cure}", 95)
+
+
+def _comes_first(at: Block) -> bool:
+    """Whether it answers before nginx looks for a location."""
+    return at.name in ("return", "rewrite") and all(block.name != "location" for block in at.around())
 
 
 def _names(gateway: Gateway, trips: Sequence[Way], ways: Sequence[Way]) -> Iterator[Finding]:
