@@ -175,7 +175,7 @@ async def test_keys_of_another_mode_wait_for_the_restart_with_it() -> None:
         environ = {"TIDEGATE_AUTH__MODE": "none", "TIDEGATE_GROUPS": '{"a": {}}'}
         assert await reread(app, load(None, environ)) == (
             ["groups: a is new"],
-            ["server.port", "server.node", "internal.port", "auth.mode"],
+            ["server.port", "server.node", "internal.port", "auth.mode", "limits.lag_s"],
         )
         assert app.verifier is not None
         assert app.verifier.verify(token(), 0).client == "alice"

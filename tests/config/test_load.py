@@ -190,7 +190,12 @@ def test_groups_keep_the_files_order(write: Write) -> None:
         ("server: {address: 10.0.0.1}", "auth.mode", '"none"', "auth.anonymous_anywhere to true"),
         ('server: {address: "::"}', "auth.mode", '"none"', "server.address to 127.0.0.1"),
         ("internal: {address: 0.0.0.0}", "internal.api_keys", "[]", "internal.keyless_anywhere to true"),
-        ("auth: {mode: jwt}", "auth.mode", '"jwt"', "exactly one of auth.key, auth.key_file and auth.jwks_file"),
+        (
+            "auth: {mode: jwt}",
+            "auth.mode",
+            '"jwt"',
+            "exactly one of auth.key, auth.key_file and auth.jwks_file, or auth.keys",
+        ),
         ("auth: {mode: jwt, key_file: a, jwks_file: b}", "auth.mode", '"jwt"', "auth.key_file and auth.jwks_file"),
         ("internal: {port: 8000}", "internal.port", "8000", "server.port (8000)"),
         ("internal: {port: 8000, address: 0.0.0.0, keyless_anywhere: true}", "internal.port", "8000", "server.port"),
@@ -429,6 +434,7 @@ def test_a_short_secret_is_refused_with_its_length_and_the_way_to_a_good_one() -
     [
         ("internal: {api_keys: [{name: a, may: [fly], key_file: /k}]}", "internal.api_keys[0].may[0]", "push, read"),
         ("internal: {api_keys: [{name: a, groups: [a b], key_file: /k}]}", "internal.api_keys[0].groups", "pattern"),
+        ("internal: {api_keys: [{name: a, groups: [], key_file: /k}]}", "internal.api_keys[0].groups", "not empty"),
         ("internal: {api_keys: [{name: a, nmae: b, key_file: /k}]}", "internal.api_keys[0].nmae", "unknown"),
         ("internal: {api_keys: [{key_file: /k}]}", "internal.api_keys", "each needs a name"),
         ("internal: {api_keys: [{name: a, key_file: /k}, {name: a, key_file: /l}]}", "internal.api_keys", "same name"),
@@ -503,6 +509,10 @@ def test_defaults_are_shown_as_they_are() -> None:
         ("internal: {address: 10.0.0.1, keyless_anywhere: true}", ["internal.api_keys is empty"]),
         (f"server: {{address: 0.0.0.0}}\nauth: {{mode: jwt, key: {SECRET}}}", []),
         (f"auth: {{key: {SECRET}}}", ["auth.mode is none although a key is set"]),
+        (
+            f"auth: {{mode: callback, callback_url: 'http://a/', keys: [{{kid: a, key: {SECRET}}}]}}",
+            ["auth.mode is callback although a key is set"],
+        ),
     ],
 )
 def test_what_is_allowed_and_unsafe_is_warned_of(write: Write, text: str, told: list[str]) -> None:

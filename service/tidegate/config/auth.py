@@ -35,7 +35,7 @@ class NamedApiKey(Section, frozen=True):
         ),
     ] = msgspec.field(default_factory=lambda: ["push", "read", "manage"])
     groups: Annotated[
-        list[Pattern] | None,
+        Annotated[list[Pattern], Meta(min_length=1)] | None,
         Meta(description="Patterns of the groups that it may do this with, and with nothing else; null: all there is."),
     ] = None
 

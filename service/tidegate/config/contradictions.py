@@ -55,7 +55,10 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     keys = [name for name in ("key", "key_file", "jwks_file") if getattr(auth, name) is not None]
     if auth.mode == "jwt" and (len(keys) > 1 or not (keys or auth.keys)):
         given = " and ".join(f"auth.{name}" for name in keys) or "none"
-        yield "auth.mode", f"needs exactly one of auth.key, auth.key_file and auth.jwks_file; set: {given}"
+        yield (
+            "auth.mode",
+            f"needs exactly one of auth.key, auth.key_file and auth.jwks_file, or auth.keys; set: {given}",
+        )
     if auth.mode == "callback" and auth.callback_url is None:
         yield "auth.callback_url", "is needed for auth.mode callback: where the application is asked who a client is"
     if auth.jwks_file is not None and auth.keys:

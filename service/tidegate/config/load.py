@@ -110,8 +110,8 @@ def warnings(config: Config) -> list[str]:
         found.append(
             f"auth.mode is none on server.address {config.server.address}: whoever reaches the port may be any client"
         )
-    if config.auth.mode == "none" and _has_key(config):
-        found.append("auth.mode is none although a key is set: tokens are not looked at")
+    if config.auth.mode != "jwt" and _has_key(config):
+        found.append(f"auth.mode is {config.auth.mode} although a key is set: tokens are not looked at")
     if config.auth.mode != "callback" and config.auth.callback_url is not None:
         found.append(f"auth.callback_url is set although auth.mode is {config.auth.mode}: the application is not asked")
     if not config.internal.api_keys and not is_loopback(config.internal.address):
