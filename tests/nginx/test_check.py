@@ -422,6 +422,19 @@ def test_browsers_alone_are_told_of_where_programs_get_in(tmp_path: Path) -> Non
     assert check(tmp_path, by_address, ORIGINS=["https://localhost:8443"]) == []
 
 
+def test_nginx_may_let_in_what_only_some_clients_say(tmp_path: Path) -> None:
+    """Pages of ``origins`` alone, and tokens as a subprotocol."""
+    listed = GOOD.replace("proxy_pass", 'if ($http_origin != "https://shop.example") { return 403; } proxy_pass')
+    assert [finding.level for finding in check(tmp_path, listed)] == ["breaks"]
+    (finding,) = check(tmp_path, listed, ORIGINS=["https://blog.example", "https://shop.example"])
+    assert (finding.level, finding.rule) == ("harden", "origin")
+    assert "programs" in finding.message
+    with_programs = listed.replace("!=", "!~").replace('"https://shop.example"', '"^(https://shop\\.example)?$"')
+    assert check(tmp_path, with_programs, ORIGINS=["https://shop.example"]) == []
+    bearer = GOOD.replace("proxy_pass", "if ($http_sec_websocket_protocol !~ bearer) { return 401; } proxy_pass")
+    assert check(tmp_path, bearer) == []
+
+
 def test_servers_that_pass_on_to_each_other_come_to_an_end(tmp_path: Path) -> None:
     itself = "".join("server 127.0.0.1:8443; " for _ in range(50))
     text = GOOD.replace("server 127.0.0.1:8000;", itself).replace("server 127.0.0.1:8010;", "")

@@ -15,7 +15,9 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _MAP_OPTIONS = ("hostnames", "volatile")
 _DEPTH = 20  # of maps that ask others
 # What somebody in front may add, or a client: not known here.
-_FROM_ELSEWHERE = re.compile(r"http_(x_.*|cf_.*|forwarded|true_client_ip|via|user_agent|accept.*|cookie|authorization)")
+_FROM_ELSEWHERE = re.compile(
+    r"http_(x_.*|cf_.*|forwarded|true_client_ip|via|user_agent|accept.*|cookie|authorization|sec_websocket_protocol)"
+)
 _EMPTY = ("content_length", "content_type", "remote_user", "limit_rate", "proxy_protocol_addr")
 
 

@@ -39,7 +39,9 @@ Way: TypeAlias = tuple[Entry, Trip]
 
 def judge(model: Model, gateway: Gateway) -> Verdict:
     follower = Follower(model, gateway)
-    trips = _without_inner([(entry, _trip(follower, entry, gateway.path)) for entry in entries(model, gateway)])
+    trips = _without_inner(
+        [(entry, _trip(gateway, follower, entry, gateway.path)) for entry in entries(model, gateway)]
+    )
     streams = _streams(model, follower, trips)
     ways = [way for way in trips if way[1].reached]
     path, findings = gateway.path, list[Finding]()
@@ -47,7 +49,7 @@ def judge(model: Model, gateway: Gateway) -> Verdict:
         path, at = found
         text = f"clients reach the gateway as {path} here, not as {gateway.path}; let them ask for that"
         findings.append(harden("path", at, text, 90))
-        others = [(entry, _trip(follower, entry, path)) for entry, _ in trips]
+        others = [(entry, _trip(gateway, follower, entry, path)) for entry, _ in trips]
         ways = [way for way in others if way[1].reached]
     if not ways and not streams:
         unknown = [way for way in trips if way[1].reached is None]
@@ -69,18 +71,27 @@ def judge(model: Model, gateway: Gateway) -> Verdict:
     return Verdict(findings + _undefined(model, ways), [*(trip for _, trip in ways), *streams])
 
 
-def _trip(follower: Follower, entry: Entry, path: str) -> Trip:
+def _trip(gateway: Gateway, follower: Follower, entry: Entry, path: str) -> Trip:
     """A program's, or a page's where only those get in."""
     trip = follower.trip(entry, path)
     if trip.works or "http_origin" not in trip.asked:
         return trip
-    page = follower.trip(entry, path, origin=entry.origin)
+    page = _page_trip(gateway, follower, entry, path)
     if not page.works:
         return trip
     at = trip.end.at if isinstance(trip.end, Answered) else entry.server
     text = "programs, which send no Origin, get no WebSocket here, pages do; let a handshake without Origin pass"
     page.findings.append(harden("origin", at, text, 97))
     return page
+
+
+def _page_trip(gateway: Gateway, follower: Follower, entry: Entry, path: str) -> Trip:
+    """Of a page of the server itself, or of one of ``origins`` where only that gets in."""
+    own = follower.trip(entry, path, origin=entry.origin)
+    if own.works:
+        return own
+    others = (follower.trip(entry, path, origin=origin) for origin in gateway.config.origins)
+    return next((page for page in others if page.works), own)
 
 
 def _without_inner(trips: Sequence[Way]) -> list[Way]:
@@ -216,7 +227,7 @@ def _browsers(gateway: Gateway, follower: Follower, way: Way, path: str) -> Iter
     entry, trip = way
     origin = entry.origin
     if "http_origin" in trip.asked:
-        page = follower.trip(entry, path, origin=origin)
+        page = _page_trip(gateway, follower, entry, path)
         if not page.works:
             at = page.end.at if isinstance(page.end, Answered) else (trip.hops or [entry.server])[0]
             yield harden("origin", at, f"pages of {origin} get no WebSocket, programs do; let their Origin pass", 98)
