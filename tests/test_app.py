@@ -294,6 +294,14 @@ async def test_the_url_that_is_printed_is_one_that_answers(start_process: Start,
                 assert answer.status == 403
 
 
+async def test_the_command_that_is_printed_has_a_place_for_the_key(start_process: Start) -> None:
+    for keys, told in ((["0123456789abcdef"], True), ([], False)):
+        node = Node(start_process, TIDEGATE_INTERNAL__API_KEYS=json.dumps(keys))
+        line = await node.process.line("  curl ")
+        assert ("-H 'Authorization: Bearer <key>'" in line) == told
+        assert "0123456789abcdef" not in line
+
+
 async def test_the_metrics_tell_what_happened(start_process: Start) -> None:
     node = await Node(start_process).started()
     async with Peer(node.port, client="alice", groups="news") as alice:

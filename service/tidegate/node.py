@@ -126,6 +126,6 @@ def _say_where(app: App) -> None:
         settings=configuration.effective(config),
     )
     log.say(f"Tidegate {tidegate.__version__} runs. Open {console} and push:")
-    log.say(
-        f"  curl {console}api/clients/alice/push -H 'Content-Type: application/json' -d '{{\"data\": {{\"n\": 1}}}}'"
-    )
+    key = " -H 'Authorization: Bearer <key>'" if app.api_keys.required else ""
+    data = """-H 'Content-Type: application/json' -d '{"data": {"n": 1}}'"""
+    log.say(f"  curl {console}api/clients/alice/push{key} {data}")
