@@ -310,6 +310,11 @@ def test_what_is_no_dump_or_no_configuration_is_refused_in_words(tmp_path: Path)
         check(tmp_path, GOOD + "}")
 
 
+def test_a_dump_may_have_been_saved_on_another_system() -> None:
+    dump = f"# configuration file /etc/nginx/nginx.conf:\n{GOOD}"
+    assert nginx_check.check_dump(dump.replace("\n", "\r\n"), config()) == []
+
+
 def test_what_a_pipe_holds_is_checked() -> None:
     """As of ``--nginx <(envsubst < nginx.conf.template)``."""
     reading, writing = os.pipe()

@@ -36,7 +36,7 @@ def read(path: str) -> Block:
 
 def read_dump(text: str) -> Block:
     """What ``nginx -T`` printed. Raises NginxError."""
-    parts = re.split(r"^# configuration file (/.+):\n", text, flags=re.MULTILINE)
+    parts = re.split(r"^# configuration file (/.+):\r?\n", text, flags=re.MULTILINE)
     if len(parts) < 3:
         raise NginxError("this is not what `nginx -T` prints: no line begins with `# configuration file /`")
     return _Reader(_Dump(dict(zip(parts[1::2], parts[2::2], strict=True)))).read()
