@@ -315,6 +315,13 @@ def test_a_dump_may_have_been_saved_on_another_system() -> None:
     assert nginx_check.check_dump(dump.replace("\n", "\r\n"), config()) == []
 
 
+def test_wherever_a_variable_leads_an_upgrade_must_be_asked_for(tmp_path: Path) -> None:
+    somewhere = GOOD.replace("http://backend", "http://$cookie_node")
+    assert check(tmp_path, somewhere) == []
+    (finding,) = check(tmp_path, somewhere.replace("proxy_set_header Upgrade $http_upgrade;", ""))
+    assert (finding.level, finding.rule) == ("breaks", "upgrade")
+
+
 def test_what_a_pipe_holds_is_checked() -> None:
     """As of ``--nginx <(envsubst < nginx.conf.template)``."""
     reading, writing = os.pipe()

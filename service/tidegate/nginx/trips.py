@@ -160,9 +160,10 @@ class Follower:
         """From the upstreams of ``one`` on: the best of what they come to."""
         found = [(member, self._at(one, member, depth)) for member in members(self._model, one)]
         if not found:
-            is_known = one.authority is not None
+            if one.authority is None:  # known to a running nginx only, and nobody upgrades who is not asked to
+                return Trip(None, [*upgrade(one, is_last=True)], [])
             text = "every `server` of this upstream is down: clients get 502; bring one up"
-            return Trip(None, [breaks("upstreams", one.by, text, 76)] if is_known else [], [])
+            return Trip(None, [breaks("upstreams", one.by, text, 76)], [])
         order = {True: 0, None: 1, False: 2}
         _, best = min(found, key=lambda each: (not each[1].works, order[each[1].reached]))
         best.nodes = frozenset[str]().union(*(trip.nodes for _, trip in found))
