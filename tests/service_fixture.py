@@ -52,8 +52,10 @@ class Held:
     def __init__(self, app: App, name: str) -> None:
         self._real = getattr(app.broker, name)
         self.open = asyncio.Event()
+        self.waiting = 0
         setattr(app.broker, name, self)
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.waiting += 1
         await self.open.wait()
         return await self._real(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from tests.handshakes import token
 from tests.peer import Peer, Refusal
-from tests.service_fixture import running
+from tests.service_fixture import Held, running
 from tests.support import Process, eventually
 from tests.test_app import Node
 from tests.tokens import SECRET, jwk, private_pem
@@ -173,9 +174,62 @@ async def test_a_pipe_in_place_of_a_key_stops_nothing(tmp_path: Path) -> None:
 async def test_keys_of_another_mode_wait_for_the_restart_with_it() -> None:
     async with running(AUTH__MODE="jwt", AUTH__KEY=SECRET) as app:
         environ = {"TIDEGATE_AUTH__MODE": "none", "TIDEGATE_GROUPS": '{"a": {}}'}
-        assert await reread(app, load(None, environ)) == (
-            ["groups: a is new"],
-            ["server.port", "server.node", "internal.port", "auth.mode", "limits.lag_s"],
-        )
+        changed, waiting = await reread(app, load(None, environ))
+        assert changed == ["groups: a is new"]
+        assert waiting == ["server.port", "server.node", "internal.port", "auth.mode", "limits.lag_s"]
         assert app.verifier is not None
         assert app.verifier.verify(token(), 0).client == "alice"
+
+
+# Policies, while somebody is on the way in
+
+
+CLOSED = {"TIDEGATE_GROUPS": '{"chat": {"join": "nobody"}}'}
+
+
+async def test_who_is_joining_while_a_policy_closes_its_group_leaves_it_again() -> None:
+    async with running() as app, Peer(app.public_port, client="alice") as alice:
+        await alice.event()
+        subscribe = Held(app, "subscribe")
+        alice.send(type="join", id=1, group="chat")
+        await eventually(lambda: subscribe.waiting)
+        await reread(app, load(None, CLOSED))
+        subscribe.open.set()
+        events = await alice.events(2)
+        assert [event["type"] for event in events] == ["reply", "left"]
+        assert (events[1]["stream"], events[1]["reason"]) == ("group:chat", "not_allowed")
+        assert await app.gateway.presence("chat") == ([], 0)
+
+
+async def test_who_is_let_in_while_a_policy_closes_its_group_leaves_it_behind_its_welcome() -> None:
+    async with running() as app:
+        subscribe = Held(app, "subscribe")
+        alice = Peer(app.public_port, client="alice", groups="chat,news")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(alice.__aenter__())
+            await eventually(lambda: subscribe.waiting)
+            await reread(app, load(None, CLOSED))
+            subscribe.open.set()
+        welcome, left = await alice.events(2)
+        assert welcome["type"] == "welcome"
+        assert (left["type"], left["stream"]) == ("left", "group:chat")
+        assert await app.gateway.presence("news") == (["alice"], 1)
+        await alice.__aexit__(None, None, None)
+
+
+async def test_rights_that_come_before_new_policies_are_kept() -> None:
+    async with running(AUTH__MODE="jwt", AUTH__KEY=SECRET, GROUPS={"chat": {}}) as app:
+        headers = {"Authorization": "Bearer " + token(groups=["news", "chat"])}
+        async with Peer(app.public_port, headers=headers, groups="chat") as alice:
+            await alice.event()
+            subscribe = Held(app, "subscribe")
+            alice.send(type="join", id=1, group="news")
+            alice.send(type="refresh", id=2, token=token(groups=["late"]))
+            await eventually(lambda: subscribe.waiting and app.metrics.commands["refresh",] == 1)
+            environ = CLOSED | {"TIDEGATE_AUTH__MODE": "jwt", "TIDEGATE_AUTH__KEY": SECRET}
+            await reread(app, load(None, environ))
+            subscribe.open.set()
+            events = await alice.events(4)
+            assert [event["type"] for event in events] == ["reply", "reply", "left", "left"]
+            assert (await alice.ask(type="join", id=3, group="late"))["type"] == "reply"
+            assert (await alice.ask(type="join", id=4, group="news"))["code"] == "not_allowed"

@@ -34,7 +34,11 @@ class NewRights(msgspec.Struct):
     token: str | None = None
 
 
-Change: TypeAlias = MembershipOrder | NewRights  # what happens to a connection without its asking
+class NewPolicies(msgspec.Struct):
+    """What groups allow has changed. A client's rights are those that it has then: others may come before."""
+
+
+Change: TypeAlias = MembershipOrder | NewRights | NewPolicies  # what happens to a connection without its asking
 
 CallFunction = Callable[[Session, str, bytes], Awaitable[tuple[int, bytes]]]  # (session, method, data) -> status, JSON
 
@@ -219,6 +223,10 @@ class Commands:
         session.rights = new.rights
         if new.token is not None:
             session.wire.keep_token(new.token)
+        return self._leave_closed(session)
+
+    def _leave_closed(self, session: Session) -> list[str]:
+        """The groups that it may not be in any more, and has left; it has not been told."""
         gone = [group for group in session.groups if not self.may_join(session, group)]
         for group in gone:
             self._recovery.detach(session, group_stream(group))
@@ -266,7 +274,7 @@ class Commands:
         """Carries it out, and tells the client what has become of its groups by that."""
         if isinstance(change, MembershipOrder):
             return await self._apply_order(session, change)
-        gone = self._take(session, change)
+        gone = self._take(session, change) if isinstance(change, NewRights) else self._leave_closed(session)
         self._say_left(session, gone)
         return bool(gone)
 
