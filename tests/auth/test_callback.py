@@ -268,3 +268,16 @@ def test_who_came_at_once_is_not_asked_for_at_once() -> None:
     assert 150 <= due_s[0] < 155
     assert 295 < due_s[-1] <= 301
     assert max(sum(at <= each < at + 10 for each in due_s) for at in range(150, 300, 10)) < 120  # of 67 on average
+
+
+async def test_nobody_is_asked_for_who_has_gone_before_its_turn_came() -> None:
+    async with started(LIMITS__HANDSHAKES_PER_SECOND=2) as (asked, app):
+        async with connected(app, ALICE):
+            impatient = asyncio.ensure_future(Peer(app.public_port, headers=ALICE).connect())  # noqa: TID251 - below
+            await eventually(lambda: app.admission.waiting == 1)
+            impatient.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await impatient
+            await eventually(lambda: app.admission.begun == 2)
+            async with connected(app, ALICE):
+                assert len(asked.asked) == 2

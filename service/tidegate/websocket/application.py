@@ -160,12 +160,12 @@ class HandshakeHandler(WebSocketHandler):
         request = cast(Request, self.request)
         query = context.rules.check_request(request)
         async with context.admission:
+            self._check_still_there()  # it may have waited long, and is not to cost the application a question
             await self._let_in(await context.rules.authenticate(request, query, self._peer()))
 
     async def _let_in(self, offer: handshake.Offer) -> None:
         context, headers, (asked, grant, _) = self.application.context, self.request.headers, offer
-        if cast(HTTP1Connection, self.request.connection).stream.closed():
-            raise BadRequest("the peer has gone")
+        self._check_still_there()
         protocol = self.get_websocket_protocol()
         connection = f"{context.gateway.node}-{next(context.numbers)}"
         wire = protocol.wire
@@ -181,6 +181,11 @@ class HandshakeHandler(WebSocketHandler):
         except BaseException:
             context.gateway.remove(protocol.session, confirmed=False)
             raise
+
+    def _check_still_there(self) -> None:
+        """Raises BadRequest."""
+        if cast(HTTP1Connection, self.request.connection).stream.closed():
+            raise BadRequest("the peer has gone")
 
     def _peer(self) -> str | None:
         """The address of who is at the other end of the socket; None for a Unix socket's."""
