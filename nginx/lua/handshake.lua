@@ -156,9 +156,15 @@ local function note(name, value)
 end
 
 
+-- Whether a refusal says nothing of the next handshake.
+local function is_passing(body)
+    return find(body, '"broker_down"', 1, true) or find(body, '"busy"', 1, true)
+end
+
+
 -- The answer that counts; nil where no node gave one. After a 101, `nodes.leave` when the session has ended. A node
 -- that is dead or takes no handshakes (503) is passed over; where all are, one answer is enough. Not so without its
--- Redis: that may be so for all nodes alike, and over for all in the same moment. Where the
+-- Redis, or while too many come at once: that may be so for all nodes alike, and over in the next moment. Where the
 -- application does not say who a client is, another node would not hear it either.
 function _M.dial()
     local text, tried, refusal = request(), {}, nil
@@ -186,7 +192,7 @@ function _M.dial()
             return answer
         end
         refusal = answer or refusal
-        if not answer or not find(answer.body, '"broker_down"', 1, true) then
+        if not answer or not is_passing(answer.body) then
             nodes.failed(node)
         end
         metrics.add("tidegate_edge_passed_over_total", 1)

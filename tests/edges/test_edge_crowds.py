@@ -65,3 +65,15 @@ async def test_where_all_nodes_are_busy_clients_hear_when_to_come_and_are_let_in
 def hop(variant: str) -> str:
     """With several nodes trunks are over TCP, as they are shipped."""
     return "trunk" if variant.endswith("-trunk") else "tcp"
+
+
+@SOME
+async def test_a_node_that_was_busy_a_moment_ago_is_asked_again_by_the_next(variant: str) -> None:
+    """Of two nodes the one that has least is busy for a second, the other for a tenth of one."""
+    slow, quick = ({"LIMITS__HANDSHAKES_PER_SECOND": rate, "LIMITS__HANDSHAKE_WAIT_S": 0} for rate in (1, 20))
+    async with crowd(f"{variant.partition('-')[0]}-{hop(variant)}", nodes=2, first=slow, **quick) as (s, _):
+        answers = await asyncio.gather(*(ask(s.port, "GET", f"{PATH}?client=a{n}", UPGRADE) for n in range(12)))
+        assert 503 in [answer.status for answer in answers], "both are busy"
+        await asyncio.sleep(0.15)
+        answers = [await ask(s.port, "GET", f"{PATH}?client=b{n}", UPGRADE) for n in range(2)]
+        assert [answer.status for answer in answers] == [101, 101]
