@@ -15,6 +15,7 @@ from tests.support import Logs, eventually
 from tidegate.brokers.redis import backlog
 from tidegate.brokers.redis.ingress import Ingress
 from tidegate.core.model import Retention
+from tidegate.core.push import PushLimits
 from tidegate.metrics import Metrics
 
 
@@ -104,3 +105,18 @@ async def test_a_flood_of_entries_leaves_pushes_by_others_alone(full: None, monk
                 await push(node.broker, "group:mine", b"%d" % number)
             await eventually(lambda: node.heard.data("group:mine") == [b"0", b"1", b"2", b"3", b"4"])
             await eventually(lambda: server.command("XLEN", "tidegate:push") <= 1000)
+
+
+async def test_what_has_been_taken_is_not_rejected_as_well(expected_logs: Logs):
+    """A few entries may be more than all may cost. Who reads has them already, and journals them."""
+    expected_logs.allow("ingress.full")
+    with RedisServer() as server:
+        fill(server, 500, "x" * 30_000)
+        limits = PushLimits(data_bytes=65536, json_depth=8)
+        async with Node(server, "n1", ingress_bytes=1 << 20, retention=Retention(10_000, 3600), limits=limits) as node:
+            await eventually(lambda: server.command("XLEN", "tidegate:push") == 0)
+            page = await node.broker.history("group:a", None, messages=10_000, size=100_000_000)
+            numbers = [int(message.data.strip(b'"x')) for message in page.messages]
+            refused = [int(entry["data"].strip('"x')) for entry in rejected(server)]
+            assert sorted(numbers + refused) == list(range(500))
+            assert numbers == list(range(len(numbers)))

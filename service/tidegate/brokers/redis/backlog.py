@@ -65,7 +65,9 @@ class Backlog:
         rejected = int(
             await self._membership.run(redis_scripts.SHED, names, token, min(excess, AT_ONCE), REASON, bytes_kept)
         )
-        if now_s - self._said_s >= SAID_S:
+        if not rejected:  # all of it is taken, and on its way into the journals
+            self._looked_s = now_s
+        elif now_s - self._said_s >= SAID_S:
             self._said_s = now_s
             log.warning("ingress.full", entries=self.entries, bytes=self.bytes)
         return rejected

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- The newest entries of the ingress go to the rejected ones: there are more than may wait. KEYS[3] push, KEYS[4] lease,
--- KEYS[5] rejected. ARGV: generation node token count reason bytes. Answers how many went.
+-- The newest entries of the ingress go to the rejected ones: there are more than may wait. Those that were taken stay:
+-- they may be in a journal already. KEYS[3] push, KEYS[4] lease, KEYS[5] rejected. ARGV: generation node token count
+-- reason bytes. Answers how many went.
 -- Over maxmemory too: what goes is larger than what is kept of it.
 --@common
 if stale() then
@@ -24,7 +25,20 @@ local function address(fields)
   return found
 end
 
-local entries = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', ARGV[4])
+local function last_taken()
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[3])) do
+    local found = {}
+    for i = 1, #info, 2 do
+      found[info[i]] = info[i + 1]
+    end
+    if found.name == 'tidegate' then
+      return found['last-delivered-id']
+    end
+  end
+  return '0-0'
+end
+
+local entries = redis.call('XREVRANGE', KEYS[3], '+', '(' .. last_taken(), 'COUNT', ARGV[4])
 for _, entry in ipairs(entries) do
   local fields, data = entry[2], ''
   for i = 1, #fields, 2 do
