@@ -45,6 +45,7 @@ def test_links_and_named_tests_are_there(document: Path) -> None:
         assert target.exists(), f"{link} leads nowhere"
         if anchor:
             assert anchor in _anchors(target.read_text()), f"{link}: there is no such heading"
+    assert not re.findall(r"^[A-Z_]{6,}$", text, re.MULTILINE), "a row that was to be filled in"
     for name in _TEST.findall(text):
         assert (ROOT / name).exists(), f"{name} is not there"
 
