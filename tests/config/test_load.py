@@ -208,6 +208,13 @@ def test_groups_keep_the_files_order(write: Write) -> None:
             "60",
             "those who wait",
         ),
+        (
+            "auth: {mode: callback, callback_url: 'http://a/'}\n"
+            "limits: {handshake_wait_s: 58}\nedge: {read_timeout_s: 61}",
+            "limits.handshake_wait_s",
+            "58",
+            "3 s and more below edge.read_timeout_s (61)",
+        ),
         ("events: {enabled: true}", "events.enabled", "true", "broker.kind to redis"),
     ],
 )

@@ -24,14 +24,13 @@ import msgspec
 
 from tidegate import log
 from tidegate.auth.grants import Grant, Patterns, SharedPatterns
-from tidegate.config.auth import AuthSettings
+from tidegate.config.auth import ANSWER_S, AuthSettings
 from tidegate.core.errors import AuthUnavailable, CallBadAnswer, CallUnavailable, NotAllowed, Refused, Unauthorized
 from tidegate.core.model import is_id
 from tidegate.core.patterns import is_pattern
 from tidegate.http_client import HttpAnswer, HttpClient
 from tidegate.slots import Slots
 
-ANSWER_S = 3.0
 # At a move: thousands move at once when a node dies, and the edge holds them for edge.hold_s, 256 of each worker asking
 # at a time. So none waits longer for the application; it is asked again at once, beside the others' traffic.
 MOVE_S = 0.2

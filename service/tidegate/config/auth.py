@@ -12,6 +12,8 @@ from tidegate.config.endpoints import HOST, PATH_LENGTH
 from tidegate.config.section import Section
 from tidegate.config.texts import ApiKey, Name, Pattern, Text, Word
 
+ANSWER_S = 3.0  # that the application has to say who a client is, in mode callback
+
 
 class NamedKey(Section, frozen=True):
     """One of several keys that tokens are verified with; a token names it."""

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from tidegate.config.auth import NamedApiKey, NamedKey
+from tidegate.config.auth import ANSWER_S, NamedApiKey, NamedKey
 from tidegate.config.edge import EdgeSettings
 from tidegate.config.endpoints import UNIX, overlap
 from tidegate.config.settings import ENVELOPE_BYTES, Config
@@ -105,10 +105,12 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
             f"must not be below limits.groups_per_connection ({limits.groups_per_connection}), or one connection could "
             "not have what it may; raise it, or lower limits.groups_per_connection",
         )
-    if limits.handshake_wait_s >= edge.read_timeout_s:
+    asked_s = ANSWER_S if auth.mode == "callback" else 0.0  # when its turn has come
+    if limits.handshake_wait_s + asked_s >= edge.read_timeout_s:
+        than = f"{asked_s:g} s and more below" if asked_s else "below"
         yield (
             "limits.handshake_wait_s",
-            f"must be below edge.read_timeout_s ({edge.read_timeout_s}), or the edge cuts those who wait; "
+            f"must be {than} edge.read_timeout_s ({edge.read_timeout_s}), or the edge cuts those who wait; "
             "lower it, or raise edge.read_timeout_s",
         )
     if config.events.enabled and config.broker.kind == "memory":
