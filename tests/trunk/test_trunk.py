@@ -179,3 +179,19 @@ async def test_large_answers_of_all_sessions_wait_for_the_link(tmp_path: Path) -
             for n in range(4):
                 assert (await client.gets("reply"))["id"] == n
                 client.written()
+
+
+async def test_who_waits_to_be_let_in_is_no_connection_yet(tmp_path: Path) -> None:
+    """Sockets of the public port are counted as what is no trunk's, so that files do not run out."""
+    path = str(tmp_path / "t.sock")
+    async with running(TRUNK__SOCKET=path, LIMITS__HANDSHAKES_PER_SECOND=1) as app, linked(path) as worker:
+        alice, _ = await worker.welcome("client=alice")
+        waits = worker.open("client=bob")
+        await eventually(lambda: app.admission.waiting == 1)
+        assert b"tidegate_trunk_connections 1.0" in app.metrics.text()
+        assert app._public() == 0
+        await eventually(lambda: waits.welcomed)
+        assert b"tidegate_trunk_connections 2.0" in app.metrics.text()
+        alice.gone()
+        await eventually(lambda: b"tidegate_trunk_connections 1.0" in app.metrics.text())
+        assert (app._public(), app.metrics.open_connections) == (0, 1)

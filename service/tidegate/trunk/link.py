@@ -87,6 +87,7 @@ class Link(asyncio.Protocol):
         self._is_full = False  # the kernel takes no more
         self._is_going_on = False
         self.said = 0  # bytes that were said in this turn to sessions alone
+        self.accepted = 0  # sessions that are connections; others are handshakes
         self.worker = ""
         self.seen = monotonic()
         self.heard = 0  # messages that went out once for all
@@ -297,6 +298,7 @@ class Link(asyncio.Protocol):
     def forget(self, session: LinkedTransport) -> None:
         if self.sessions.get(session.number) is session:
             del self.sessions[session.number]
+            self.accepted -= session.is_accepted
         self._done.pop(session.number, None)
 
     def number_of(self, stream: str) -> int:

@@ -107,7 +107,8 @@ class TrunkServer:
 
     @property
     def sessions(self) -> int:
-        return sum(len(link.sessions) for link in self._links)
+        """Connections; who waits to be let in is none yet."""
+        return sum(link.accepted for link in self._links)
 
     @property
     def heard(self) -> int:

@@ -30,9 +30,11 @@ UNASKED_PONG = frames.pong(b"")  # RFC 6455, 5.5.3
 
 
 class Carrier(Sink, Protocol):
-    """A link, as its sessions know it. ``said``: bytes to sessions alone in this turn."""
+    """A link, as its sessions know it. ``said``: bytes to sessions alone in this turn; ``accepted``: how many sessions
+    are connections."""
 
     said: int
+    accepted: int
 
     @property
     def crowded(self) -> bool:
@@ -81,6 +83,7 @@ class LinkedTransport:
         "_tracked",
         "answered",
         "hands_over",
+        "is_accepted",
         "limit",
         "number",
         "paused",
@@ -113,6 +116,7 @@ class LinkedTransport:
         self._streams: set[str] = set()  # that the edge knows of it
         self._tracked: set[str] = set()  # of these, those in which it catches up
         self.hands_over = False
+        self.is_accepted = False
 
     def deny(self, code: int, reason: str) -> None:
         """It cannot be taken up: its client hears a close frame."""
@@ -125,6 +129,8 @@ class LinkedTransport:
         follows it."""
         early, self._early = self._early, None
         self.peer = peer
+        self.is_accepted = True
+        self.sink.accepted += 1
         self.sink.put(Kind.ACCEPT, self.number, answer)
         for frame in early or ():
             self.sink.out(frame)
