@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import re
 import stat
@@ -28,6 +27,7 @@ NAMED_LIKE_ONE = {("push", "--key"), ("token", "--kid"), ("token", "--key-file")
 
 KEY = SECRET + "-hunter2"
 API_KEY = "api-hunter2-api-hunter2-api"
+EVENTS_KEY = "events-hunter2-events-hunter2"
 TRUNK_KEY = "trunk-hunter2-trunk-hunter2"
 PASSWORD = "redis-hunter2"
 
@@ -35,7 +35,7 @@ PASSWORD = "redis-hunter2"
 def _options() -> list[tuple[str, str]]:
     found = []
     for name in main.COMMANDS:
-        parser = main._command_parser(name, importlib.import_module(f"tidegate.cli.{name}"))
+        parser = main._command_parser(name, main.command_module(name))
         for action in parser._actions:
             assert not isinstance(action, argparse._SubParsersAction)
             found += [(name, option) for option in action.option_strings or [action.dest]]
@@ -60,6 +60,7 @@ def test_each_secret_has_a_variable_and_may_stand_in_a_file(tmp_path: Path) -> N
         "auth.key": KEY,
         "auth.keys": [{"kid": "new", "key": KEY}],
         "internal.api_keys": [API_KEY],
+        "events.key": EVENTS_KEY,
         "trunk.key": TRUNK_KEY,
     }
     assert set(secrets) == set(SECRETS)
@@ -76,6 +77,7 @@ def test_each_secret_has_a_variable_and_may_stand_in_a_file(tmp_path: Path) -> N
     for config in (load(str(file), {}), load(None, variables)):
         assert [named.key for named in config.auth.keys] == [KEY]
         assert (config.auth.key, config.internal.api_keys, config.trunk.key) == (KEY, [API_KEY], TRUNK_KEY)
+        assert config.events.key == EVENTS_KEY
 
 
 def test_what_is_rendered_with_a_secret_is_not_for_everybody(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_what_opens_a_port_to_others_is_refused_unless_it_is_said_in_so_many_wor
 
 def test_every_setting_that_is_named_is_one() -> None:
     settings = msgspec.to_builtins(Config())
-    named = set(re.findall(r"`((?:server|internal|auth|edge|trunk|calls|limits|log|broker)\.\w+)[:`]", TEXT))
+    named = set(re.findall(r"`((?:server|internal|auth|edge|trunk|calls|events|limits|log|broker)\.\w+)[:`]", TEXT))
     assert (
         named
         - {f"{section}.{name}" for section, those in settings.items() if isinstance(those, dict) for name in those}

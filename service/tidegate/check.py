@@ -1,5 +1,5 @@
-"""What ``serve``, ``render`` and nginx would refuse of a configuration that ``config.load`` took: it is built as they
-build it, and thrown away. Nothing is connected to, looked up or written.
+"""What ``serve``, ``render``, ``forward-events`` and nginx would refuse of a configuration that ``config.load`` took:
+it is built as they build it, and thrown away. Nothing is connected to, looked up or written.
 
 What depends on the machine (a file, a folder, a taken port) is a warning: a configuration may be checked elsewhere.
 """
@@ -23,6 +23,7 @@ from tidegate.config.endpoints import UNIX, is_ipv4, is_ipv6
 from tidegate.config.load import Problem
 from tidegate.config.settings import Config
 from tidegate.core.errors import Unusable
+from tidegate.forwarder import Forwarder
 from tidegate.metrics import Metrics
 from tidegate.nginx import render
 from tidegate.process.addresses import names
@@ -78,6 +79,11 @@ def _calls(settings: Config) -> None:
     Caller(settings.calls, lambda outcome, seconds: None)
 
 
+def _events(settings: Config) -> None:
+    if settings.events.url is not None:
+        Forwarder(settings)
+
+
 def _edge(settings: Config) -> None:
     render.includes(settings)
 
@@ -89,6 +95,7 @@ _BUILDERS: tuple[Callable[[Config], list[str] | None], ...] = (
     _broker,
     _doors,
     _calls,
+    _events,
     _edge,
 )
 

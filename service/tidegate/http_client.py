@@ -23,6 +23,7 @@ _KEEPALIVE_S = 4.0
 class HttpAnswer(NamedTuple):
     status: int
     body: bytes
+    retry_after: str = ""
 
 
 class HttpClient:
@@ -62,7 +63,7 @@ class HttpClient:
         except aiohttp.ClientError as exc:
             raise CallBadAnswer("the answer is not valid HTTP") from exc
         try:
-            return HttpAnswer(response.status, await self._read(response))
+            return HttpAnswer(response.status, await self._read(response), response.headers.get("Retry-After", ""))
         finally:
             response.close()  # does nothing to a connection whose answer was read to its end
 

@@ -357,6 +357,18 @@ def test_files_of_several_keys_are_looked_for_too(tmp_path: Path) -> None:
     assert "0123456789abcdef" not in str(problem)
 
 
+def test_what_forwards_events_is_built_too(tmp_path: Path) -> None:
+    events = {"BROKER__KIND": "redis", "EVENTS__ENABLED": True, "EVENTS__URL": "http://127.0.0.1:9000/events"}
+    (line,) = _listed(warnings(**events), "events")
+    assert "on this machine events.key = null: is needed to forward events" in line, "nodes need none"
+    file = tmp_path / "key"
+    file.write_text("short")
+    (problem,) = problems(**events, EVENTS__KEY_FILE=str(file))
+    assert problem.key == "events.key_file"
+    file.write_text("0123456789abcdef\n")
+    assert _listed(warnings(**events, EVENTS__KEY_FILE=str(file)), "events") == []
+
+
 def test_a_key_of_a_set_that_is_left_out_is_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     file.write_text(json.dumps({"keys": [jwk("ES256", kid="a"), jwk("ES256", kid="a")]}))

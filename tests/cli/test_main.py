@@ -71,7 +71,7 @@ def test_help_imports_nothing_of_serving(name: str | None) -> None:
     assert imported(*([name] if name else []), "--help") == (0, [])
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"serve", "check"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"serve", "check", "forward-events"}))
 def test_a_command_that_serves_nothing_imports_nothing_of_serving(name: str, tmp_path: Path) -> None:
     """Done, and not only described: push and tail go as far as they can where nobody listens."""
     code, given = WORK[name]

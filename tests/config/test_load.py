@@ -216,6 +216,13 @@ def test_groups_keep_the_files_order(write: Write) -> None:
             "3 s and more below edge.read_timeout_s (61)",
         ),
         ("events: {enabled: true}", "events.enabled", "true", "broker.kind to redis"),
+        ("events: {url: 'http://a/events'}", "events.url", '"http://a/events"', "events.enabled to true"),
+        (
+            "events: {key: 0123456789abcdef, key_file: key}",
+            "events.key",
+            '"***"',
+            "cannot be beside events.key_file",
+        ),
     ],
 )
 def test_a_refusal_names_key_value_and_what_is_allowed(
@@ -418,12 +425,13 @@ def test_every_setting_that_is_a_key_is_masked() -> None:
         "TIDEGATE_AUTH__KEY": "5up3r-5ecret" * 3,
         "TIDEGATE_AUTH__KEYS": json.dumps([{"kid": "new", "key": "5up3r-5ecret" * 3}]),
         "TIDEGATE_INTERNAL__API_KEYS": json.dumps(["5up3r-5ecret" * 2, {"name": "crm", "key": "5up3r-5ecret" * 3}]),
+        "TIDEGATE_EVENTS__KEY": "5up3r-5ecret" * 2,
         "TIDEGATE_TRUNK__KEY": "5up3r-5ecret" * 2,
     }
     shown = effective(load(None, keys))
     settings = [(section, name) for section, fields in shown.items() for name in fields]
     named = {f"{section}.{name}" for section, name in settings if re.search(r"(key|keys|secret|password)$", name)}
-    assert named == {"auth.key", "auth.keys", "internal.api_keys", "trunk.key"}
+    assert named == {"auth.key", "auth.keys", "events.key", "internal.api_keys", "trunk.key"}
     assert shown["auth"]["keys"] == [{"kid": "new", "key": "***", "key_file": None}]
     assert "5up3r" not in json.dumps(shown)
 

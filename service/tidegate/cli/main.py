@@ -1,7 +1,7 @@
 """The command line: ``tidegate [--config FILE] COMMAND ...``.
 
-Each command is the module of this package that has its name. A module is imported only when its command is asked for,
-so that a command which serves nothing imports nothing of serving. A module has
+Each command is the module of this package that has its name, with _ for -. A module is imported only when its command
+is asked for, so that a command which serves nothing imports nothing of serving. A module has
 
 - ``DESCRIPTION`` and ``EXAMPLES``, which its help shows,
 - ``add_arguments(parser)``,
@@ -35,21 +35,27 @@ COMMANDS = {
     "push": "push a message",
     "tail": "follow a stream",
     "token": "make a token for a client",
+    "forward-events": "post to the application who comes and goes",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 done; 1 refused or failed, with the reason on stderr; 2 a wrong command line."""
     asked = _parser().parse_args(argv)
-    module = importlib.import_module(f"tidegate.cli.{asked.command}")
+    module = command_module(asked.command)
     args = _command_parser(asked.command, module).parse_args(asked.arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name may be what the locale cannot say
     return _run(partial(module.run, args, partial(_load_config, asked.config)))
 
 
+def command_module(name: str) -> Any:
+    """What has the command of this name."""
+    return importlib.import_module(f"tidegate.cli.{name.replace('-', '_')}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {name:8}{summary}" for name, summary in COMMANDS.items())
+    listed = "\n".join(f"  {name:16}{summary}" for name, summary in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="tidegate",
         description=tidegate.__doc__,

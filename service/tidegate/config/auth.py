@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from tidegate.config import endpoints
-from tidegate.config.endpoints import HOST, PATH_LENGTH
+from tidegate.config.endpoints import Url
 from tidegate.config.section import Section
 from tidegate.config.texts import ApiKey, Name, Pattern, Text, Word
 
@@ -81,19 +80,7 @@ class AuthSettings(Section, frozen=True):
         float, Meta(ge=0, le=86400, description="Seconds before its token's end that a client gets an expiring event.")
     ] = 60
     callback_url: Annotated[
-        Annotated[
-            str,
-            Meta(
-                pattern=rf"^https?://{HOST}(:[0-9]+)?(/(?!\.+(/|\Z))[A-Za-z0-9_.~-]+)*/?\Z",
-                max_length=PATH_LENGTH,
-                extra={
-                    "allowed": "http://host[:port][/path] or https://…, in lower case but for the path, without user "
-                    f"and query, the port from 1 to 65535, up to {PATH_LENGTH} characters",
-                    "is": endpoints.is_url,
-                },
-            ),
-        ]
-        | None,
+        Url | None,
         Meta(description="callback: where the application is asked who a client is (docs/protocol.md, Cookies)."),
     ] = None
     callback_connections: Annotated[

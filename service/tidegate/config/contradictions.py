@@ -115,6 +115,10 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.events.enabled and config.broker.kind == "memory":
         yield "events.enabled", "needs Redis to write to; set broker.kind to redis, or events.enabled to false"
+    if config.events.url is not None and not config.events.enabled:
+        yield "events.url", "nothing is written that could go there; set events.enabled to true, or leave it out"
+    if config.events.key is not None and config.events.key_file is not None:
+        yield "events.key", "cannot be beside events.key_file; leave one of them out"
 
 
 def _items(key: str, name: str, items: Sequence[NamedKey | NamedApiKey]) -> Iterator[tuple[str, str]]:

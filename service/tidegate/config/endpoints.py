@@ -204,3 +204,15 @@ Network: TypeAlias = Annotated[
         extra={"allowed": "an IP address or a network such as 10.0.0.0/8", "is": is_network},
     ),
 ]
+Url: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^https?://{HOST}(:[0-9]+)?(/(?!\.+(/|\Z))[A-Za-z0-9_.~-]+)*/?\Z",
+        max_length=PATH_LENGTH,
+        extra={
+            "allowed": "http://host[:port][/path] or https://…, in lower case but for the path, without user "
+            f"and query, the port from 1 to 65535, up to {PATH_LENGTH} characters",
+            "is": is_url,
+        },
+    ),
+]

@@ -16,6 +16,7 @@ from tidegate.config import endpoints
 from tidegate.config.auth import AuthSettings, NamedApiKey
 from tidegate.config.edge import EdgeSettings
 from tidegate.config.endpoints import HOST, PATH_LENGTH, Address, Host, Network, Origin, SocketPath
+from tidegate.config.events import EventsSettings
 from tidegate.config.section import Section
 from tidegate.config.texts import ApiKey, Group, Method
 from tidegate.core.model import Retention, group_of
@@ -408,13 +409,6 @@ class CallsSettings(Section, frozen=True):
         Meta(ge=1, le=EVENT_BYTES - ENVELOPE_BYTES, description="Bytes of an answer's body; over it call_bad_answer."),
     ] = 229_376
     connections: Annotated[int, Meta(ge=1, le=10000, description="Connections for calls; half for one client.")] = 100
-
-
-class EventsSettings(Section, frozen=True):
-    """What the application hears of connections, as a stream in Redis."""
-
-    enabled: Annotated[bool, Meta(description="Write connected, disconnected, joined and left there.")] = False
-    messages: Annotated[int, Meta(ge=1, le=10_000_000, description="Entries kept, about.")] = 10000
 
 
 class LogSettings(Section, frozen=True):

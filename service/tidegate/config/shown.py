@@ -12,9 +12,9 @@ from tidegate.config.section import Section
 
 MASK = "***"
 
-SECRETS = ("auth.key", "auth.keys", "internal.api_keys", "trunk.key")
+SECRETS = ("auth.key", "auth.keys", "events.key", "internal.api_keys", "trunk.key")
 _OPEN = frozenset({"name", "kid", "key_file", "may", "groups"})  # of these, what may be shown
-URLS = ("broker.url", "calls.url", "auth.callback_url")  # may hold a password
+URLS = ("broker.url", "calls.url", "auth.callback_url", "events.url")  # may hold a password
 
 
 def masked(key: str, value: object) -> object:

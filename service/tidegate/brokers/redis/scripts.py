@@ -38,7 +38,10 @@ SAVE = Script("save")
 RECLAIM = Script("reclaim")
 MEMBER = Script("member")
 RELEASE = Script("release")
-ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, SHED, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE)
+EVENTS_TAKE = Script("events_take")
+EVENTS_SETTLE = Script("events_settle")
+FORWARDING = (EVENTS_TAKE, EVENTS_SETTLE)
+ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, SHED, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE, *FORWARDING)
 
 
 class KeyNames:
@@ -58,6 +61,9 @@ class KeyNames:
         self.push_failures = f"{prefix}:push:failures"
         self.push_rejected = f"{prefix}:push:rejected"
         self.events = f"{prefix}:events"
+        self.events_lease = f"{prefix}:events:lease"
+        self.events_forwarded = f"{prefix}:events:forwarded"  # how far, and how many were missed and not told of yet
+        self.events_dead = f"{prefix}:events:dead"
 
     def votes(self, incarnation: str) -> str:
         return f"{self.prefix}:votes:{incarnation}"
