@@ -31,7 +31,7 @@ _ingress = Ingress(_nobody, _nobody, _nobody, LIMITS, lambda stream, outcome: No
 _limits = msgspec.structs.replace(Config().limits, data_bytes=LIMITS.data_bytes, json_depth=LIMITS.json_depth)
 _api = cast(Any, SimpleNamespace(config=msgspec.structs.replace(Config(), limits=_limits), metrics=Metrics()))
 _anybody = SimpleNamespace(require_stream=lambda stream: None)  # a key that may push to all streams
-_handler = cast(Any, SimpleNamespace(api=_api, caller=_anybody))
+_handler = cast(Any, SimpleNamespace(api=_api, caller=_anybody, not_allowed=0))
 
 
 def check(data: bytes) -> None:
