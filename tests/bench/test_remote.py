@@ -86,6 +86,7 @@ async def test_all_is_measured_from_outside(runs: Runs) -> None:
     )
 
 
+@pytest.mark.slow
 async def test_it_makes_tokens_for_a_client_each(runs: Runs) -> None:
     key = "an-api-key-of-this-test"
     async with serving(AUTH__MODE="jwt", AUTH__KEY=SECRET, INTERNAL__API_KEYS=[key], AUTH__AUDIENCE="here") as app:
@@ -96,6 +97,7 @@ async def test_it_makes_tokens_for_a_client_each(runs: Runs) -> None:
     assert key not in runs.out.read_text()
 
 
+@pytest.mark.slow
 async def test_connections_of_one_token_are_one_client_who_gets_each_push_on_all_of_them(runs: Runs) -> None:
     async with serving(AUTH__MODE="jwt", AUTH__KEY=SECRET) as app:
         await runs.run(ws(app), "--token", make_token(sub="alice"), "--push-url", api(app), code=1)

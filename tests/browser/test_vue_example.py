@@ -163,6 +163,7 @@ def open_example(built: Path, start_process: StartProcess) -> Callable[..., Any]
     return example
 
 
+@pytest.mark.slow
 async def test_pushes_appear_and_the_delay_is_measured_every_5_s_on_a_busy_stream(open_example) -> None:
     async with open_example() as example:
         await example.connect()

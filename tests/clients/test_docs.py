@@ -150,9 +150,11 @@ async def test_python(start_process: Start, tmp_path: Path) -> None:
     assert line.endswith("{'title': 'Tide turns at 14:05'}")
 
 
-def stored_offset(folder: Path, stream: str) -> int:
-    offset: int = json.loads((folder / "tidegate.json").read_text())["positions"][stream][1]
-    return offset
+def stored_offset(folder: Path, stream: str) -> int | None:
+    """None before anything was stored."""
+    file = folder / "tidegate.json"
+    positions = json.loads(file.read_text())["positions"] if file.exists() else {}
+    return positions[stream][1] if stream in positions else None
 
 
 async def is_joined(gateway: Service, group: str) -> bool:

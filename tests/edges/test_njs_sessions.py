@@ -29,12 +29,11 @@ def s() -> Iterator[Stand]:
 @pytest.mark.parametrize(
     ("first", "cheap", "count"),
     [
-        (frame(TEXT, b"a", fin=False), frame(0, b"b", fin=False), 20_000),
-        (b"", frame(TEXT, b"pong"), 20_000),
-        (b"", frame(TEXT, b"ping"), 4_000),
-        (b"", frame(PONG), 20_000),
+        pytest.param(frame(TEXT, b"a", fin=False), frame(0, b"b", fin=False), 20_000, id="fragments"),
+        pytest.param(b"", frame(TEXT, b"pong"), 20_000, id="text pongs", marks=pytest.mark.slow),
+        pytest.param(b"", frame(TEXT, b"ping"), 4_000, id="text pings"),
+        pytest.param(b"", frame(PONG), 20_000, id="pongs", marks=pytest.mark.slow),
     ],
-    ids=["fragments", "text pongs", "text pings", "pongs"],
 )
 async def test_small_frames_hold_no_more_memory_than_a_sessions_share(
     s: Stand, first: bytes, cheap: bytes, count: int
