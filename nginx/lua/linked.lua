@@ -180,6 +180,15 @@ function _M.note_slow(self)
 end
 
 
+-- What is said to it alone, which its thread has to account for.
+local function put_own(self, bytes)
+    self.output.is_called = true
+    if put(self.output, bytes) then
+        self:note_slow()
+    end
+end
+
+
 -- What the edge says by itself. The client is not read while too much of that waits (linked_input): it has asked.
 
 local function say_ours(self, bytes)
@@ -187,10 +196,7 @@ local function say_ours(self, bytes)
         return
     end
     self.ours = self.ours + #bytes
-    self.output.is_called = true
-    if put(self.output, bytes) then
-        self:note_slow()
-    end
+    put_own(self, bytes)
 end
 
 
@@ -220,10 +226,7 @@ end
 
 local function say(self, bytes)
     self.said = self.said + #bytes
-    self.output.is_called = true
-    if put(self.output, bytes) then
-        self:note_slow()
-    end
+    put_own(self, bytes)
 end
 
 
