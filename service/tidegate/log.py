@@ -15,6 +15,7 @@ in texts too, and bytes become their number.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import sys
@@ -160,6 +161,21 @@ class JsonFormatter(logging.Formatter):
             if record.levelno >= logging.ERROR:
                 line["trace"] = "".join(traceback.format_exception(record.exc_info[1])).splitlines()
         return msgspec.json.encode(_guarded(line))
+
+
+class Seldom:
+    """One line in so many seconds, of what would be said again and again. Time is an argument (monotonic seconds)."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._said_s = -math.inf
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is to be said now; then not for a while."""
+        if now_s - self._said_s < self._seconds:
+            return False
+        self._said_s = now_s
+        return True
 
 
 def _guarded(value: Any, name: str = "", depth: int = 0) -> Any:

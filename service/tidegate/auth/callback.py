@@ -110,7 +110,7 @@ class Callback:
         self._http = HttpClient(connections=auth.callback_connections, answer_bytes=ANSWER_BYTES)
         self._patterns = SharedPatterns()
         self._failed = 0  # questions without an answer, since that was said
-        self._said_s = -math.inf
+        self._line = log.Seldom(FAILED_S)
 
     async def start(self) -> None:
         await self._http.start()
@@ -215,7 +215,7 @@ class Callback:
         """What is to be raised; the log hears of it, but not of each. At a move the patience is no measure."""
         if why != "move":
             self._failed += 1
-            if time.monotonic() - self._said_s >= FAILED_S:
+            if self._line.is_due(time.monotonic()):
                 log.warning("auth.callback_failed", why=why, error=error, count=self._failed)
-                self._said_s, self._failed = time.monotonic(), 0
+                self._failed = 0
         return AuthUnavailable("the application does not say who you are; try again")

@@ -66,7 +66,7 @@ class Listener:
         self._paused: asyncio.TimerHandle | None = None
         self._pauses = 0  # since the last line
         self._crowded = False  # there was no room at the last look either
-        self._said_s = -LINE_S
+        self._line = log.Seldom(LINE_S)
         self._wanted_spares = spares
         self._spares: list[int] = []
         self._refilling: asyncio.TimerHandle | None = None
@@ -142,8 +142,7 @@ class Listener:
             self._loop.remove_reader(sock.fileno())
         self._paused = self._loop.call_later(pause_s, self._resume)
         self._pauses += 1
-        now_s = time.monotonic()
-        if not error or now_s - self._said_s < LINE_S:
+        if not error or not self._line.is_due(time.monotonic()):
             return
         log.warning(
             "accept.paused",
@@ -153,7 +152,6 @@ class Listener:
             open_files=open_files.count(),
             open_files_limit=open_files.limit(),
         )
-        self._said_s = now_s
         self._pauses = 0
 
     def _resume(self) -> None:

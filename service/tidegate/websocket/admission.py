@@ -52,7 +52,7 @@ class Admission:
         self._timer: asyncio.TimerHandle | None = None
         self.begun = 0  # who had their turn
         self._refused = 0  # since the last line
-        self._said_s = -LINE_S
+        self._line = log.Seldom(LINE_S)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -112,14 +112,14 @@ class Admission:
         self._refused += 1
         self._away += 1
         again_s = min(math.ceil(ahead_s + self._away / self._rate), AGAIN_MOST_S)
-        if now_s - self._said_s >= LINE_S:
+        if self._line.is_due(now_s):
             log.warning(
                 "handshakes.refused",
                 message="more clients come than limits.handshakes_per_second lets in within limits.handshake_wait_s",
                 waiting=len(self._queue),
                 times=self._refused,
             )
-            self._said_s, self._refused = now_s, 0
+            self._refused = 0
         return Busy("too many clients come at once", retry_after_s=again_s)
 
     def _schedule(self, now_s: float) -> None:

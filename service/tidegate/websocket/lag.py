@@ -28,7 +28,7 @@ class Lag:
         self._observe = observe
         self._beats = deque([0.0] * BEATS, maxlen=BEATS)
         self._due_s = 0.0
-        self._said_s = -LINE_S
+        self._line = log.Seldom(LINE_S)
         self._timer: asyncio.TimerHandle | None = None
         self.seconds = 0.0
         self.exceeds = False
@@ -53,8 +53,7 @@ class Lag:
         self._beats.append(late_s)
         self.seconds = min(self._beats)
         self.exceeds = self.seconds > self._limit_s
-        if self.exceeds and now_s - self._said_s >= LINE_S:
-            self._said_s = now_s
+        if self.exceeds and self._line.is_due(now_s):
             log.warning(
                 "loop.lagged",
                 message="the node does everything late, and refuses handshakes: it has too much to do or too little "

@@ -13,7 +13,6 @@ each is divided by the number of those who share it, in a sample of the sockets.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from sys import getrefcount
@@ -66,7 +65,7 @@ class Unsent:
         self._clock = clock
         self._short_since_s: float | None = None
         self._told: set[Wire] = set()  # that they are slow
-        self._said_s = -math.inf
+        self._line = log.Seldom(SAID_S)
         self.bytes = 0
 
     def look(self) -> None:
@@ -114,8 +113,7 @@ class Unsent:
             if excess <= 0:
                 break
         self._metrics.unsent_ended["connection",] += closed
-        if self._clock() - self._said_s >= SAID_S:
-            self._said_s = self._clock()
+        if self._line.is_due(self._clock()):
             log.warning("outboxes.overflowed", bytes=self.bytes, most_bytes=self._most, closed=closed)
 
 

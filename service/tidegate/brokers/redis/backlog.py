@@ -29,7 +29,7 @@ class Backlog:
         self._most_entries = most_entries
         self._most_bytes = most_bytes
         self._looked_s = -math.inf
-        self._said_s = -math.inf
+        self._line = log.Seldom(SAID_S)
         self._knows_bytes = True
         self.entries = 0
         self.bytes = 0
@@ -67,8 +67,7 @@ class Backlog:
         )
         if not rejected:  # all of it is taken, and on its way into the journals
             self._looked_s = now_s
-        elif now_s - self._said_s >= SAID_S:
-            self._said_s = now_s
+        elif self._line.is_due(now_s):
             log.warning("ingress.full", entries=self.entries, bytes=self.bytes)
         return rejected
 
