@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import itertools
 import json
 import logging
 import os
-import random
 import re
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,36 +50,31 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 5) -> Any:
         await asyncio.sleep(_POLL_S)
 
 
+def _own_ports() -> Iterator[int]:
+    """Ports below those that the kernel gives to clients, so that one stays free while its owner is away. Of workers
+    that run side by side each has its own, and none comes again soon."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    ports = range(20_000 + worker, 32_000, workers)
+    start = os.getpid() * 97 % len(ports)  # other runs on this machine begin elsewhere
+    return itertools.cycle((*ports[start:], *ports[:start]))
+
+
+_ports = _own_ports()
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on. Another process may take it before you do, which is rare enough."""
-    (port,) = free_ports(1)
-    return port
-
-
-def free_ports(count: int) -> list[int]:
-    """As ``free_port``; no two are the same, as they are where one is asked for after the other."""
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in socks:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in socks]
-
-
-def lasting_port() -> int:
-    """As ``free_port``, but below those that the kernel gives to clients: it stays free while its owner is away."""
+    """A port of 127.0.0.1 that nobody listens on."""
     while True:
+        port = next(_ports)
         with socket.socket() as sock, contextlib.suppress(OSError):
-            port = random.randrange(20_000, 32_000)
             sock.bind(("127.0.0.1", port))
             return port
 
 
-def lasting_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """As many, all different."""
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(lasting_port())
-    return list(ports)
+    return [free_port() for _ in range(count)]
 
 
 def is_listening(port: int) -> bool:

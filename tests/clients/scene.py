@@ -27,7 +27,7 @@ from tests.clients.libraries import JAVASCRIPT, PYTHON
 from tests.edges.crowd import all_ready
 from tests.edges.edge import DIRECT, NGINX, Stand
 from tests.faults.ledger import Ledger, Push
-from tests.support import Process, eventually, lasting_port, scaled
+from tests.support import Process, eventually, free_port, scaled
 
 GROUPS = ["g0", "g1", "g2"]
 RETENTION = 500
@@ -92,7 +92,7 @@ class Scene:
             for name in OF_EDGE:
                 self._faults.pop(name, None)
         self._chance = random.Random(seed)
-        self._redis = RedisServer(port=lasting_port(), appendonly="yes", appendfsync="always")
+        self._redis = RedisServer(port=free_port(), appendonly="yes", appendfsync="always")
         self.stand = Stand(variant, nodes=2, **{**SETTINGS, "BROKER__URL": self._redis.url, **(settings or {})})
         libraries = [JAVASCRIPT] * javascript + [PYTHON] * python
         self._programs = {

@@ -21,7 +21,7 @@ from typing import Any
 from tests.http.node import JSON, Answer, Link, head
 from tests.peer import Peer
 from tests.service_fixture import PATIENT_S
-from tests.support import ROOT, Process, eventually, free_port, lasting_port, lasting_ports
+from tests.support import ROOT, Process, eventually, free_port, free_ports
 from tidegate.config import load as configuration
 from tidegate.nginx import render
 
@@ -69,8 +69,8 @@ class Node:
     def __init__(self, folder: Path, settings: Settings, *, over_unix: bool = False) -> None:
         self.folder = folder
         self.name: str = settings["SERVER__NODE"]
-        self.public = lasting_port()
-        self.internal = lasting_port()
+        self.public = free_port()
+        self.internal = free_port()
         self.upstream = f"127.0.0.1:{self.public}"
         self._settings = {
             "LIMITS__LAG_S": PATIENT_S,
@@ -120,7 +120,7 @@ class Edge:
     def __init__(self, variant: str, folder: Path, settings: Settings) -> None:
         self.variant = variant
         self.folder = folder
-        self.port, self.tls_port, self.internal, calls_port = lasting_ports(4)
+        self.port, self.tls_port, self.internal, calls_port = free_ports(4)
         self.access_log = folder / "access.log"
         self.environ = environ(
             {

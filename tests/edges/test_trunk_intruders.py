@@ -11,7 +11,7 @@ import pytest
 
 from tests.edges.edge import ask, stand
 from tests.peer import Peer
-from tests.support import lasting_port
+from tests.support import free_port
 from tests.trunk.worker import HANDSHAKE
 from tidegate.trunk import codec
 from tidegate.trunk.codec import Kind
@@ -75,7 +75,7 @@ async def test_no_way_leads_from_outside_to_a_trunk(variant: str) -> None:
 
 
 async def test_a_key_of_odd_characters_opens_a_trunk_over_tcp_and_shows_nowhere() -> None:
-    port = lasting_port()
+    port = free_port()
     async with stand("openresty-tcp", EDGE__TRUNK=True, TRUNK__PORT=port, TRUNK__KEY=ODD_KEY) as s:
         async with s.peer("alice") as alice:
             await alice.event()

@@ -19,7 +19,7 @@ from tests.brokers.proxy import Proxy
 from tests.brokers.server import RedisServer, Trio
 from tests.edges.edge import TRUNK, Edge, environ
 from tests.faults.clock import Clock
-from tests.support import Process, eventually, free_ports, lasting_port
+from tests.support import Process, eventually, free_port, free_ports
 
 NODES = 3
 RETENTION = 200
@@ -64,7 +64,7 @@ class Cluster:
         else:
             self._store = RedisServer(appendonly="yes", appendfsync=fsync, environ=self._clock("redis"))
         self._internal = free_ports(nodes)
-        self._public = [lasting_port() for _ in self._internal]
+        self._public = [free_port() for _ in self._internal]
         self._nodes: list[Process] = []
         self._old: list[Process] = []
         self._down: set[int] = set()
@@ -103,7 +103,7 @@ class Cluster:
         (self._sockets / "edge").mkdir()
         doors = self._public
         if "wires" in self._with:
-            doors = [lasting_port() for _ in self._public]
+            doors = [free_port() for _ in self._public]
             self._wires = {i: Proxy(port, listen=doors[i]) for i, port in enumerate(self._public)}
         settings = {
             "EDGE__UPSTREAMS": [f"127.0.0.1:{port}" for port in doors],

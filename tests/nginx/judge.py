@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tests.edges.edge import NGINX, certificates, environ
 from tests.peer import CLOSE, PING, PONG, TEXT, frame
 from tests.service_fixture import running
-from tests.support import Process, lasting_port, lasting_ports, scaled
+from tests.support import Process, free_port, free_ports, scaled
 from tidegate.config.load import load
 from tidegate.config.settings import Config
 
@@ -81,7 +81,7 @@ class Stand:
 
     def start(self, *texts: str) -> list[Started]:
         """One for each, all at once."""
-        ports = lasting_ports(len(PORTS) * len(texts))
+        ports = free_ports(len(PORTS) * len(texts))
         begun = len(self._started)
         for number, text in enumerate(texts):
             own = ports[number * len(PORTS) : (number + 1) * len(PORTS)]
@@ -104,7 +104,7 @@ async def stand() -> AsyncIterator[Stand]:
             words = {
                 "GATEWAY": str(app.public_port),
                 "OTHER": str(other),
-                "NOWHERE": str(lasting_port()),
+                "NOWHERE": str(free_port()),
                 "SOCKET": f"{folder}/gateway.sock",
                 "CERTIFICATES": certificates(),
             }
