@@ -8,6 +8,7 @@ local metrics = require "metrics"
 local nodes = require "nodes"
 local session = require "session"
 local settings = require "settings"
+local unsent = require "unsent"
 
 local ipairs = ipairs
 local match = string.match
@@ -76,6 +77,7 @@ function _M.init_worker()
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
     metrics.start()
     clock.start()
+    unsent.start()
     ngx.timer.every(HOUR_S, end_all)
 end
 

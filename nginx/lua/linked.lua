@@ -62,7 +62,6 @@ function _M.open(trunk, head)
         trunk = nil, -- while it has none
         head = head,
         term = 0, -- how often its connection was taken up
-        output = output.new(),
         reader_waits = false,
         has = {}, -- its streams; `trunk_streams` has them
         tracked = 0,
@@ -82,7 +81,7 @@ function _M.open(trunk, head)
         signed_s = -LONG_S,
         close_code = nil, -- the first that was said, by whomever
     }, mt)
-    self.output.session = self
+    self.output = output.new(self)
     self:await(trunk, OPEN, head, settings.read_timeout_s)
     local said = self.answer
     if not said then
@@ -142,8 +141,8 @@ local function say_close(self, code, reason)
         output.drop(self.output)
     end
     self.close_code = self.close_code or code
-    put(self.output, frame(FIN_CLOSE, wire.close_payload(code ~= NO_STATUS and code or nil, reason)))
-    self.has_closed, self.output.is_shut = true, true
+    output.put_last(self.output, frame(FIN_CLOSE, wire.close_payload(code ~= NO_STATUS and code or nil, reason)))
+    self.has_closed = true
     self.end_by_s = now() + CLOSE_S
     wake(self.output)
     input.go_on(self) -- what the client still sends is thrown away, or it would keep it from our close frame
@@ -163,17 +162,17 @@ end
 -- No more of this client: it takes too little, or nothing.
 local function cut(self, code)
     self.close_code = self.close_code or code
-    output.drop(self.output)
-    self.is_over, self.has_closed, self.output.is_shut = true, true, true
+    output.discard(self.output)
+    self.is_over, self.has_closed = true, true
     self:leave(code, false)
     wake(self.output)
     input.go_on(self)
 end
 
 
--- More waits for it than may.
-function _M.note_slow(self)
-    if self.output.size > 2 * settings.outbox_bytes then
+-- More waits for it than may; `is_last`: it was told before, and does not go on.
+function _M.note_slow(self, is_last)
+    if is_last or self.output.size > 2 * settings.outbox_bytes then
         return cut(self, SLOW_CONSUMER)
     end
     self:tell_node(SLOW, "")

@@ -10,15 +10,20 @@ local settings = require "settings"
 local band = bit.band
 local char = string.char
 local concat = table.concat
+local ipairs = ipairs
 local max = math.max
 local rshift = bit.rshift
+local setmetatable = setmetatable
 local sub = string.sub
 local type = type
 
 local PIECE_BYTES = 16384
 local LONG_S = 86400
+local NONE = {}
 
-local _M = {}
+local blocked = setmetatable({}, { __mode = "k" }) -- those of this worker that had to wait when more came
+
+local _M = { blocked = blocked }
 
 
 -- A whole frame from a server, which masks nothing; `first` is its first byte.
@@ -37,8 +42,9 @@ end
 
 -- What one session writes. It is a table of its own because each message to many looks at it, and at little else of a
 -- session: what is asked for together lies together.
-function _M.new()
+function _M.new(session)
     return {
+        session = session,
         out = nil, -- what waits: one piece, or a list of them
         size = 0, -- bytes of it, and of what is under way
         slow_at = settings.outbox_bytes, -- `size` at which the node hears of it
@@ -85,6 +91,7 @@ function _M.put(self, bytes)
         end
     elseif type(out) == "string" then
         self.out = { out, bytes }
+        blocked[self] = true
     else
         out[#out + 1] = bytes
     end
@@ -96,13 +103,51 @@ function _M.put(self, bytes)
 end
 
 
--- Forgets what waits; what is under way goes on.
-function _M.drop(self)
+-- What waits, which does not wait any more.
+local function take(self)
     local out = self.out
     self.out = nil
+    if type(out) == "table" then
+        blocked[self] = nil
+    end
+    return out
+end
+
+
+-- Bytes of what waits and is not in `seen` yet, which gets it, and of what is under way.
+function _M.unseen_bytes(self, seen)
+    local bytes, waiting = 0, 0
+    for _, piece in ipairs(self.out or NONE) do
+        waiting = waiting + #piece
+        if not seen[piece] then
+            seen[piece] = true
+            bytes = bytes + #piece
+        end
+    end
+    return bytes + self.size - waiting
+end
+
+
+-- Forgets what waits; what is under way goes on.
+function _M.drop(self)
+    local out = take(self)
     if out then
         self.size = max(self.size - (type(out) == "string" and #out or #concat(out)), 0)
     end
+end
+
+
+-- The same, and nothing may follow.
+function _M.discard(self)
+    _M.drop(self)
+    self.is_shut = true
+end
+
+
+-- Bytes that nothing may follow.
+function _M.put_last(self, bytes)
+    _M.put(self, bytes)
+    self.is_shut = true
 end
 
 
@@ -153,8 +198,7 @@ end
 
 -- Writes what waits; nil and why where the client takes nothing more. For the one thread that writes.
 function _M.write(self, sock)
-    local out = self.out
-    self.out = nil
+    local out = take(self)
     local ok, err = (type(out) == "string" and send or send_all)(self, sock, out)
     if ok and self.size < rshift(settings.outbox_bytes, 1) then
         self.slow_at = settings.outbox_bytes

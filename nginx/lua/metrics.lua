@@ -29,6 +29,7 @@ local FAMILIES = {
     { "tidegate_edge_pauses_total", "counter", "Turns that a session had to leave to others, by whose flood it was." },
     { "tidegate_edge_heartbeats_total", "counter", "Text heartbeats taken at the edge." },
     { "tidegate_edge_trunks", "gauge", "Trunks that are up." },
+    { "tidegate_edge_unsent_ended_total", "counter", "WebSockets closed because too much of all was unsent." },
     { "tidegate_edge_held", "gauge", "WebSockets whose node has gone, and that no other has taken yet." },
     { "tidegate_edge_moves_total", "counter", "WebSockets that went to another node, by why; failed: none took them." },
     { "tidegate_edge_move_seconds", "summary", "Time without a node." },

@@ -46,6 +46,7 @@ def openresty_settings(config: Config, **more: Any) -> str:
         "message_bytes": config.limits.message_bytes,
         "json_depth": config.limits.json_depth,
         "outbox_bytes": config.limits.outbox_bytes,
+        "all_outbox_bytes": config.limits.all_outbox_bytes,
         "commands_in_flight": config.limits.commands_in_flight,
         "write_timeout_s": heartbeat.write_timeout_s,
         "trunk": edge.trunk,
