@@ -45,6 +45,18 @@ async def test_a_connection_that_moves_is_told_of_as_far_as_something_changed():
             assert len(_events(server)) == before + 2
 
 
+async def test_a_node_that_was_late_takes_nothing_from_the_one_that_a_connection_moved_to():
+    with RedisServer() as server:
+        async with Node(server, "n1", events=100) as one, Node(server, "n2", events=100) as two:
+            there = connection("n1-1", "alice", "a")
+            await one.broker.presence_join(there)
+            await two.broker.presence_move(msgspec.structs.replace(there, node="n2"))
+            await one.broker.presence_leave(there)
+            assert await two.broker.present("a") == [("alice", "n1-1")]
+            assert [info.node for info in await two.broker.connections("alice")] == ["n2"]
+            assert ("disconnected", "alice", None) not in _events(server)
+
+
 async def test_a_connection_that_comes_back_after_it_has_left_is_told_of_again():
     """Its edge hung for longer than anybody waited."""
     with RedisServer() as server:

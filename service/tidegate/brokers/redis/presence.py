@@ -58,7 +58,12 @@ class RedisPresence:
     async def presence_leave(self, info: ConnectionInfo) -> None:
         self._came_from.pop(info.connection, None)
         before = self._here.pop(info.connection, None) or info
-        await self._write(before, [*self._departed(before), *self._told(before, [("disconnected", "")])])
+        self._unwritten[info.connection] = before
+        told = self._told(before, [("disconnected", "")])
+        if await self._release(before) >= 0 and told:  # it may be another node's, where this one was late
+            await self._membership.commands(*told)
+        if self._unwritten.get(info.connection) is before:
+            del self._unwritten[info.connection]
 
     async def presence_move(self, info: ConnectionInfo) -> None:
         key = self._membership.keys.connections(info.client)
@@ -76,10 +81,14 @@ class RedisPresence:
         self._unwritten.pop(info.connection, None)  # or it would be written over another node's
 
     async def presence_release(self, info: ConnectionInfo) -> None:
+        if await self._release(info) > 0:
+            await self._membership.commands(*self._told(info, [("disconnected", "")]))
+
+    async def _release(self, info: ConnectionInfo) -> int:
+        """1: it has left; 0: nobody has it; -1: another node has it."""
         keys = self._membership.keys
         names = [keys.connections(info.client), *map(keys.present, info.groups)]
-        if await self._membership.run(redis_scripts.RELEASE, names, info.connection):
-            await self._membership.commands(*self._told(info, [("disconnected", "")]))
+        return int(await self._membership.run(redis_scripts.RELEASE, names, info.connection))
 
     async def _write(self, info: ConnectionInfo, commands: list[tuple[Argument, ...]]) -> None:
         self._unwritten[info.connection] = info
@@ -189,10 +198,11 @@ class RedisPresence:
         commands: list[tuple[Argument, ...]] = []
         for connection, info in some:
             now = self._here.get(connection)
-            # Also out of groups that it had when the write failed.
-            commands += self._departed(info)
-            if now is not None:
-                commands += self._present(now)
+            if now is None:
+                await self._release(info)
+            else:
+                # Also out of groups that it had when the write failed.
+                commands += [*self._departed(info), *self._present(now)]
         await self._membership.commands(*commands)
         for connection, info in some:
             if self._unwritten.get(connection) is info:

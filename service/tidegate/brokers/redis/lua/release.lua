@@ -7,8 +7,11 @@ if stale() then
 end
 local node, connection = ARGV[2], ARGV[3]
 local info = redis.call('HGET', KEYS[3], connection)
-if not info or cjson.decode(info).node ~= node then
+if not info then
   return 0
+end
+if cjson.decode(info).node ~= node then
+  return -1
 end
 redis.call('HDEL', KEYS[3], connection)
 for i = 4, #KEYS do
