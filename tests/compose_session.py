@@ -184,7 +184,7 @@ async def counted(http: aiohttp.ClientSession, variant: str) -> None:
 
 
 async def trunked(variant: str) -> None:
-    """Workers add what they count to the common numbers once in a second, so a trunk that is just up is not seen at once."""
+    """Workers add what they count to the common numbers once in a second: a trunk that is just up is not seen yet."""
 
     async def has_one() -> bool:
         return re.search(r"\ntidegate_edge_trunks [1-9]", _metrics(variant)) is not None
