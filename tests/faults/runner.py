@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import shutil
 import tempfile
 import time
@@ -21,6 +22,7 @@ from typing import Any
 
 import aiohttp
 import redis.asyncio
+import uvloop
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -33,6 +35,7 @@ from tests.faults.visitor import Visitor, visit
 from tests.support import eventually, scaled
 
 PUSHERS = 20
+CHECKED_PER_S = 20  # pushes that a run must have made to mean anything
 ACCOUNTS = 3  # of messages that never came
 SETTLED_S = 3.0  # after its welcome: nothing of a client is under way that an edge with trunks could not move
 
@@ -419,6 +422,15 @@ async def _main(args: argparse.Namespace) -> None:
         pushes, ends, resets = len(scenario.ledger.pushes), scenario.ends, scenario.resets
         print(f"seed {args.seed}, {pushes} pushes, faults {scenario.done}, ends {ends}, resets {resets}, {folder}")
     print("\n".join(scenario.log))
+
+
+def run(folder: Path, seconds: float, *, seed: int | None = None, **options: Any) -> Scenario:
+    """On a loop of its own; the seed is in the output and in what fails."""
+    scenario = Scenario(secrets.randbelow(1_000_000) if seed is None else seed, seconds, folder, **options)
+    print(f"seed {scenario.seed}")
+    uvloop.run(scenario.run())
+    assert len(scenario.ledger.pushes) >= CHECKED_PER_S * seconds
+    return scenario
 
 
 if __name__ == "__main__":

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import secrets
-from pathlib import Path
-from typing import Any
 
 import pytest
-import uvloop
 
 from tests.faults.cluster import EDGES
-from tests.faults.hazards import EDGE_FAULTS, FAULTS, HOST_FAULTS, NODE_FAULTS, SENTINEL_FAULTS
+from tests.faults.hazards import FAULTS, NODE_FAULTS
 from tests.faults.plants import PLANTS
-from tests.faults.runner import Scenario
+from tests.faults.runner import run
 
-KINDS: dict[str, dict[str, Any]] = {
-    **{edge: {"edge": edge, "faults": FAULTS | NODE_FAULTS | EDGE_FAULTS} for edge in EDGES},
-    "host": {"faults": HOST_FAULTS},
-    "host, everysec": {"faults": HOST_FAULTS, "fsync": "everysec"},
-    "sentinels": {"faults": SENTINEL_FAULTS, "every_s": 5},
-    "restart": {"faults": {"kill_node_then_redis": 1}},
-}
-SYNCED = ("host", "restart")  # Redis loses nothing, and nobody may be told that it did
-SEEDS = 20
-CHECKED = 500  # pushes that a run must have made to mean anything
 BUSY = 0.97  # a machine without time left: then it is the limit
-
-
-def run(folder: Path, seconds: float, *, seed: int | None = None, **options: Any) -> Scenario:
-    """On a loop of its own; the seed is in the output and in what fails."""
-    scenario = Scenario(secrets.randbelow(1_000_000) if seed is None else seed, seconds, folder, **options)
-    print(f"seed {scenario.seed}")
-    uvloop.run(scenario.run())
-    assert len(scenario.ledger.pushes) >= CHECKED
-    return scenario
 
 
 @pytest.mark.timeout(seconds=180)
@@ -51,12 +28,6 @@ def test_a_push_that_is_answered_behind_the_reset_for_its_loss_is_no_complaint(t
     assert not any(push.id in told.heard for told in followers)
     assert push.accepted_s is not None
     assert any(told.resets_s[-1] < push.accepted_s for told in followers)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("round", range(3))
-def test_everybody_gets_everything_for_a_minute(tmp_path, round):
-    run(tmp_path, 60)
 
 
 @pytest.mark.slow
@@ -100,30 +71,6 @@ def test_an_edge_with_trunks_comes_through_all_kinds_of_faults(tmp_path):
     faults = FAULTS | NODE_FAULTS | {"reload_edge": 2}
     scenario = run(tmp_path, 300, edge="openresty-trunk", faults=faults, most=20, every_s=1)
     print(f"{scenario.done}, closed {scenario.ends}")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "faults"),
-    [
-        ("openresty-trunk", EDGE_FAULTS),
-        ("host", HOST_FAULTS | {"freeze_node": 0}),
-        ("sentinels", SENTINEL_FAULTS),
-    ],
-)
-def test_faults_of_each_kind_for_a_short_time(tmp_path, kind, faults):
-    scenario = run(tmp_path, 10, **KINDS[kind] | {"faults": faults})
-    print("\n".join(scenario.log))
-    assert kind not in SYNCED or scenario.resets == 0
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(SEEDS))
-@pytest.mark.parametrize("kind", KINDS)
-def test_faults_of_each_kind_for_a_minute(tmp_path, kind, seed):
-    scenario = run(tmp_path, 60, seed=seed, **KINDS[kind])
-    print(f"{scenario.done}, closed {scenario.ends}, {scenario.resets} resets")
-    assert kind not in SYNCED or scenario.resets == 0
 
 
 @pytest.mark.soak
