@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.runner import Scenario
-from tests.faults.test_faults import BUSY, run
+from tests.faults.runner import Scenario, run
+from tests.faults.test_faults import BUSY
 from tests.support import scaled
 
 pytestmark = pytest.mark.slow
