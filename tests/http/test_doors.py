@@ -45,6 +45,7 @@ async def test_without_the_key_the_api_is_closed(authorization: str | None) -> N
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported_media_type"),
         ({"Content-Type": "multipart/form-data; boundary=x"}, 415, "unsupported_media_type"),
         ({"Content-Type": None}, 415, "unsupported_media_type"),
+        ({"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
     ],
 )
 @pytest.mark.parametrize("environ", [{}, KEYED], ids=["keyless", "keyed"])
@@ -63,6 +64,7 @@ async def test_a_page_of_another_site_cannot_push_key_or_no_key(
     [
         {"Content-Type": "application/json; charset=utf-8"},
         {"Content-Type": "Application/JSON ;charset=UTF-8"},
+        {"Content-Encoding": "Identity"},
         {"Host": "[::1]:8001"},
         {"Host": "127.0.0.1"},
         {"Sec-Fetch-Site": "same-origin"},

@@ -287,6 +287,8 @@ class ApiHandler(AnswerHandler):
         given = self.request.headers.get("Content-Type", "")
         if given != _JSON and given.partition(";")[0].strip().lower() != _JSON:
             raise UnsupportedMediaType(f"Content-Type must be {_JSON}")
+        if self.request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise UnsupportedMediaType("Content-Encoding is not known here: send the body as it is")
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is longer than {self.api.config.limits.body_bytes} bytes")
