@@ -18,7 +18,7 @@ from tornado.web import Application
 
 import tidegate
 from tidegate import gauges, log
-from tidegate.auth.api_keys import ApiKeys
+from tidegate.auth.api_keys import ApiKeys, trunk_key
 from tidegate.auth.callback import Callback
 from tidegate.auth.hosts import Hosts, Networks
 from tidegate.auth.origins import Origins
@@ -156,7 +156,7 @@ class App:
         self._servers: list[HttpServer] = []
         self._socket_files: list[SocketFile] = []
         self._trunk_sockets: list[socket.socket] = []
-        self._trunks = TrunkServer(self._moves, self.broker, self.tasks, self.node)
+        self._trunks = TrunkServer(self._moves, self.broker, self.tasks, self.node, trunk_key(config.trunk))
         self.unsent = Unsent(
             limits.all_outbox_bytes,
             self.write_batch.blocked,
@@ -229,7 +229,7 @@ class App:
         )
         if self._trunk_sockets:
             trunk_listener = Listener("trunk", has_room=self._has_files, spares=1)
-            self._trunks.start(handshakes, trunk_listener, self._trunk_sockets, config.trunk.key)
+            self._trunks.start(handshakes, trunk_listener, self._trunk_sockets)
         self.tasks.spawn(self._every(PROBE_S, self._look_after), "probe")
         self.tasks.spawn(self._every(unsent.LOOK_S, self._look_at_unsent), "unsent")
         if self._rechecks is not None:

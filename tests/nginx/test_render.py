@@ -162,8 +162,11 @@ def test_lua_is_found_from_wherever_nginx_was_started(tmp_path: Path) -> None:
     assert f'lua_package_path "{tmp_path}/lua/?.lua;;";' in (tmp_path / "conf.d/openresty.conf").read_text()
 
 
-def test_what_holds_the_trunk_s_key_is_not_for_others(tmp_path: Path) -> None:
-    config = load(None, environ({"TRUNK__PORT": 8002, "TRUNK__KEY": "a-key-of-this-test"}))
+@pytest.mark.parametrize("from_file", [False, True])
+def test_what_holds_the_trunk_s_key_is_not_for_others(tmp_path: Path, from_file: bool) -> None:
+    (tmp_path / "key").write_text("a-key-of-this-test\n")
+    key = {"TRUNK__KEY_FILE": str(tmp_path / "key")} if from_file else {"TRUNK__KEY": "a-key-of-this-test"}
+    config = load(None, environ({"TRUNK__PORT": 8002, **key}))
     render.write(Config(), tmp_path)  # it may have been there before
     render.write(config, tmp_path)
     holders = {

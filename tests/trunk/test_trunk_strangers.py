@@ -7,6 +7,7 @@ import contextlib
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,9 +75,12 @@ async def test_who_does_not_know_the_key_has_no_trunk(lines: dict[str, str], exp
         assert not app.metrics.open_connections
 
 
-async def test_who_knows_the_key_has_one(expected_logs: Logs) -> None:
+@pytest.mark.parametrize("from_file", [False, True])
+async def test_who_knows_the_key_has_one(expected_logs: Logs, tmp_path: Path, from_file: bool) -> None:
     port = free_port()
-    async with running(TRUNK__PORT=port, TRUNK__KEY=KEY):
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    key: dict[str, Any] = {"TRUNK__KEY_FILE": str(tmp_path / "key")} if from_file else {"TRUNK__KEY": KEY}
+    async with running(TRUNK__PORT=port, **key):
         _, worker = await asyncio.get_running_loop().create_connection(lambda: Worker(KEY), "127.0.0.1", port)
         await eventually(lambda: worker.up)
         worker.transport.abort()

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from tidegate.auth.key_files import read
 from tidegate.config.auth import NamedApiKey
+from tidegate.config.settings import TrunkSettings
 from tidegate.core.errors import NotAllowed, Unauthorized, Unusable
 from tidegate.core.model import group_of
 from tidegate.core.patterns import matches
@@ -98,9 +99,16 @@ def _text(number: int, key: str | NamedApiKey) -> bytes:
         return key.encode()
     if key.key is not None:
         return key.key.encode()
-    text = read(f"internal.api_keys[{number}]", key.key_file or "")
+    return _of_file(f"internal.api_keys[{number}]", key.key_file or "")
+
+
+def _of_file(name: str, path: str) -> bytes:
+    text = read(name, path)
     if not _KEY.match(text):
-        raise Unusable(
-            f"internal.api_keys[{number}]", "in its file must be 16 to 512 visible ASCII characters without spaces"
-        )
+        raise Unusable(name, "in its file must be 16 to 512 visible ASCII characters without spaces")
     return text
+
+
+def trunk_key(trunk: TrunkSettings) -> str | None:
+    """What edges must know that are not on this machine; None where there is none. Raises Unusable."""
+    return trunk.key if trunk.key_file is None else _of_file("trunk.key_file", trunk.key_file).decode()

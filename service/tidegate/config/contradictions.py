@@ -133,8 +133,13 @@ def _items(key: str, name: str, items: Sequence[NamedKey | NamedApiKey]) -> Iter
 
 def _trunk(config: Config) -> Iterator[tuple[str, str]]:
     server, trunk, edge = config.server, config.trunk, config.edge
-    if trunk.port and trunk.key is None:
-        yield "trunk.key", "is needed for trunk.port, or whoever reaches it may speak for any client; set one"
+    if trunk.key is not None and trunk.key_file is not None:
+        yield "trunk.key", "cannot be beside trunk.key_file; leave one of them out"
+    if trunk.port and trunk.key is None and trunk.key_file is None:
+        yield (
+            "trunk.key",
+            "is needed for trunk.port, or whoever reaches it may speak for any client; set it or trunk.key_file",
+        )
     if trunk.port and trunk.port in (server.port, config.internal.port):
         yield "trunk.port", "must differ from server.port and internal.port; 8002 is usual"
     if trunk.socket is not None and trunk.socket == server.socket:

@@ -18,7 +18,7 @@ from tidegate.config.edge import EdgeSettings
 from tidegate.config.endpoints import HOST, PATH_LENGTH, Address, Host, Network, Origin, SocketPath
 from tidegate.config.events import EventsSettings
 from tidegate.config.section import Section
-from tidegate.config.texts import ApiKey, Group, Method
+from tidegate.config.texts import ApiKey, Group, Method, Word
 from tidegate.core.model import Retention, group_of
 from tidegate.core.patterns import matches
 
@@ -141,6 +141,7 @@ class TrunkSettings(Section, frozen=True):
     key: Annotated[
         ApiKey | None, Meta(description="What an edge must know to open a trunk over TCP; it is never sent.")
     ] = None
+    key_file: Annotated[Word | None, Meta(description="File with the key, in place of key.")] = None
 
 
 class HeartbeatSettings(Section, frozen=True):

@@ -103,7 +103,7 @@ def write_includes(config: Config, folder: Path) -> list[Path]:
     written = []
     for name, text in includes(config).items():
         file = folder / name
-        if config.trunk.key is not None and name == LUA_SETTINGS:  # which has it
+        if (config.trunk.key or config.trunk.key_file) and name == LUA_SETTINGS:  # which has it
             file.touch()
             file.chmod(KEEPS_SECRET)
         file.write_text(text)

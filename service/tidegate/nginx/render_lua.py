@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+from tidegate.auth.api_keys import trunk_key
 from tidegate.config.settings import PROBE_PATH, Config
 
 
@@ -51,7 +52,7 @@ def openresty_settings(config: Config, **more: Any) -> str:
         "write_timeout_s": heartbeat.write_timeout_s,
         "trunk": edge.trunk,
         "hold_s": edge.hold_s,
-        "trunk_key": config.trunk.key,
+        "trunk_key": trunk_key(config.trunk),
         **more,
     }
     tls = """

@@ -39,15 +39,17 @@ LATE_S = 1.0  # a beat that comes later than this says that we were held up, and
 
 
 class TrunkServer:
-    """All trunks of this node."""
+    """All trunks of this node. ``key`` is what a worker must know that comes over TCP; who may come to a Unix socket, its
+    mode says."""
 
     _context: HandshakeContext
 
-    def __init__(self, moves: Moves, broker: Broker, tasks: Tasks, node: str) -> None:
+    def __init__(self, moves: Moves, broker: Broker, tasks: Tasks, node: str, key: str | None) -> None:
         self._moves = moves
         self._broker = broker
         self._tasks = tasks
         self._node = node
+        self._key = key
         self._links: dict[Link, tuple[str | None, str]] = {}  # the key, and what the worker was asked to prove with it
         self._heard = 0  # of links that have ended
         self._timer: asyncio.TimerHandle | None = None
@@ -55,14 +57,11 @@ class TrunkServer:
         self._sockets: list[socket.socket] = []
         self._ends: list[Callable[[], None]] = []
 
-    def start(
-        self, context: HandshakeContext, listener: Listener, sockets: list[socket.socket], key: str | None
-    ) -> None:
-        """``key`` is what a worker must know that comes over TCP; who may come to a Unix socket, its mode says."""
+    def start(self, context: HandshakeContext, listener: Listener, sockets: list[socket.socket]) -> None:
         self._context = context
         self._sockets = sockets
         for sock in sockets:
-            wanted = None if sock.family == socket.AF_UNIX else key
+            wanted = None if sock.family == socket.AF_UNIX else self._key
             self._ends.append(listener.add(sock, partial(self._on_connection, wanted)))
         self._beat_s = asyncio.get_running_loop().time()
         self._beat()
