@@ -39,8 +39,8 @@ LATE_S = 1.0  # a beat that comes later than this says that we were held up, and
 
 
 class TrunkServer:
-    """All trunks of this node. ``key`` is what a worker must know that comes over TCP; who may come to a Unix socket, its
-    mode says."""
+    """All trunks of this node. ``key`` is what a worker must know that comes over TCP; who may come to a Unix socket,
+    its mode says."""
 
     _context: HandshakeContext
 
