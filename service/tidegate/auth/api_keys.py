@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from tidegate.auth.key_files import read
 from tidegate.config.auth import NamedApiKey
+from tidegate.config.changes import changes
 from tidegate.config.settings import TrunkSettings
 from tidegate.core.errors import NotAllowed, Unauthorized, Unusable
 from tidegate.core.model import group_of
@@ -72,13 +73,11 @@ class ApiKeys:
 
     def take(self, other: ApiKeys) -> list[str]:
         """From now on the keys of ``other``; what changes by that, in words without secrets."""
-        before = {(application.name, application, digest) for digest, application in self._known}
-        after = {(application.name, application, digest) for digest, application in other._known}
-        old, new = ({name for name, _, _ in some} for some in (before, after))
-        self._known = other._known
-        words = dict.fromkeys(old - new, "is gone") | dict.fromkeys(new - old, "is new")
-        words |= {name: "has changed" for name, _, _ in before ^ after if name in old & new}
-        return [f"internal.api_keys: {name} {words[name]}" for name in sorted(words)]
+        before, self._known = self._by_name(), other._known
+        return [f"internal.api_keys: {name} {how}" for name, how in changes(before, self._by_name())]
+
+    def _by_name(self) -> dict[str, tuple[bytes, Application]]:
+        return {known[1].name: known for known in self._known}
 
 
 def first(keys: Sequence[str | NamedApiKey]) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jwt
 import msgspec
@@ -23,13 +23,13 @@ from tidegate.auth import keys as auth_keys
 from tidegate.auth.grants import Grant, Patterns, SharedPatterns
 from tidegate.auth.keys import Key
 from tidegate.config.auth import AuthSettings
+from tidegate.config.changes import changes
 from tidegate.core.errors import Unauthorized
 from tidegate.core.model import is_id
 from tidegate.core.patterns import is_pattern
 
 TOKEN_BYTES = 8192
 
-_K = TypeVar("_K")
 
 # RFC 7515, 7.1: base64url without padding. PyJWT passes over more or less of what stands behind it, by its version; and
 # what is taken goes on to edges, in lines.
@@ -146,7 +146,7 @@ class Verifier:
         names = {name: getattr(auth, name) for name in ("key", "key_file", "keys", "jwks_file")}
         self._auth = msgspec.structs.replace(self._auth, **names)
         self._stamp = key_files.stamp(auth.jwks_file) if auth.jwks_file else None
-        changed = [f"auth: key {name_of(kid)} {how}" for kid, how in differences(before, self._keys)]
+        changed = [f"auth: key {name_of(kid)} {how}" for kid, how in changes(before, self._keys)]
         if changed:
             self._remembered.clear()
         self.tell_left_out()
@@ -234,17 +234,6 @@ class Verifier:
 
 def name_of(kid: str | None) -> str:
     return "without a kid" if kid is None else kid[:100]
-
-
-def differences(before: Mapping[_K, object], after: Mapping[_K, object]) -> Iterator[tuple[_K, str]]:
-    """Which are new, gone or changed, and that."""
-    for name in [*before, *(name for name in after if name not in before)]:
-        if name not in after:
-            yield name, "is gone"
-        elif name not in before:
-            yield name, "is new"
-        elif before[name] != after[name]:
-            yield name, "has changed"
 
 
 def sign(auth: AuthSettings, claims: Mapping[str, Any], *, key_file: str | None = None, kid: str | None = None) -> str:

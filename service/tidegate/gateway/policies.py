@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tidegate.config.changes import changes
 from tidegate.config.settings import Config, GroupPolicy
 from tidegate.core.hub import Hub
 from tidegate.core.session import Session
@@ -43,10 +44,7 @@ class Policies:
 
 
 def _differences(old: dict[str, GroupPolicy], new: dict[str, GroupPolicy]) -> list[str]:
-    words = {pattern: "is gone" for pattern in old if pattern not in new}
-    words |= {pattern: "is new" for pattern in new if pattern not in old}
-    words |= {pattern: "has changed" for pattern in new if pattern in old and old[pattern] != new[pattern]}
-    changed = [f"groups: {pattern} {how}" for pattern, how in words.items()]
+    changed = [f"groups: {pattern} {how}" for pattern, how in changes(old, new)]
     kept = [[pattern for pattern in some if pattern in old and pattern in new] for some in (old, new)]
     if kept[0] != kept[1]:
         changed.append("groups: their order has changed")  # the first that matches wins
