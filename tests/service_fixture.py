@@ -30,6 +30,8 @@ async def running(**settings: Any) -> AsyncIterator[App]:
         yield app
     finally:
         await app.stop()
+    unforeseen = app.metrics.unforeseen()
+    assert not unforeseen, unforeseen  # it should have been there from the start, at 0
 
 
 class Down:

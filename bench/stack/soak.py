@@ -167,7 +167,7 @@ def _wrong_closes(mode: Mode) -> dict[str, int]:
     """By code: those that neither said goodbye (1000) nor were cut (1006)."""
     prefix = 'tidegate_closes_total{code="'
     found = {name.removeprefix(prefix)[:-2]: int(n) for name, n in metrics(mode).items() if name.startswith(prefix)}
-    return {code: count for code, count in found.items() if code not in ("1000", "1006")}
+    return {code: count for code, count in found.items() if count and code not in ("1000", "1006")}
 
 
 def _is_given_back(what: str, left: Callable[[], int], found: Findings) -> None:

@@ -9,7 +9,6 @@ import platform
 import secrets
 import socket
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -29,7 +28,7 @@ from tidegate.config.endpoints import UNIX
 from tidegate.config.settings import HEADER_BUFFERS, Config
 from tidegate.core.errors import CloseCode, Refused, Unauthorized
 from tidegate.core.hub import Hub
-from tidegate.core.model import Message, NodeInfo, is_id
+from tidegate.core.model import NodeInfo, is_id
 from tidegate.core.pace import Rates
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.commands import Commands
@@ -38,6 +37,7 @@ from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.moves import Moves
 from tidegate.gateway.new_streams import NewStreams
 from tidegate.gateway.policies import Policies
+from tidegate.gateway.readiness import Readiness
 from tidegate.gateway.rechecks import LOOK_S, Rechecks
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
@@ -96,8 +96,7 @@ class App:
         self._caller = Caller(config.calls, observe=self._observe_call)
         self._requests = itertools.count(1)
         self._shares = Shares(_call_soon)
-        self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
-        self.write_batch = WriteBatch(_call_soon, self._shares, written=self._observe_writes)
+        self.write_batch = WriteBatch(_call_soon, self._shares, written=self.metrics.ages.written)
         self.replay = Replay(self.broker, self.tasks, self.metrics)
         self.hub = Hub(self.replay, self.write_batch.before_writing, fan_out)
         recovery = Recovery(
@@ -118,6 +117,7 @@ class App:
             call=self._call,
             verify=self._verify if self.verifier else None,
         )
+        self.readiness = Readiness(self.broker, time.monotonic)
         self.gateway = Gateway(
             config,
             self.broker,
@@ -128,10 +128,11 @@ class App:
             self.tasks,
             self.metrics,
             self._shares,
+            self.readiness,
             node=self.node,
             wall=time.time,
             capacity=self.files.connections,
-            on_delivered=self._note_age,
+            on_delivered=self.metrics.ages.note,
         )
         self._moves = Moves(
             self.gateway,
@@ -166,8 +167,13 @@ class App:
         )
         gauges.register(
             self.metrics,
+            config,
+            node=self.node,
+            started_ms=self.started_ms,
+            capacity=self.files.connections,
             hub=self.hub,
             gateway=self.gateway,
+            readiness=self.readiness,
             admission=self.admission,
             unsent=self.unsent,
             trunks=self._trunks,
@@ -187,7 +193,7 @@ class App:
             await self._callback.start()
         try:
             await self.broker.start(self.gateway, self.info())
-            await self.gateway.probe()
+            await self.readiness.probe()
             self._bind()
         except BaseException:
             await self._stop_asking()
@@ -352,7 +358,7 @@ class App:
             keys=self.api_keys,
             hosts=Hosts(names(config.internal.hosts, config.internal.address), "internal.hosts"),
             metrics=self.metrics,
-            ready=lambda: self.gateway.ready and not self.gateway.draining,
+            readiness=self.readiness,
             public_port=self.public_port,
         )
 
@@ -423,17 +429,6 @@ class App:
     def _observe_call(self, outcome: str, seconds: float) -> None:
         self.metrics.call_seconds[outcome,].observe(seconds)
 
-    def _note_age(self, message: Message) -> None:
-        self._journalled_ms[message.time_ms] += 1
-
-    def _observe_writes(self) -> None:
-        """The turn has been written: how long its messages had been journalled."""
-        if self._journalled_ms:
-            now_ms = time.time() * 1000
-            for time_ms, messages in self._journalled_ms.items():
-                self.metrics.push_to_write.observe(max(0.0, now_ms - time_ms) / 1000, messages)
-            self._journalled_ms.clear()
-
     # What happens again and again
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -442,7 +437,7 @@ class App:
             await work()
 
     async def _look_after(self) -> None:
-        await self.gateway.probe()
+        await self.readiness.probe()
         self.broker.report(self.info())
 
     async def _look_at_unsent(self) -> None:
@@ -461,7 +456,7 @@ class App:
             started_ms=self.started_ms,
             connections=self.metrics.open_connections,
             draining=self.gateway.draining,
-            lag_ms=self.gateway.lag_ms,
+            lag_ms=self.readiness.lag_ms,
             trunks=tuple(self._trunks.workers),
             trunk_sessions=self._trunks.sessions,
         )

@@ -73,20 +73,20 @@ async def test_a_path_that_is_broken_turns_readyz_red_until_it_is_mended(
         assert (await n.call("GET", "/readyz")).status == 200
         with monkeypatch.context() as patch:
             fault(patch, n.app.broker)
-            await n.app.gateway.probe()
+            await n.app.readiness.probe()
             answer = await n.call("GET", "/readyz")
             assert answer.status == 503
             assert answer.json["reason"] == reason
-        await n.app.gateway.probe()
+        await n.app.readiness.probe()
         assert (await n.call("GET", "/readyz")).status == 200
 
 
 async def test_a_canary_is_no_push_and_no_stream_of_anybody() -> None:
     async with node() as n:
         for _ in range(3):
-            await n.app.gateway.probe()
+            await n.app.readiness.probe()
         text = (await n.call("GET", "/metrics")).body.decode()
-        assert "tidegate_pushes_total{" not in text
+        assert not n.app.metrics.pushes.total()
         for count in ("tidegate_streams", "tidegate_deliveries_total", "tidegate_journal_forgotten_total"):
             assert f"\n{count} 0.0\n" in text
 

@@ -60,6 +60,7 @@ async def test_the_newest_entries_beyond_the_most_are_rejected(full: None):
                 "data": '"2499"',
             }
             assert observed.count(("", "rejected")) == 1500
+            assert node.broker.backlog._rejects["backlog_full",] == 1500
             assert (await push(node.broker, "group:b", b"1"))[0].offset == 1
 
 
@@ -87,6 +88,9 @@ async def test_what_waits_is_told_by_who_reads(monkeypatch: pytest.MonkeyPatch):
             texts = [metrics.text() for metrics in told.values()]
             assert sorted(b"tidegate_ingress_entries 300.0" in text for text in texts) == [False, True]
             assert sorted(b"tidegate_ingress_bytes 0.0" in text for text in texts) == [False, True]
+            assert sorted(b"tidegate_ingress_reading 1.0" in text for text in texts) == [False, True]
+            reader = node if node.broker.backlog.entries else other
+            await eventually(lambda: 0 < reader.broker.backlog.oldest_s < 60)
 
 
 async def nothing_goes_on(ingress: Ingress, entries: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import subprocess
 import time
 from collections.abc import Callable
@@ -103,6 +104,7 @@ async def survives(name: str, red_s: float) -> tuple[float, float, float]:
             assert retry_after is not None
             assert int(retry_after) >= 1
             not_ready_s = await red
+            assert json.loads((await get(app, "/readyz"))[1])["code"] == "broker_down"
             assert (await get(app, "/healthz"))[0] == 200
             assert (await alice.ask(type="ping", id=1))["type"] == "pong"
             await asyncio.to_thread(trouble.end)
@@ -112,6 +114,12 @@ async def survives(name: str, red_s: float) -> tuple[float, float, float]:
             got = await alice.events(2)
             assert [event.get("data") for event in got] == [2, 3], got
             assert not alice.gone.is_set()
+            assert await counted(app, "tidegate_broker_losses_total") == 1
+            if name != "full":  # where it answers all the time
+                assert await counted(app, "tidegate_redis_losses_total") == 1
+                assert await counted(app, 'tidegate_redis_connects_total{link="commands"}') >= 2
+            assert await counted(app, "tidegate_redis_seconds_count") > 10
+            assert await counted(app, "tidegate_redis_memory_bytes") > 0
             return refused_s, not_ready_s, ready_s
 
 
@@ -120,10 +128,17 @@ TROUBLES = ["paused", "cut off", "killed", "full"]
 
 @pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("name", TROUBLES)
-async def test_connections_stay_open_and_pushes_get_a_clear_answer_while_redis_is(name: str, expected_logs: Logs):
+async def test_connections_stay_open_and_pushes_get_a_clear_answer_while_redis_is(
+    name: str, expected_logs: Logs, caplog: pytest.LogCaptureFixture
+):
     expected_logs.expect("broker.lost")
     expected_logs.allow("redis.went_back")
+    caplog.set_level(logging.INFO, "tidegate")
     await survives(name, RED_S)
+    begun, ended = [vars(record)["fields"] for record in caplog.records if record.getMessage() == "broker.ready"]
+    assert "outage_s" not in begun
+    assert ended["outage_s"] > 0
+    assert ended["error"]
 
 
 @pytest.mark.slow

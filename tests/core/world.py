@@ -28,6 +28,7 @@ from tidegate.core.session import Sender, Session, Transport
 from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway, HandshakeRequest
 from tidegate.gateway.new_streams import NewStreams
+from tidegate.gateway.readiness import Readiness
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
 from tidegate.metrics import Metrics
@@ -405,6 +406,7 @@ class World:
             self.tasks,
             metrics,
             Shares(self.loop.call_soon, partial(next, itertools.count(step=SHARE_S / 3))),
+            Readiness(self.broker, lambda: self.now_s),
             node="n",
             wall=lambda: self.now_s,
             capacity=100,

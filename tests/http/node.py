@@ -143,3 +143,5 @@ async def node(**environ: str) -> AsyncIterator[Node]:
         yield Node(app)
     finally:
         await app.stop()
+    unforeseen = app.metrics.unforeseen()
+    assert not unforeseen, unforeseen  # it should have been there from the start, at 0

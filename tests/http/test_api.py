@@ -9,7 +9,8 @@ import pytest
 
 from tests.http.node import KEYED, head, node
 from tests.peer import Peer
-from tests.support import eventually
+from tests.service_fixture import Down
+from tests.support import Logs, eventually
 
 # Clients
 
@@ -228,18 +229,29 @@ async def test_the_nodes_are_listed() -> None:
         assert (shown["node"], shown["draining"]) == ("n1", False)
 
 
-async def test_a_node_is_ready_while_its_broker_is_and_until_it_drains() -> None:
+async def test_a_node_is_ready_while_its_broker_is_and_until_it_drains(expected_logs: Logs) -> None:
     async with node() as n:
         answer = await n.call("GET", "/readyz")
         assert (answer.status, answer.json["status"]) == (200, "ready")
         assert "reason" not in answer.json
-        n.app.gateway.ready, n.app.gateway.trouble = False, "no answer from Redis"
+        canary = Down(n.app, "canary")
+        expected_logs.expect("broker.lost")
+        await n.app.readiness.probe()
         answer = await n.call("GET", "/readyz")
         assert answer.status == 503
-        assert answer.json == {"status": "not_ready", "reason": "no answer from Redis", "lag_ms": None}
-        n.app.gateway.ready = n.app.gateway.draining = True
+        assert answer.json == {
+            "status": "not_ready",
+            "code": "broker_down",
+            "reason": "no answer",
+            "for_s": answer.json["for_s"],
+            "lag_ms": None,
+        }
+        canary.up()
+        await n.app.readiness.probe()
+        assert (await n.call("GET", "/readyz")).status == 200
+        n.app.gateway.draining = True
         answer = await n.call("GET", "/readyz")
-        assert (answer.status, answer.json["status"], answer.json["lag_ms"]) == (503, "draining", None)
+        assert (answer.status, answer.json["code"], answer.json["lag_ms"]) == (503, "draining", None)
         assert (await n.call("GET", "/healthz")).json == {"status": "alive"}
 
 

@@ -32,7 +32,7 @@ async def test_a_node_takes_handshakes_unless_it_is_full_or_draining() -> None:
             assert await probe(app) == 503
         app.gateway.draining = True
         assert await probe(app) == 503
-        assert app.metrics.handshakes == {("accepted",): 1}  # it is no handshake
+        assert +app.metrics.handshakes == {("accepted",): 1}  # it is no handshake
 
 
 async def test_a_probe_is_answered_and_the_handshake_comes_over_the_same_connection() -> None:
@@ -124,11 +124,11 @@ async def test_a_node_whose_canary_did_not_pass_refuses_at_once(
     async with running() as app:
         canary = app.broker.canary
         monkeypatch.setattr(app.broker, "canary", lost)
-        await app.gateway.probe()
+        await app.readiness.probe()
         refusal = await refused(app)
         assert (refusal.status, refusal.code) == (503, "broker_down")
         assert await probe(app) == 204
         monkeypatch.setattr(app.broker, "canary", canary)
-        await app.gateway.probe()
+        await app.readiness.probe()
         async with connected(app):
             pass

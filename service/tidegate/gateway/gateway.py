@@ -47,6 +47,7 @@ from tidegate.core.model import (
 from tidegate.core.protocol import Command, NotUnderstood
 from tidegate.core.session import Rights, Session, Transport
 from tidegate.gateway.commands import Change, Commands
+from tidegate.gateway.readiness import Readiness
 from tidegate.gateway.records import OwnedRecords
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
@@ -81,6 +82,7 @@ class Gateway:
         tasks: Tasks,
         metrics: Metrics,
         shares: Shares,
+        readiness: Readiness,
         *,
         node: str,
         wall: Callable[[], float],
@@ -102,6 +104,7 @@ class Gateway:
         self._tasks = tasks
         self._metrics = metrics
         self._shares = shares
+        self._readiness = readiness
         self._floods = Floods()
         self._inboxes: dict[Session, deque[Work]] = {}  # what waits for its turn; of who has any, or did until now
         self._wall = wall
@@ -109,10 +112,6 @@ class Gateway:
         self.draining = False
         self._capacity = capacity
         self.short = False  # of memory for what is unsent
-        self.ready = False
-        self.lost = False  # the newest canary did not pass
-        self.lag_ms: float | None = None
-        self.trouble = "not tried yet"  # why it is not ready
         self.paused = 0  # how often a connection had so many commands in flight that reading stopped
         self._on_delivered = on_delivered
 
@@ -185,7 +184,7 @@ class Gateway:
             raise Full(f"this node has {self._capacity} connections")
         if self.short:
             raise Full("too much waits to be sent to the connections of this node")
-        if self.lost:
+        if self._readiness.lost:
             raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
 
     def _check_client(self, request: HandshakeRequest) -> None:
@@ -474,19 +473,3 @@ class Gateway:
 
     async def nodes(self) -> list[NodeInfo]:
         return await self._broker.nodes()
-
-    async def probe(self) -> bool:
-        """Whether a canary passes through the broker right now; ``ready`` and ``lag_ms`` remember it."""
-        try:
-            self.lag_ms = await self._broker.canary()
-        except BrokerDown as exc:
-            if self.ready:
-                log.warning("broker.lost", error=str(exc))
-            self.lost, self.ready = True, False
-            self.lag_ms = None
-            self.trouble = str(exc)
-        else:
-            if not self.ready:
-                log.info("broker.ready", lag_ms=round(self.lag_ms, 3))
-            self.lost, self.ready = False, True
-        return self.ready

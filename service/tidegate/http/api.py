@@ -218,12 +218,16 @@ async def healthz(handler: ApiHandler) -> Response:
 
 async def readyz(handler: ApiHandler) -> Response:
     api = handler.api
-    gateway = api.gateway
-    if api.ready():
-        return _answer({"status": "ready", "lag_ms": gateway.lag_ms})
-    if gateway.draining:
-        return _answer({"status": "draining", "reason": "this node is stopping", "lag_ms": None}, 503)
-    return _answer({"status": "not_ready", "reason": gateway.trouble, "lag_ms": None}, 503)
+    found = api.readiness
+    fields: dict[str, object]
+    if api.gateway.draining:
+        fields = {"status": "draining", "code": "draining", "reason": "this node is stopping", "lag_ms": None}
+    elif found.ready:
+        return _answer({"status": "ready", "lag_ms": found.lag_ms})
+    else:
+        why = {"code": found.trouble, "reason": found.reason, "for_s": round(found.not_ready_s, 3)}
+        fields = {"status": "not_ready", **why, "lag_ms": None}
+    return _answer(fields, 503)
 
 
 async def console_settings(handler: ApiHandler) -> Response:

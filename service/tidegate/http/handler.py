@@ -50,6 +50,7 @@ from tidegate.core.errors import (
 )
 from tidegate.core.model import group_stream, is_id
 from tidegate.gateway.gateway import Gateway
+from tidegate.gateway.readiness import Readiness
 from tidegate.metrics import Metrics
 from tidegate.tornado_seam import AnswerHandler, Request, bytes_received
 
@@ -65,15 +66,14 @@ _THROWN_AWAY_BYTES = 16 * 1024 * 1024  # of a refused body; one that is longer g
 
 
 class ApiContext(msgspec.Struct):
-    """What every request needs; one per node. ``ready``: whether a canary has just passed through the broker;
-    ``public_port`` is where the console finds the WebSocket."""
+    """What every request needs; one per node. ``public_port`` is where the console finds the WebSocket."""
 
     gateway: Gateway
     config: Config
     keys: ApiKeys
     hosts: Hosts
     metrics: Metrics
-    ready: Callable[[], bool]
+    readiness: Readiness
     public_port: int
 
 

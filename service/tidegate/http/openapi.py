@@ -218,10 +218,12 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Ready": _object(
             {
                 "status": {"enum": ["ready", "not_ready", "draining"]},
+                "code": text,
                 "reason": text,
+                "for_s": {"type": "number", "minimum": 0},
                 "lag_ms": {"type": ["number", "null"]},
             },
-            ["reason"],
+            ["code", "reason", "for_s"],
         ),
         "Console": _object(
             {

@@ -8,21 +8,29 @@ queue that is full refuses who comes: what came before them is taken in its orde
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.membership import ClusterMembership
-from tidegate.core.errors import InternalError
-from tidegate.metrics import Metrics
+from tidegate.core.errors import InternalError, KeyReused, TooDeep, TooLarge
+from tidegate.metrics import Metrics, Tally
 
 LOOK_S = 1.0
 AT_ONCE = 1000  # are rejected in one script; more than a round takes, and short for Redis
 SAID_S = 60.0  # between two lines of the log
 REASON = "backlog_full"
+# Why an entry is rejected, as its copy says (docs/protocol.md, Push through Redis).
+REASONS = (
+    *("no address", "several addresses", "bad client", "bad group", "bad key", "bad conflate"),
+    *("no data", "bad JSON", "all must be 1", "unknown field", "field given twice"),
+    *(TooLarge.code, TooDeep.code, KeyReused.code, "failed 5 times", REASON),
+)
 
 
 class Backlog:
-    """``entries``, ``bytes`` and ``rejected``: what was found last, by this node; 0 while another one reads."""
+    """``entries``, ``bytes`` and ``rejected``: what was found last, by this node; 0 while another one reads.
+    ``oldest_s``: how long the first of them had waited then."""
 
     def __init__(self, membership: ClusterMembership, *, most_entries: int, most_bytes: int) -> None:
         self._membership = membership
@@ -34,6 +42,11 @@ class Backlog:
         self.entries = 0
         self.bytes = 0
         self.rejected = 0
+        self.oldest_s = 0.0
+        self._rejects: Tally = Counter(dict.fromkeys(map(_word, REASONS), 0))
+
+    def note_rejected(self, reason: str) -> None:
+        self._rejects[_word(reason)] += 1
 
     def register(self, metrics: Metrics) -> None:
         metrics.gauge(
@@ -46,9 +59,24 @@ class Backlog:
             "tidegate_ingress_rejected", "Rejected entries that are kept, as that node finds.", lambda: self.rejected
         )
 
+        metrics.gauge(
+            "tidegate_ingress_oldest_seconds",
+            "How long the oldest of them had waited, as that node finds each second.",
+            lambda: self.oldest_s,
+        )
+        metrics.gauge(
+            "tidegate_ingress_reading",
+            "1 for the node that reads the ingress: one of all.",
+            lambda: float(self._looked_s > -math.inf),
+        )
+        metrics.tallied(
+            "tidegate_ingress_rejects", "Entries of the ingress that this node rejected.", ("reason",), self._rejects
+        )
+
     def forget(self) -> None:
         """This node reads no more."""
         self.entries = self.bytes = self.rejected = 0
+        self.oldest_s = 0.0
         self._looked_s = -math.inf
 
     async def keep_to_most(self, token: str, now_s: float, bytes_kept: int) -> int:
@@ -73,7 +101,10 @@ class Backlog:
 
     async def _look(self) -> None:
         keys = self._membership.keys
-        self.entries, self.rejected = await self._membership.commands(("XLEN", keys.push), ("XLEN", keys.push_rejected))
+        self.entries, self.rejected, oldest_ms = await self._membership.run(
+            redis_scripts.WAITING, [keys.push, keys.push_rejected]
+        )
+        self.oldest_s = int(oldest_ms) / 1000
         if self._knows_bytes:
             try:
                 (size,) = await self._membership.commands(("MEMORY", "USAGE", keys.push))
@@ -87,3 +118,8 @@ class Backlog:
         if self.bytes > self._most_bytes:
             excess = max(excess, math.ceil(self.entries * (1 - self._most_bytes / self.bytes)))
         return max(excess, 0)
+
+
+def _word(reason: str) -> tuple[str]:
+    """The label of the metric."""
+    return (reason.replace(" ", "_"),)

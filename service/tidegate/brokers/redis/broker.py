@@ -200,6 +200,7 @@ class RedisBroker:
     def register(self, metrics: Metrics) -> None:
         wakeups, streams, records = self.wakeups, self.streams, self.records
         self.backlog.register(metrics)
+        self.membership.vitals.register(metrics)
         metrics.count(*RECORDS_GIVEN_UP, lambda: records.given_up)
         metrics.count("tidegate_wakeups", "Messages and orders announced by Redis.", lambda: wakeups.heard)
         metrics.count("tidegate_repaired_messages", "Messages that no wake-up brought.", lambda: streams.repaired)

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 
 from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
-from tidegate.brokers.redis.backlog import Backlog
+from tidegate.brokers.redis.backlog import REASON, Backlog
 from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, Pipeline
 from tidegate.brokers.redis.streams import KEY_MS, RedisStreams
@@ -100,10 +100,12 @@ class Ingress:
                 return
             for _ in range(await self._backlog.keep_to_most(self._token, monotonic(), REJECTED_BYTES)):
                 self._observe("", "rejected")
+                self._backlog.note_rejected(REASON)
             for entry in done:
                 self._observe(entry.publication.stream, "accepted")
             for entry in rejected:
                 self._observe(entry.publication.stream, "rejected")
+                self._backlog.note_rejected(entry.reason)
                 log.info("ingress.rejected", id=entry.id, stream=entry.address, reason=entry.reason)
             done, failed = [], []
             waiting = [entry for entry in self._entries.values() if not entry.reason]
@@ -183,6 +185,7 @@ class Ingress:
         try:
             if self._blocking is None or self._blocking.error is not None:
                 connection = await self._address.connect(self._membership.timing.operation_s)
+                self._membership.vitals.connected("ingress")
                 self._blocking = Pipeline(connection, self._membership.timing.operation_s + BLOCK_MS / 1000)
             wait_ms = min(BLOCK_MS, int(self._membership.timing.lease_s * 200))
             await self._blocking.call(

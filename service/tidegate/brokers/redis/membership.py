@@ -30,6 +30,7 @@ from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, ConnectionLost, Pipeline
 from tidegate.brokers.redis.scripts import KeyNames, Script
+from tidegate.brokers.redis.vitals import Vitals
 from tidegate.core.errors import BrokerDown, InternalError
 from tidegate.core.model import NodeInfo
 from tidegate.tasks import Tasks
@@ -96,6 +97,8 @@ class ClusterMembership:
         self._on_up = on_up
         self.up = asyncio.Event()
         self.up_since_s = 0.0
+        self.vitals = Vitals(self.up.is_set)
+        self._outage: tuple[float, str] | None = None  # since when Redis is away, and what ended it
         self._address = address
         self._tasks = tasks
         self._events = events
@@ -227,13 +230,18 @@ class ClusterMembership:
             pause_s = 0.02 if self.up.is_set() else min(pause_s * 2, 0.5)
             if self.up.is_set():
                 self.up.clear()
+                self._outage = _now_s(), self._error
+                self.vitals.lost()
                 log.info("redis.lost", error=self._error)
             await asyncio.sleep(pause_s)
 
     async def _session(self, first: asyncio.Future[None]) -> None:
         """From connect until the link ends, which raises BrokerDown."""
         connection = await self._address.connect(self.timing.operation_s)
-        pipeline = Pipeline(connection, self.timing.operation_s, on_end=self._beat_due.set)
+        self.vitals.connected("commands")
+        pipeline = Pipeline(
+            connection, self.timing.operation_s, on_end=self._beat_due.set, on_answer=self.vitals.seconds.observe
+        )
         self._may_ask = True
         try:
             server = await self.inspect(pipeline)
@@ -269,6 +277,7 @@ class ClusterMembership:
                 raise answer
             info |= _fields(answer)
         self._may_ask = isinstance(config, list)
+        self.vitals.inspected(info)
         server = ServerInfo(
             incarnation=f"{info.get('run_id')}.{info.get('master_replid')}",
             version=info.get("redis_version", "0"),
@@ -329,7 +338,9 @@ class ClusterMembership:
         generation, joined = answer[1].decode(), int(answer[3])
         if outcome == "lost":
             message = "acknowledged writes may be lost: every epoch changes"
-            log.warning("redis.went_back", message=message, why=answer[5].decode())
+            why = answer[5].decode()
+            self.vitals.went_back(why)
+            log.warning("redis.went_back", message=message, why=why)
         changed = generation != self.generation or joined > 0
         if generation != self.generation:
             self._writes = 0
@@ -341,8 +352,13 @@ class ClusterMembership:
             await self._be_seen(pipeline, joined)
         else:
             await self._beat(pipeline)
-        log.info("redis.ready", outcome=outcome, generation=generation, version=server.version)
+        log.info("redis.ready", outcome=outcome, generation=generation, version=server.version, **self._end_outage())
         return changed
+
+    def _end_outage(self) -> dict[str, object]:
+        """For the log: how long Redis was away, and why; nothing where it was not."""
+        outage, self._outage = self._outage, None
+        return {} if outage is None else {"outage_s": round(_now_s() - outage[0], 3), "error": outage[1]}
 
     async def _be_seen(self, pipeline: Pipeline, joined: int) -> None:
         """Returns when everybody on the roster knows of this node, so that none of them would vote without it; and who

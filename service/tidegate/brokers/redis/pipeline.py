@@ -223,15 +223,21 @@ _NOTHING = object()
 
 class Pipeline:
     """Commands and their answers, in order. What waits longer than ``timeout_s`` ends the link: the answers behind it
-    would be late too."""
+    would be late too. ``on_answer`` is told how many seconds each took."""
 
     def __init__(
-        self, connection: AbstractConnection, timeout_s: float, *, on_end: Callable[[], None] | None = None
+        self,
+        connection: AbstractConnection,
+        timeout_s: float,
+        *,
+        on_end: Callable[[], None] | None = None,
+        on_answer: Callable[[float], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._on_end = on_end
+        self._on_answer = on_answer
         self._timer: asyncio.TimerHandle | None = None  # while something waits, or did lately
         self._connection = RedisConnection(connection, on_reply=self._answered, on_end=self._ended)
 
@@ -265,7 +271,9 @@ class Pipeline:
         if not self._waiting:
             self.end("an answer that nobody asked for")
             return
-        _, answer = self._waiting.popleft()
+        begun_s, answer = self._waiting.popleft()
+        if self._on_answer is not None:
+            self._on_answer(self._loop.time() - begun_s)
         if answer.done():
             return  # cancelled
         if isinstance(reply, ResponseError):

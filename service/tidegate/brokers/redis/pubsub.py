@@ -96,6 +96,7 @@ class PubSub:
         connection = RedisConnection(await self._address.connect(timing.operation_s), on_reply=self._replied)
         self._connection = connection
         self._unconfirmed = set(self._channels)
+        self._membership.vitals.connected("wakeups")
         self.made += 1
         channels = list(self._channels)
         for start in range(0, len(channels), CHANNELS_AT_ONCE):

@@ -33,6 +33,7 @@ TOPS = Script("tops")
 ORDER = Script("order")
 INGRESS = Script("ingress")
 SHED = Script("shed")
+WAITING = Script("waiting")
 CLAIM = Script("claim")
 SAVE = Script("save")
 RECLAIM = Script("reclaim")
@@ -41,7 +42,9 @@ RELEASE = Script("release")
 EVENTS_TAKE = Script("events_take")
 EVENTS_SETTLE = Script("events_settle")
 FORWARDING = (EVENTS_TAKE, EVENTS_SETTLE)
-ALL = (BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, SHED, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE, *FORWARDING)
+ALL = (
+    BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, SHED, WAITING, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE, *FORWARDING
+)  # fmt: skip
 
 
 class KeyNames:
