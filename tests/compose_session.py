@@ -180,6 +180,7 @@ async def counted(http: aiohttp.ClientSession, variant: str) -> None:
         for text in [_metrics(variant) for _ in range(10)]:
             for counter in ('calls_total{outcome="reply"}', "heartbeats_total"):
                 assert f"\ntidegate_edge_{counter} 2\n" in text, (counter, text)
+            assert re.search(r'\ntidegate_edge_responses_total{status="101"} [1-9]', text), text
 
 
 async def trunked(variant: str) -> None:

@@ -50,6 +50,15 @@ def refusals(base: type[Refused] = Refused) -> list[type[Refused]]:
 CODES = {cls.code: cls.status for cls in refusals() if "code" in vars(cls)}
 COMMANDS = list(protocol.TYPES)
 
+# Statuses
+
+
+def test_both_edges_that_count_answers_tell_the_same_statuses_apart() -> None:
+    lua = found("nginx/lua/metrics.lua", r"^local STATUSES = \{([\d,\s]+), \"other\",\s+\}")[1]
+    njs = found("nginx/njs/metrics.js", r"^const STATUSES = \[([\d,\s']+)\];")[1]
+    assert numbers(lua) == numbers(njs)
+
+
 # Close codes
 
 COME_BACK = {CloseCode.NO_STATUS, CloseCode.ABNORMAL, CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.RESTART}
@@ -57,7 +66,7 @@ FINAL = {code for code in CloseCode if code not in COME_BACK | {CloseCode.TRY_LA
 
 
 def test_the_lua_edge_counts_each_close_code_by_itself() -> None:
-    listed = found("nginx/lua/edge.lua", r"ipairs\(\{([\d,\s]+)\}\)")[1]
+    listed = found("nginx/lua/metrics.lua", r"^local CODES = \{([\d,\s]+), \"other\", \"cut\",\s+\}")[1]
     assert numbers(listed) == [code for code in CloseCode if code is not CloseCode.ABNORMAL]  # that is its `cut`
 
 
@@ -130,7 +139,13 @@ def test_a_request_of_a_call_has_the_same_headers_whoever_makes_it(path: str) ->
 
 
 @pytest.mark.parametrize(
-    "paths", [["nginx/njs/calls.js"], ["nginx/lua/calls.lua", "nginx/lua/callers.lua"], ["nginx/njs/metrics.js"]]
+    "paths",
+    [
+        ["nginx/njs/calls.js"],
+        ["nginx/lua/calls.lua", "nginx/lua/callers.lua"],
+        ["nginx/njs/metrics.js"],
+        ["nginx/lua/metrics.lua"],
+    ],
 )
 def test_the_codes_that_edges_answer_calls_with_are_the_services(paths: list[str]) -> None:
     text = "".join((ROOT / path).read_text() for path in paths)

@@ -1,6 +1,7 @@
 -- What openresty.conf calls.
 
 local addresses = require "addresses"
+local certificate = require "certificate"
 local clock = require "clock"
 local handshake = require "handshake"
 local linked = require "linked"
@@ -10,7 +11,6 @@ local session = require "session"
 local settings = require "settings"
 local unsent = require "unsent"
 
-local ipairs = ipairs
 local match = string.match
 local pcall = pcall
 local tonumber = tonumber
@@ -24,13 +24,6 @@ local HOUR_S = 3600
 local WAKE_S = 0.001
 local QUIT_S = 0.25 -- within which all workers of an nginx that quits have stopped to listen
 local LOOK_MS = 1000
--- Peers may choose any code of 3000-4999: they share a label, or the series would grow.
-local KNOWN_CODES = {}
-for _, code in ipairs({
-    1000, 1001, 1002, 1003, 1005, 1007, 1009, 1011, 1012, 1013, 4007, 4008, 4009, 4500, 4501, 4502,
-}) do
-    KNOWN_CODES[code] = true
-end
 
 local _M = {}
 
@@ -57,6 +50,7 @@ end
 -- When nginx reads its configuration.
 function _M.init(values)
     settings.set(values)
+    settings.certificate_ends_s = settings.certificate and certificate.read(settings.certificate)
     addresses.start()
 end
 
@@ -152,23 +146,28 @@ end
 -- At the end of each such request, however it came: what was counted is given back here.
 function _M.log()
     local ctx, var = ngx.ctx, ngx.var
-    metrics.add('tidegate_edge_handshakes_total{status="' .. ngx.status .. '"}', 1)
+    metrics.answered(ngx.status, true)
     nodes.leave()
     local ended = ctx.session
     if ended then
         local code = ended.close_code
         ended:give_back()
         metrics.add("tidegate_edge_websockets", -1)
-        local label = code and (KNOWN_CODES[code] and code or "other") or "cut"
-        metrics.add('tidegate_edge_closed_total{code="' .. label .. '"}', 1)
+        metrics.closed(code)
         var.tidegate_close_code = code or "null"
         var.tidegate_bytes_in = var.request_length + ended.client.stream.bytes
     end
 end
 
 
+-- At the end of every other request of a client.
+function _M.count()
+    metrics.answered(ngx.status)
+end
+
+
 function _M.metrics()
-    local text = metrics.text()
+    local text = metrics.text(nodes.down(), settings.certificate_ends_s)
     ngx.header["Content-Type"] = "text/plain; version=0.0.4"
     ngx.header["Content-Length"] = #text
     ngx.print(text)

@@ -195,7 +195,7 @@ function _M.dial()
         if not answer or not is_passing(answer.body) then
             nodes.failed(node)
         end
-        metrics.add("tidegate_edge_passed_over_total", 1)
+        metrics.add('tidegate_edge_passed_over_total{node="' .. node.name .. '"}', 1)
         ngx.log(ngx.WARN, "no handshake with ", node.name, ": ", err or answer.status)
     end
     return refusal

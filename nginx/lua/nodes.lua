@@ -4,6 +4,7 @@
 local addresses = require "addresses"
 local settings = require "settings"
 
+local ipairs = ipairs
 local random = math.random
 
 local DOWN = 1e9 -- more than all connections
@@ -60,6 +61,16 @@ function _M.leave()
         _M.give_back(ctx.node)
         ctx.node = nil
     end
+end
+
+
+-- name -> whether it is passed over.
+function _M.down()
+    local down = {}
+    for _, node in ipairs(addresses.nodes()) do
+        down[node.name] = dict:get("down " .. node.name) or false
+    end
+    return down
 end
 
 

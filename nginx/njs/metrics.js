@@ -3,6 +3,10 @@
 
 const ZONE = 'tidegate_counters';
 const OUTCOMES = ['reply', 'call_timeout', 'call_unavailable', 'call_bad_answer', 'too_many_calls'];
+// The answers of http{}, counted as they are logged; the others share one number.
+const RESPONSES = 'tidegate_responses';
+const STATUSES = ['101', '400', '401', '403', '404', '405', '408', '413', '414', '426', '429', '431', '499', '500', '502',
+    '503', '504'];
 const HEAD = 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: ';
 
 function count(name) {
@@ -45,6 +49,26 @@ function answer() {
     return `${HEAD}${text.length}\r\n\r\n${text}`;
 }
 
+// js_set of a variable that http{} asks for at the end of each request, to write a line to nowhere or not: not.
+function counted(r) {
+    const status = r.variables.status;
+    ngx.shared[RESPONSES].incr(STATUSES.indexOf(status) < 0 ? 'other' : status, 1, 0);
+    return '';
+}
+
+function gauge(name, help, value) {
+    return `# HELP ${name} ${help}\n# TYPE ${name} gauge\n${value}\n`;
+}
+
+function responses() {
+    if (ngx.shared === undefined || ngx.shared[RESPONSES] === undefined) {
+        return '';
+    }
+    const name = 'tidegate_edge_responses_total';
+    return counter(name, 'Answers to clients, by status.', STATUSES.concat('other').map((status) =>
+        `${name}{status="${status}"} ${ngx.shared[RESPONSES].get(status) || 0}\n`));
+}
+
 // js_content of /metrics. WebSockets are the writing connections, less the one that asks; each is there twice where it
 // passes a second http server behind the filter.
 function metrics(r) {
@@ -56,8 +80,15 @@ function metrics(r) {
         `# HELP ${name} Connections of nginx by state, those to itself too; writing: WebSockets, and this request.\n`,
         `# TYPE ${name} gauge\n`,
     ].concat(states.map((it) => `${name}{variant="njs",state="${it}"} ${r.variables[`connections_${it}`]}\n`), [
-        '# HELP tidegate_edge_websockets Live WebSockets.\n# TYPE tidegate_edge_websockets gauge\n',
-        `tidegate_edge_websockets ${websockets}\n`,
+        gauge('tidegate_edge_websockets', 'Live WebSockets.', `tidegate_edge_websockets ${websockets}`),
+        gauge('tidegate_edge_info', '1; what runs here.',
+            `tidegate_edge_info{variant="njs",nginx="${r.variables.nginx_version}"} 1`),
+        gauge('tidegate_edge_connections_limit', 'Connections that all workers together may have.',
+            `tidegate_edge_connections_limit ${r.variables.tidegate_connections_limit}`),
+        gauge('tidegate_edge_certificate_end_seconds',
+            'Unix time at which the certificate ends, as it was rendered; NaN: unknown.',
+            `tidegate_edge_certificate_end_seconds ${r.variables.tidegate_certificate_end}`),
+        responses(),
     ]).join('');
     r.headersOut['Content-Type'] = 'text/plain; version=0.0.4';
     if (!r.variables.tidegate_counters) {
@@ -69,4 +100,4 @@ function metrics(r) {
     });
 }
 
-export default {count, hear, answer, metrics};
+export default {count, counted, hear, answer, metrics};

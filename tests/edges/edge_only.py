@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import ssl
 import time
+from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.brokers.server import RedisServer
 from tests.edges.contract import PATH, UPGRADE, Contract
@@ -18,6 +21,7 @@ from tests.http.node import Answer, Link, head
 from tests.peer import PING, Peer, Refusal, frame
 from tests.scripted import server
 from tests.support import eventually
+from tidegate.nginx import certificate
 
 
 async def ask_tls(port: int, context: ssl.SSLContext) -> tuple[Answer, str]:
@@ -88,6 +92,9 @@ class EdgeContract(Contract):
 
     # Limits
 
+    async def check_limited(self, s: Stand, refused: int) -> None:
+        """So many of the edge's answers were 429: whether its metrics know."""
+
     async def test_one_address_has_its_limits(self, s: Stand) -> None:
         limits = {
             "EDGE__CONNECTIONS_PER_ADDRESS": 3,
@@ -112,6 +119,7 @@ class EdgeContract(Contract):
             log = s.edge.process.stderr
             assert "limiting connections by zone" in log
             assert "limiting requests" in log
+            await self.check_limited(s, len(refusals))
             for peer in peers:
                 await peer.cut()
             answer, _ = await ask_tls(s.edge.tls_port, tls_context())
@@ -196,6 +204,20 @@ class EdgeContract(Contract):
             await eventually(lambda: _is(count, before + 2))
         await eventually(lambda: _is(count, before))
 
+    async def test_its_metrics_tell_what_it_is_and_when_its_certificate_ends(self, s: Stand) -> None:
+        text = (await ask(s.edge.internal, "GET", "/metrics")).body.decode()
+        samples: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                samples[sample.name] = sample.value
+                if sample.name == "tidegate_edge_info":
+                    assert sample.labels["variant"] == s.edge.variant
+                    assert re.match(r"[0-9]+\.", sample.labels["nginx"])
+        edge = s.edge.config.edge
+        assert samples["tidegate_edge_connections_limit"] == edge.workers * edge.worker_connections
+        ends_s = certificate.ends_s(Path(edge.tls_dir) / "fullchain.pem")
+        assert samples["tidegate_edge_certificate_end_seconds"] == ends_s
+
     def websockets(self, metrics: str) -> int:
         """Live WebSockets, from what ``/metrics`` said."""
         raise NotImplementedError
@@ -251,8 +273,12 @@ class EdgeContract(Contract):
             for n in range(6):
                 async with s.peer(f"late{n}") as late:
                     assert (await late.event())["node"].startswith("n3")
+            await self.check_passed_over(s)
             for peer in peers + more:
                 await peer.cut()
+
+    async def check_passed_over(self, s: Stand) -> None:
+        """The first two of three nodes took no handshake: whether its metrics know."""
 
     async def test_a_rolling_restart_loses_nothing_and_needs_no_stickiness(self) -> None:
         with RedisServer() as redis:

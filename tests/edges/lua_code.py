@@ -57,6 +57,7 @@ class Lua:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         """``settings`` as the environment names them."""
+        self.folder = folder
         self.port = free_port()
         edge = Edge(
             "openresty",

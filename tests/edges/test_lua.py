@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.edges.lua_code import ALLOW, DATA_BYTES, Lua
+from tests.nginx.test_certificate import made
 from tests.scripted import says, server
 from tidegate import calls
 from tidegate.core import protocol
 from tidegate.core.errors import Refused
+from tidegate.nginx import certificate
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +276,14 @@ async def test_a_node_that_is_passed_over_is_asked_where_there_is_no_other_and_f
         return table.concat(found, " ")
     """.replace("\n", " ")
     assert await lua.run(code, [b"x"]) == [b"true false true true"]
+
+
+# Certificates
+
+
+@pytest.mark.parametrize("days", [30, 30_000])
+async def test_the_end_of_a_certificate_is_read_as_python_reads_it(lua: Lua, days: int) -> None:
+    chain = made(lua.folder, days, "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    read = "return require('certificate').read(text)"
+    found = await lua.run(read, [str(chain).encode(), b"../fullchain.pem", b"../none.pem", b"../conf.d/http.inc"])
+    assert found == [b"%d" % (certificate.ends_s(chain) or 0)] * 2 + [b"nil"] * 2

@@ -198,6 +198,7 @@ def test_njs_counts_in_a_shared_dictionary_where_the_image_has_it() -> None:
     assert "js_shared_dict_zone zone=tidegate_counters:64k type=number;" in found["njs_counters_stream.inc"]
     assert "listen unix:/run/x/counters.sock;" in found["njs_counters_stream.inc"]
     assert "proxy_pass http://unix:/run/x/counters.sock;" in found["njs_counters_http.inc"]
+    assert "access_log /dev/null tidegate_counted if=$tidegate_counted;" in found["njs_counters_log.inc"]
     assert not [name for name in rendered() if name.startswith("njs_counters")], "njs 0.7.9 would not start"
 
 

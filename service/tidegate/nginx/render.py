@@ -26,7 +26,7 @@ from tidegate.core.errors import (
     TooManyConnections,
     Unavailable,
 )
-from tidegate.nginx import render_njs, render_nodes
+from tidegate.nginx import certificate, render_njs, render_nodes
 from tidegate.nginx.render_lua import openresty_settings
 from tidegate.nginx.render_nodes import BACKLOG, DOWN_S, RESOLVE_S, TRIES, can_resolve
 
@@ -50,8 +50,9 @@ _CIPHERS = ":".join(
 )
 
 
-def includes(config: Config) -> dict[str, str]:
-    """File name -> text. Raises Unusable."""
+def includes(config: Config, certificate_ends_s: int | None = None) -> dict[str, str]:
+    """File name -> text. ``certificate_ends_s``: when the certificate ends, for the edge's metrics; None where nobody
+    knows. Raises Unusable."""
     return {
         name: _HEAD + text.strip("\n") + "\n"
         for name, text in {
@@ -67,7 +68,7 @@ def includes(config: Config) -> dict[str, str]:
             "errors.inc": _errors(config.server.path),
             "location_ws.inc": render_nodes.location_ws(config.edge),
             "probe.inc": render_nodes.probe(config.edge, "tidegate", kept=True),
-            "status.inc": _status(config.edge),
+            "status.inc": _status(config.edge, certificate_ends_s),
             "njs_hops.inc": render_njs.hops(config),
             "njs_nodes.inc": render_njs.nodes(config.edge),
             "njs_probe.inc": render_njs.front_probe(config.edge),
@@ -96,12 +97,14 @@ def write(config: Config, folder: Path) -> list[Path]:
         elif source.resolve() != target.resolve():
             shutil.copyfile(source, target)
         written.append(target)
-    return written + write_includes(config, folder / "conf.d")
+    chain = folder / "conf.d" / config.edge.tls_dir / "fullchain.pem"
+    ends_s = certificate.ends_s(chain) if config.edge.tls_port else None
+    return written + write_includes(config, folder / "conf.d", ends_s)
 
 
-def write_includes(config: Config, folder: Path) -> list[Path]:
+def write_includes(config: Config, folder: Path, certificate_ends_s: int | None = None) -> list[Path]:
     written = []
-    for name, text in includes(config).items():
+    for name, text in includes(config, certificate_ends_s).items():
         file = folder / name
         if (config.trunk.key or config.trunk.key_file) and name == LUA_SETTINGS:  # which has it
             file.touch()
@@ -314,10 +317,14 @@ location = {name} {{
 """
 
 
-def _status(edge: EdgeSettings) -> str:
+def _status(edge: EdgeSettings, certificate_ends_s: int | None) -> str:
     return f"""
 listen {edge.internal};
 access_log off;
+
+# For /metrics. nginx does not know when its certificate ends: so it was when this was rendered.
+set $tidegate_connections_limit {edge.workers * edge.worker_connections};
+set $tidegate_certificate_end {"NaN" if certificate_ends_s is None else certificate_ends_s};
 
 location = /healthz {{
     default_type application/json;

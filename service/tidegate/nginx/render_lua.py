@@ -31,6 +31,7 @@ def openresty_settings(config: Config, **more: Any) -> str:
         # When nginx stops; of those who can move, each is told in the first half and has the other half for it.
         "spread_s": min(10, edge.shutdown_timeout_s / 2),
         "internal": edge.internal,
+        "certificate": f"{edge.tls_dir}/fullchain.pem" if edge.tls_port else None,
         "calls_url": {
             "host": host,
             "port": url.port or (443 if is_tls else 80),

@@ -124,7 +124,8 @@ def settings(config: Config, frame_bytes: int) -> str:
 
 
 def counters(edge: EdgeSettings) -> dict[str, str]:
-    """Only the image's njs has shared dictionaries. They live in stream{}, and http{} asks for them over a socket."""
+    """Only the image's njs has shared dictionaries. Those of stream{} are there alone, and http{} asks for them over a
+    socket."""
     if edge.nginx != "image":
         return {}
     sock = f"unix:{edge.run_dir}/counters.sock"
@@ -136,6 +137,12 @@ server {{
     js_preread metrics.hear;
     return $tidegate_counters;
 }}
+""",
+        "njs_counters_log.inc": """
+js_shared_dict_zone zone=tidegate_responses:64k type=number;
+js_set $tidegate_counted metrics.counted;
+log_format tidegate_counted $tidegate_counted;
+access_log /dev/null tidegate_counted if=$tidegate_counted;
 """,
         # Buffered, an answer that ends with the connection would be an [error] for each scrape.
         "njs_counters_http.inc": f"""
