@@ -459,6 +459,7 @@ class App:
             lag_ms=self.readiness.lag_ms,
             trunks=tuple(self._trunks.workers),
             trunk_sessions=self._trunks.sessions,
+            health=gauges.health(self.config, self.files, self.broker),
         )
 
 

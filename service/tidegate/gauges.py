@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterator
+from functools import lru_cache
 from types import MappingProxyType
 
 import tidegate
 from tidegate import log
 from tidegate.auth.callback import Callback
+from tidegate.brokers.contract import Broker
+from tidegate.config.departures import departures
 from tidegate.config.settings import Config
 from tidegate.core.hub import Hub
+from tidegate.core.model import NodeHealth
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.readiness import Readiness
 from tidegate.gateway.rechecks import Rechecks
@@ -20,6 +25,8 @@ from tidegate.slots import Slots
 from tidegate.trunk.server import TrunkServer
 from tidegate.websocket.admission import Admission
 from tidegate.websocket.unsent import Unsent
+
+FILES_S = 15.0
 
 
 def register(
@@ -116,3 +123,20 @@ def _numbers(config: Config) -> Iterator[tuple[str, float]]:
         for name in of.__struct_fields__:
             if isinstance(value := getattr(of, name), (int, float)):
                 yield f"{section}.{name}", value
+
+
+def health(config: Config, files: open_files.FileShares, broker: Broker) -> NodeHealth:
+    """What a node says of itself on the roster, for `GET /api/health`."""
+    return NodeHealth(
+        departures=departures(config),
+        connections_limit=files.connections,
+        open_files=_open_files(int(time.monotonic() / FILES_S)),
+        open_files_limit=files.limit,
+        clock_off_ms=broker.clock_off_ms,
+    )
+
+
+@lru_cache(maxsize=1)
+def _open_files(when: int) -> int:
+    """Counted no more than once each ``FILES_S``: where the kernel does not say, all are listed."""
+    return open_files.count()

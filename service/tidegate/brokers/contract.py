@@ -57,6 +57,33 @@ class Claim(msgspec.Struct, frozen=True):
     previous: str | None
 
 
+class ServerCondition(msgspec.Struct, frozen=True):
+    """How the server behind a broker is, as it says itself. Bytes, seconds and milliseconds as the names end; None is
+    what it does not say, or not to this user. ``most_``: 0 is no limit. ``waiting``: pushes made through Redis that no
+    node has taken, ``oldest_s`` how long the oldest of them has been there; ``reader``: the node whose turn it is to
+    take them."""
+
+    version: str
+    role: str
+    replicas: int
+    appendonly: bool | None
+    appendfsync: str | None
+    snapshots: bool | None
+    writes_to_disk: bool
+    eviction: str
+    used_bytes: int
+    most_bytes: int
+    machine_bytes: int
+    clients: int
+    most_clients: int | None
+    latency_ms: float
+    clock_off_ms: float
+    waiting: int
+    oldest_s: float
+    rejected: int
+    reader: str | None
+
+
 class StreamReceiver(Protocol):
     """Who hears a stream."""
 
@@ -100,6 +127,13 @@ class Broker(Protocol):
         """What ``nodes`` shall say of this node from now on."""
 
     async def nodes(self) -> list[NodeInfo]: ...
+
+    async def condition(self) -> ServerCondition | None:
+        """Of the server behind it; None where there is none."""
+
+    @property
+    def clock_off_ms(self) -> float | None:
+        """This machine's time of day less the server's, as last seen; None where there is no server."""
 
     # Streams
     async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:

@@ -119,9 +119,22 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] = ()
 
 
+class NodeHealth(msgspec.Struct, frozen=True):
+    """What a node says of itself for those who look for a fault. ``departures``: its settings that are no defaults, by
+    key and without secrets; ``clock_off_ms``: its time of day less the broker's, None where that has no clock of its
+    own."""
+
+    departures: dict[str, object]
+    connections_limit: int
+    open_files: int
+    open_files_limit: int
+    clock_off_ms: float | None
+
+
 class NodeInfo(msgspec.Struct, frozen=True):
     """One running node. ``lag_ms`` is how long its last canary took through the broker, None before the first;
-    ``trunks`` are the workers of edges that have one to it, ``trunk_sessions`` its connections that are on one."""
+    ``trunks`` are the workers of edges that have one to it, ``trunk_sessions`` its connections that are on one.
+    ``health``: None of a version that does not say."""
 
     node: str
     version: str
@@ -131,6 +144,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     lag_ms: float | None
     trunks: tuple[str, ...] = ()
     trunk_sessions: int = 0
+    health: NodeHealth | None = None
 
 
 def is_id(text: str) -> bool:

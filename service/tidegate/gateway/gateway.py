@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from tidegate import log
-from tidegate.brokers.contract import Broker, CloseOrder, MembershipOrder, Order
+from tidegate.brokers.contract import Broker, CloseOrder, MembershipOrder, Order, ServerCondition
 from tidegate.config.load import Config
 from tidegate.core import protocol
 from tidegate.core.errors import (
@@ -473,3 +473,7 @@ class Gateway:
 
     async def nodes(self) -> list[NodeInfo]:
         return await self._broker.nodes()
+
+    async def condition(self) -> ServerCondition | None:
+        """Of the server behind the broker."""
+        return await self._broker.condition()

@@ -198,7 +198,10 @@ def _number(name: str, text: str) -> int:
 
 
 async def nodes(handler: ApiHandler) -> Response:
-    return _answer({"nodes": await handler.api.gateway.nodes()})
+    shown = [msgspec.to_builtins(info) for info in await handler.api.gateway.nodes()]
+    for node in shown:
+        del node["health"]  # GET /api/health has it
+    return _answer({"nodes": shown})
 
 
 def _answer(fields: Mapping[str, Any], status: int = 200) -> Response:

@@ -163,6 +163,16 @@ def _schemas(operations: Operations, config: Config) -> Schema:
     conflate = {**_ref("Id"), "description": "Of messages with the same word a slow connection gets the newest."}
     push = {"data": any_json, "conflate": conflate}
     item = {"client": _ref("Id"), "group": _ref("Id"), "all": {"const": True}, **push, "key": _ref("Key")}
+    node = {
+        "node": text,
+        "version": text,
+        "started_ms": _ref("Time"),
+        "connections": whole,
+        "draining": yes_or_no,
+        "lag_ms": {"type": ["number", "null"]},
+        "trunks": _list(text),
+        "trunk_sessions": whole,
+    }
     return {
         # Values
         "Id": {"type": "string", "pattern": r"^(?!\.+$)[A-Za-z0-9_.@-]{1,128}$"},
@@ -202,18 +212,30 @@ def _schemas(operations: Operations, config: Config) -> Schema:
             ["gap"],
         ),
         "Nodes": _object({"nodes": _list(_ref("Node"))}),
-        "Node": _object(
+        "Node": _object(node),
+        "Health": _object(
             {
                 "node": text,
                 "version": text,
-                "started_ms": _ref("Time"),
-                "connections": whole,
-                "draining": yes_or_no,
-                "lag_ms": {"type": ["number", "null"]},
-                "trunks": _list(text),
-                "trunk_sessions": whole,
+                "time_ms": _ref("Time"),
+                "trouble": {"type": ["string", "null"], "description": "Why it is not ready."},
+                "ports": {"type": ["integer", "null"], "description": "That this machine has for connections."},
+                "settings": {"type": "object", "description": "Of this node, all of them; secrets are masked."},
+                "nodes": _list(_object({**node, "health": {"oneOf": [_ref("NodeHealth"), {"type": "null"}]}})),
+                "broker": {"enum": ["memory", "redis"]},
+                "server": {"oneOf": [_ref("Server"), {"type": "null"}]},
             }
         ),
+        "NodeHealth": _object(
+            {
+                "departures": {"type": "object", "description": "Its settings that are not the defaults, by key."},
+                "connections_limit": whole,
+                "open_files": whole,
+                "open_files_limit": whole,
+                "clock_off_ms": {"type": ["number", "null"], "description": "Its time of day less the server's."},
+            }
+        ),
+        "Server": {"type": "object", "description": "Redis: role, what it keeps, limits, latency, clock, ingress."},
         "Alive": _object({"status": {"const": "alive"}}),
         "Ready": _object(
             {

@@ -27,7 +27,7 @@ from tidegate.core.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from tidegate.http import api, openapi
+from tidegate.http import api, health, openapi
 from tidegate.http.handler import ApiHandler, Endpoint, Response, Route
 from tidegate.http.openapi import Errors, Operation, Operations, Schema
 
@@ -99,6 +99,9 @@ OPERATIONS: Operations = {
         api.history_of_all, "Read everybody's journal", 200, "History", _BROKER, _READ
     ),
     ("GET", "/api/nodes"): Operation(api.nodes, "The running nodes", 200, "Nodes", _BROKER),
+    ("GET", "/api/health"): Operation(
+        health.health, "How the nodes and the server behind them are, without secrets", 200, "Health", _API
+    ),
     ("GET", "/api/openapi.json"): Operation(
         _description, "This description", 200, "application/json", (*_OPEN, OriginNotAllowed), keyed=False
     ),

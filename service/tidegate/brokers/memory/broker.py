@@ -46,6 +46,7 @@ class MemoryBroker:
     seconds."""
 
     sweep_s = SWEEP_S
+    clock_off_ms = None
 
     def __init__(
         self,
@@ -136,6 +137,9 @@ class MemoryBroker:
 
     async def nodes(self) -> list[NodeInfo]:
         return [] if self._node is None else [self._node]
+
+    async def condition(self) -> None:
+        """There is no server."""
 
     def sweep(self) -> None:
         """Forgets what is too old, some at a time."""

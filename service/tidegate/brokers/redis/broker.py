@@ -10,8 +10,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from tidegate.brokers.contract import RECORDS_GIVEN_UP, Claim, CloseOrder, MembershipOrder, Order, Receiver
+from tidegate.brokers.contract import (
+    RECORDS_GIVEN_UP,
+    Claim,
+    CloseOrder,
+    MembershipOrder,
+    Order,
+    Receiver,
+    ServerCondition,
+)
 from tidegate.brokers.redis.backlog import Backlog
+from tidegate.brokers.redis.condition import condition
 from tidegate.brokers.redis.ingress import Ingress
 from tidegate.brokers.redis.membership import ClusterMembership, Timing
 from tidegate.brokers.redis.orders import Orders
@@ -215,6 +224,13 @@ class RedisBroker:
 
     async def nodes(self) -> list[NodeInfo]:
         return await self.membership.known_nodes()
+
+    async def condition(self) -> ServerCondition:
+        return await condition(self.membership)
+
+    @property
+    def clock_off_ms(self) -> float | None:
+        return self.membership.clock_off_ms
 
     # Streams
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,7 @@ class ClusterMembership:
         self.incarnation = ""
         self.members: dict[str, int] = {}  # node -> its last beat, Redis' ms
         self.info = NodeInfo(node, "", 0, 0, False, None)
+        self.clock_off_ms: float | None = None  # this machine's time of day less Redis', at the last beat
         self._on_up = on_up
         self.up = asyncio.Event()
         self.up_since_s = 0.0
@@ -116,6 +118,11 @@ class ClusterMembership:
         self._may_ask = True  # for the server's settings: it has not refused
         self._leaves = asyncio.Event()
         self._error = "not connected"
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether the server tells this user its settings."""
+        return self._may_ask
 
     # Asking
 
@@ -275,7 +282,7 @@ class ClusterMembership:
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-            info |= _fields(answer)
+            info |= fields(answer)
         self._may_ask = isinstance(config, list)
         self.vitals.inspected(info)
         server = ServerInfo(
@@ -372,7 +379,7 @@ class ClusterMembership:
 
     async def _beat(self, pipeline: Pipeline, *, syncs: bool = False) -> dict[str, tuple[int, int]]:
         """The roster: node -> (last beat, roster seen). ``syncs``: as the server has said just now."""
-        sent_s = _now_s()
+        sent_s, wall_s = _now_s(), time.time()
         answer = await pipeline.evaluate(
             redis_scripts.BEAT,
             [self.keys.life, self.keys.nodes, self.keys.infos, self.keys.events, self.keys.lost],
@@ -393,6 +400,7 @@ class ClusterMembership:
         if int(answer[1]) != self._roster:
             self._beat_due.set()  # the next beat says that it was seen
         self._roster, self._now_ms = int(answer[1]), int(answer[2])
+        self.clock_off_ms = round((wall_s + time.time()) * 500 - self._now_ms, 1)
         self._synced_beats = int(answer[3]) if syncs else None
         self._gone_ms = int(answer[4])
         roster = {answer[i].decode(): (int(answer[i + 1]), int(answer[i + 2])) for i in range(5, len(answer), 3)}
@@ -455,6 +463,6 @@ def _syncs(config: list[bytes]) -> bool:
     return dict(zip(config[::2], config[1::2], strict=True)) == _SYNCS
 
 
-def _fields(info: bytes) -> dict[str, str]:
+def fields(info: bytes) -> dict[str, str]:
     lines = (line.partition(":") for line in info.decode(errors="replace").splitlines())
     return {name: value for name, _, value in lines}

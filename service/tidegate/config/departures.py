@@ -1,0 +1,41 @@
+"""Where a node's settings depart from the defaults: so that nodes can be compared, and without a secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from tidegate.config.settings import Config
+from tidegate.config.shown import MASK, SECRETS, masked
+
+
+def departures(config: Config) -> dict[str, object]:
+    """By dotted key; groups of policies are one. A secret is a mask and two bytes of a digest, which tell two apart and
+    are far too little to find one by."""
+    found: dict[str, object] = {}
+    for name, value in msgspec.to_builtins(config).items():
+        usual = _defaults()[name]
+        if name != "groups" and isinstance(value, dict):
+            found |= {
+                f"{name}.{key}": _seen(f"{name}.{key}", each) for key, each in value.items() if each != usual[key]
+            }
+        elif value != usual:
+            found[name] = value
+    return found
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    settings: dict[str, Any] = msgspec.to_builtins(Config())
+    return settings
+
+
+def _seen(key: str, value: object) -> object:
+    if key in SECRETS and value:
+        digest = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=2).hexdigest()
+        return f"{MASK} {digest}"
+    return masked(key, value)
