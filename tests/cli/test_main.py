@@ -20,6 +20,7 @@ WORK = {
     "tail": (1, ["all", "--count", "1"]),
     "token": (0, ["--sub", "alice"]),
     "render": (0, ["--out", "OUT"]),
+    "doctor": (1, ["ws://127.0.0.1:1/", "--api"]),
 }
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": "run the gateway",
     "check": "check the configuration, and nginx's against it",
     "render": "write nginx's configuration",
+    "doctor": "measure a running deployment, and say what is wrong with it",
     "push": "push a message",
     "tail": "follow a stream",
     "token": "make a token for a client",

@@ -42,7 +42,8 @@ __all__ = [
 ]
 
 PREFIX = "TIDEGATE_"
-NOT_SETTINGS = ("TIDEGATE_CONFIG", "TIDEGATE_API_KEY")  # the file; the key of the commands push and tail
+# The file; the key of the commands that call the API; the token of the doctor.
+NOT_SETTINGS = ("TIDEGATE_CONFIG", "TIDEGATE_API_KEY", "TIDEGATE_TOKEN")
 _ITEMS: dict[str, type[Section]] = {"auth.keys": NamedKey, "internal.api_keys": NamedApiKey}  # lists of sections
 # A running node takes these when it reads its settings again.
 TAKEN = ("auth.key", "auth.key_file", "auth.keys", "auth.jwks_file", "internal.api_keys", "groups")

@@ -1,0 +1,1 @@
+"""What is wrong with a running deployment, measured through its edge as its clients go through it."""

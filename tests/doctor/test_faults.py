@@ -1,0 +1,141 @@
+"""Faults planted into real set-ups, each named by what it is, and nothing else called wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.brokers.proxy import Proxy
+from tests.brokers.server import RedisServer
+from tests.doctor.faulty import BAD_TLS, FAULTS, SHORT_LINES, nginx, without_pings, without_pongs
+from tests.edges.edge import Stand, certificates, stand
+from tests.faults.clock import Clock
+from tests.http.node import node
+from tests.support import ROOT, eventually, scaled
+from tidegate.doctor import heartbeat, timeouts
+from tidegate.doctor.examination import Wishes, examine
+from tidegate.doctor.report import Finding
+from tidegate.doctor.target import read
+
+# What each deployment of ``faulty`` is told: (what, a word of it).
+NAMED = {
+    "nothing": [],
+    "no upgrade": [("handshake", "Upgrade")],
+    "redirect": [("redirect", "301 to https://")],
+    "another host": [("own pages", "Host"), ("host rule", "DNS rebinding")],
+    "no origin": [("origin rule", "any page may connect")],
+    "compression": [("compression", "permessage-deflate")],
+    "no subprotocol": [("subprotocol", "Sec-WebSocket-Protocol")],
+    "pages for refusals": [("refusals", "proxy_intercept_errors")],
+    "impatient": [("quiet connection", "proxy_read_timeout")],
+    SHORT_LINES: [("request line", "large_client_header_buffers")],
+    BAD_TLS: [
+        ("certificate", "do not trust"),
+        ("certificate's end", "has ended"),
+        ("TLS versions", "TLS 1.0, TLS 1.1"),
+    ],
+}
+
+
+def assert_named(findings: Sequence[Finding], named: Sequence[tuple[str, str]]) -> None:
+    """Just these are wrong or weak."""
+    bad = [finding for finding in findings if finding.level in ("wrong", "weak")]
+    assert sorted(finding.what for finding in bad) == sorted(what for what, _ in named), list(map(str, bad))
+    for what, word in named:
+        assert any(finding.what == what and word in str(finding) for finding in bad), (what, word, list(map(str, bad)))
+    assert all(finding.do for finding in bad)
+
+
+async def test_each_fault_of_an_edge_is_named_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {*FAULTS, SHORT_LINES, BAD_TLS} == set(NAMED)
+    monkeypatch.setattr(heartbeat, "ANSWER_S", scaled(1))
+    wishes = Wishes(hold_s=1.3)
+    async with node(CALLS__ALLOW="[]") as n, Proxy(n.app.public_port, answered=without_pongs) as deaf:
+        with nginx(tmp_path, n.app.public_port) as (process, ports):
+            await process.port(ports["nothing"])
+            urls = {name: f"{'wss' if name == BAD_TLS else 'ws'}://127.0.0.1:{port}" for name, port in ports.items()}
+            urls["no control heartbeat"] = deaf.url.replace("redis", "ws").removesuffix("/0")
+            targets = [msgspec.structs.replace(read(url), client=f"c{i}") for i, url in enumerate(urls.values())]
+            found = await asyncio.gather(*(examine(target, None, wishes) for target in targets))
+    for name, findings in zip(urls, found, strict=True):
+        assert_named(findings, NAMED.get(name, [("control heartbeat", "swallows control frames")]))
+
+
+async def test_waiting_shows_pings_that_are_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "SPARE_S", 0.8)
+    beats = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": "0.2", "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "0.5"}
+    async with node(**beats) as n, Proxy(n.app.public_port, answered=without_pings) as proxy:
+        whole = msgspec.structs.replace(read(f"ws://127.0.0.1:{n.app.public_port}"), client="a")
+        deaf = msgspec.structs.replace(whole, port=int(proxy.url.split(":")[2].removesuffix("/0")))
+        assert_named(await timeouts.wait(whole), [])
+        # Nothing is a sign of life any more, so that the node ends what it should keep.
+        assert [finding.level for finding in await timeouts.wait(deaf)] == ["wrong", "ok"]
+
+
+async def doctor(*args: str) -> tuple[int, list[Finding]]:
+    """As one runs it: the exit code, and what was found."""
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tidegate", "doctor", *args, "--json", stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    said, _ = await ran.communicate()
+    answer = msgspec.json.decode(said)
+    findings = msgspec.convert(answer["findings"], list[Finding])
+    assert answer["ok"] == (ran.returncode == 0)
+    return ran.returncode or 0, findings
+
+
+def deployed(s: Stand, scheme: str = "ws") -> list[str]:
+    port = s.edge.port if scheme == "ws" else s.edge.tls_port
+    ca = f"{certificates()}/fullchain.pem"
+    edge = f"127.0.0.1:{s.edge.internal}"
+    return [f"{scheme}://127.0.0.1:{port}", "--api", f"http://127.0.0.1:{s.node.internal}", "--edge", edge, "--ca", ca]
+
+
+@pytest.mark.slow
+async def test_there_is_no_false_alarm_on_the_three_edges_and_what_redis_and_nodes_lack_is_named(
+    tmp_path: Path,
+) -> None:
+    clock = Clock(tmp_path / "clock")
+    with RedisServer(appendonly="yes", environ=clock.environ) as redis:
+        shared = {"BROKER__KIND": "redis", "BROKER__URL": redis.url}
+        async with stand("plain", nodes=2, rest=True, **shared) as plain:
+            runs = [doctor(*deployed(plain, "wss"))]
+            before = {**shared, "CALLS__URL": f"http://127.0.0.1:{plain.rest_port}"}
+            async with (
+                stand("njs", behind=plain, **before) as njs,
+                stand("openresty", behind=plain, **before) as openresty,
+            ):
+                runs += [doctor(*deployed(njs)), doctor(*deployed(openresty))]
+                for code, findings in await asyncio.gather(*runs):
+                    assert (code, [str(each) for each in findings if each.level != "ok"]) == (0, [])
+                    assert len(findings) > 30
+        different = {"LIMITS__GROUPS_PER_CONNECTION": 7}
+        async with stand("plain", nodes=2, rest=True, first=different, **shared) as s:
+            (reader, _) = (await s.node.call("GET", "/api/nodes")).json["nodes"]
+            redis.command("SET", "tidegate:push:lease", f"{reader['node']}:0")
+            redis.command("XADD", "tidegate:push", "1-1", "all", "1", "data", "1")
+            redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "appendonly", "no")
+            clock.set(30)
+
+            async def is_off() -> bool:
+                nodes = (await s.node.call("GET", "/api/health")).json["nodes"]
+                return all((each["health"]["clock_off_ms"] or 0) < -20_000 for each in nodes) and len(nodes) == 2
+
+            await eventually(is_off, 10)
+            code, findings = await doctor(*deployed(s))
+        assert code == 1
+        assert_named(
+            findings,
+            [
+                ("settings", "limits.groups_per_connection is n1"),
+                ("clocks", "n2"),
+                ("Redis eviction", "allkeys-lru"),
+                ("Redis persistence", "none"),
+                ("pushes through Redis", "1 wait"),
+            ],
+        )
