@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from tests.http.node import node as running
 from tests.support import free_port
 from tidegate.cli.main import main
 from tidegate.doctor import nodes
+from tidegate.doctor.handshake import greet
 from tidegate.doctor.report import heaviest_first, ok, size, summary, unknown, weak, wrong
 from tidegate.doctor.target import read
 
@@ -60,6 +63,15 @@ def test_where_nobody_listens_it_says_so_and_is_1(capsys: pytest.CaptureFixture[
     assert said[-1] == "1 wrong, 2 unknown"
 
 
+async def test_where_a_token_is_needed_it_says_so() -> None:
+    async with running(AUTH__MODE="jwt", AUTH__KEY="0123456789abcdef" * 2) as n:
+        url = read(f"ws://127.0.0.1:{n.app.public_port}")
+        for client in ("doctor", None):
+            ((finding,), link) = await greet(msgspec.structs.replace(url, client=client))
+            assert link is None
+            assert "TIDEGATE_TOKEN" in finding.do
+
+
 def node(name: str, **departures: object) -> dict[str, object]:
     health = {
         "departures": departures,
@@ -75,6 +87,7 @@ def node(name: str, **departures: object) -> dict[str, object]:
 def test_nodes_near_their_limits_and_that_differ_are_named() -> None:
     health = {
         "node": "n1",
+        "broker": "redis",
         "trouble": None,
         "time_ms": 1,
         "ports": 100,

@@ -64,7 +64,11 @@ async def _health(api: Api | None) -> dict[str, Any] | Finding:
     try:
         answer: dict[str, Any] = await api.call("GET", "/api/health")
     except ApiError as exc:
-        return wrong("API", str(exc), "--api: a node's internal port, with a key that may read (TIDEGATE_API_KEY)")
+        return wrong(
+            "API",
+            str(exc),
+            "--api: the internal port of a node of this version, with a key that may read (TIDEGATE_API_KEY)",
+        )
     return answer
 
 

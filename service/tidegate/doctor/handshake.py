@@ -21,7 +21,8 @@ _CURES = {
     "upgrade_required": f"something in between drops the Upgrade headers, or speaks HTTP/1.0; {UPGRADE}",
     "host_not_allowed": f"add the name by which clients come to server.hosts; if it is there, Host is changed: {HOST}",
     "origin_not_allowed": "add the page's origin to origins",
-    "unauthorized": "give a token: TIDEGATE_TOKEN or --token-file; `tidegate token --sub doctor` makes one",
+    "unauthorized": "give a token: TIDEGATE_TOKEN or --token-file, and `tidegate token --sub doctor` makes one; or the "
+    "cookie of a session: --header",
     "not_found": "the path is not server.path, or something in between changes it",
     "bad_request": "the words say which part; --client or --token-file, or a header that is changed in between",
     "too_many_connections": "wait; or raise edge.connections_per_address, edge.handshakes_per_second, "
@@ -81,6 +82,8 @@ def _refused(target: Target, answer: Answer) -> Finding:
         )
     if answer.error is None:
         return wrong("handshake", answer.words, _foreign(target, answer))
+    if answer.error[0] == "bad_request" and target.client is not None and "token" in answer.error[1]:
+        return wrong("handshake", "clients need a token here, and there is none", _CURES["unauthorized"])
     return wrong("handshake", answer.words, _CURES.get(answer.error[0], "docs/protocol.md, Errors, says what it means"))
 
 

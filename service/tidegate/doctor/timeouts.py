@@ -95,6 +95,9 @@ async def _live(link: Link, interval: float, timeout: float) -> Finding:
     try:
         await link.stay(timeout + SPARE_S / 2)
     except Ended as exc:
+        if exc.code == 4007:
+            how = f"closed with 4007 after {link.pings} pings, all of them answered: the node hears no answer"
+            return wrong("kept connection", how, "something in between swallows control frames")
         since_s = time.monotonic() - link.heard_s
         return _ended("kept connection", exc, since_s if since_s > 0.05 else time.monotonic() - begun_s)
     if not link.pings:
