@@ -144,10 +144,13 @@ class Edge:
 
     def start(self) -> None:
         (self.folder / "run").mkdir()
-        render.write(self.config, self.folder)
+        self.render()
         self.process = Process(
             NGINX, "-e", "stderr", "-c", self.file, "-g", "daemon off;", folder=self.folder / "run", cwd=self.folder
         )
+
+    def render(self) -> None:
+        render.write(self.config, self.folder)
 
     async def ready(self) -> None:
         await self.process.port(self.port)

@@ -20,6 +20,7 @@ from tests.brokers.server import RedisServer, Trio
 from tests.edges.edge import TRUNK, Edge, environ
 from tests.faults.clock import Clock
 from tests.support import Process, eventually, free_port, free_ports
+from tests.upgrades.release import Release
 
 NODES = 3
 RETENTION = 200
@@ -34,7 +35,8 @@ EDGES = ("plain", "njs", "openresty", "openresty-trunk")
 class Cluster:
     """What there is, and how it is started again. ``log`` is what was done to it, and when; ``fsync``: Redis' own word
     for when it writes to its disk. What costs something is there only if ``with_`` names it: "wires" between the edge
-    and its nodes, "clocks" that can be set, a "disk" of Redis' own, "sentinels" with two replicas instead of a disk."""
+    and its nodes, "clocks" that can be set, a "disk" of Redis' own, "sentinels" with two replicas instead of a disk.
+    ``before``: the release that its nodes are of at first."""
 
     def __init__(
         self,
@@ -48,12 +50,15 @@ class Cluster:
         nodes: int,
         drain_s: float,
         quiet_s: float,
+        before: Release | None = None,
     ) -> None:
         self.log: list[str] = []
         self.done: dict[str, int] = {}
         self._folder = folder
         self._chance = chance
         self._plant = plant
+        self._before = before
+        self._versions: list[Release | None] = [before] * nodes  # what each node is started as; None: this checkout
         self._drain_s = drain_s
         self._quiet_s = quiet_s
         self._with = with_
@@ -173,7 +178,11 @@ class Cluster:
                 "SERVER__SOCKET_MODE": "0666",
             }
         command = [sys.executable, "-m", "tests.faults.plants", self._plant, "serve"]
-        return Process(*command, folder=folder, env=environ(settings) | self._clock(f"n{index}"))
+        env = environ(settings) | self._clock(f"n{index}")
+        release = self._versions[index]
+        if release is not None:
+            return Process(*release.command("serve"), folder=folder, env=release.environ(env), cwd=release.folder)
+        return Process(*command, folder=folder, env=env)
 
     async def _ready(self, index: int) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:

@@ -12,6 +12,7 @@ from tests.brokers.proxy import Proxy
 from tests.brokers.server import RedisServer, Trio
 from tests.faults.cluster import Cluster
 from tests.support import eventually
+from tests.upgrades.release import Release
 
 FAULTS = {
     "kill_node": 3,
@@ -72,6 +73,28 @@ class Hazards(Cluster):
         """One after the other, as a deploy does."""
         for index in self._indexes:
             await self._drain(index)
+
+    async def _upgrade(self) -> None:
+        """One node after the other, as a deploy does."""
+        for index in self._indexes:
+            await self._change_version(index, None)
+
+    async def _roll_back(self) -> None:
+        for index in self._indexes:
+            await self._change_version(index, self._before)
+
+    async def _upgrade_and_roll_back(self) -> None:
+        await self._upgrade()
+        await self._roll_back()
+
+    async def _swap_version(self) -> None:
+        index = self._chance.choice(self._indexes)
+        await self._change_version(index, self._before if self._versions[index] is None else None)
+
+    async def _change_version(self, index: int, release: Release | None) -> None:
+        self._say(f"node {index} is to be of {release.version if release else 'this checkout'}")
+        self._versions[index] = release
+        await self._drain(index)
 
     async def _drain(self, index: int) -> None:
         self._say(f"drain node {index}")

@@ -33,6 +33,7 @@ from tests.faults.ledger import ALL, Ledger, Push, Reader
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
 from tests.support import eventually, scaled
+from tests.upgrades.release import Release
 
 PUSHERS = 20
 CHECKED_PER_S = 20  # pushes that a run must have made to mean anything
@@ -69,6 +70,7 @@ class Scenario(Hazards):
         to_all: float = 0,
         churn_s: float = 4.0,
         quiet_s: float = 40.0,
+        before: Release | None = None,
     ) -> None:
         super().__init__(
             folder,
@@ -80,6 +82,7 @@ class Scenario(Hazards):
             nodes=nodes,
             drain_s=drain_s,
             quiet_s=quiet_s,
+            before=before,
         )
         self.seed = seed
         self.seconds = seconds

@@ -55,7 +55,7 @@ elseif l[2] ~= incarnation then
   elseif known == generation and (ARGV[6] == '1' or ARGV[6] == 'synced' and synced) and tonumber(ARGV[5]) <= count then
     redis.call('HSET', votes, node, ARGV[7])
     if synced then
-      redis.call('HSET', votes, ':synced', '1')
+      redis.call('HSET', votes, ':synced', '') -- empty: 0.2.0 takes it for a vote that names nobody
     end
     outcome = missing() == '' and 'kept' or 'wait'
   else

@@ -1,0 +1,48 @@
+"""Nodes of the last release and of this checkout vote together whether a Redis that came back has lost anything."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.brokers.server import RedisServer
+from tests.upgrades.release import last_release
+from tidegate.brokers.redis import scripts
+from tidegate.brokers.redis.scripts import KeyNames
+
+BEATS = 7  # at the last of which the server said that it syncs
+
+
+def earlier(name: str) -> str:
+    """A script of the last release, as Redis is given it."""
+    program = f"from tidegate.brokers.redis import scripts; print(scripts.{name}.text.decode(), end='')"
+    release = last_release()
+    ran = subprocess.run(
+        [release.command()[0], "-c", program],
+        cwd=release.folder,
+        env=release.environ({}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_what_the_present_release_notes_of_its_vote_is_no_vote_to_the_last_one() -> None:
+    keys = KeyNames("tidegate", "")
+    names = [keys.life, keys.nodes, keys.infos, keys.votes("after")]
+    with RedisServer() as server:
+        server.command("HSET", keys.life, "generation", "g", "incarnation", "before", "writes", 1, "beats", BEATS)
+        for node in ("old", "new"):
+            server.command("HSET", keys.nodes, node, "1 1")
+
+        def vote(script: str, node: str, *more: Any) -> str:
+            asked = ["other", node, "after", "g", 1, "1", "old new", "{}", 3000, keys.nodes_channel, 60000, *more]
+            answer = server.command("EVAL", script, len(names), *names, *asked)
+            return str(answer[0])
+
+        assert vote(scripts.BEGIN.text.decode(), "new", BEATS) == "wait"
+        assert vote(earlier("BEGIN"), "old") == "kept", "both have voted that nothing is missing"
