@@ -198,8 +198,20 @@ async def test_a_taken_port_is_said_in_words_with_its_key(start_process: Start, 
         node = Node(start_process, **{name: str(port)})
         assert await node.process.ended() == 1
     assert f"cannot start: {key}: cannot listen on 127.0.0.1:{port}: address already in use" in node.process.stderr
+    assert f"set {key} ({name}) to another" in node.process.stderr
     assert "Traceback" not in node.process.stderr
     assert "Unclosed" not in node.process.stderr
+
+
+@pytest.mark.slow
+async def test_a_redis_that_is_not_there_is_said_in_words_with_its_key(start_process: Start) -> None:
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
+    node = Node(start_process, TIDEGATE_BROKER__KIND="redis", TIDEGATE_BROKER__URL=url)
+    assert await node.process.ended() == 1
+    shown = url.replace(":hunter2", "***")
+    assert f'cannot start: broker.url = "{shown}": Redis does not listen; see that it runs' in node.process.stderr
+    assert "hunter2" not in node.process.stderr
+    assert "Traceback" not in node.process.stderr
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tidegate.config.shown import SECRETS
 from tidegate.nginx import render
 
 # What is no secret in spite of its name: an idempotency key, the name of a key, and a file.
-NAMED_LIKE_ONE = {("push", "--key"), ("token", "--kid"), ("token", "--key-file")}
+NAMED_LIKE_ONE = {("push", "--key"), ("token", "--kid"), ("token", "--key-file"), ("token", "--new-key")}
 
 KEY = SECRET + "-hunter2"
 API_KEY = "api-hunter2-api-hunter2-api"
@@ -35,7 +35,7 @@ PASSWORD = "redis-hunter2"
 def _options() -> list[tuple[str, str]]:
     found = []
     for name in main.COMMANDS:
-        parser = main._command_parser(name, main.command_module(name))
+        parser = main.command_parser(name)
         for action in parser._actions:
             assert not isinstance(action, argparse._SubParsersAction)
             found += [(name, option) for option in action.option_strings or [action.dest]]

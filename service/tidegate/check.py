@@ -19,7 +19,7 @@ from tidegate.brokers import registry
 from tidegate.calls import Caller
 from tidegate.config import load as config
 from tidegate.config.edge import EdgeSettings
-from tidegate.config.endpoints import UNIX, is_ipv4, is_ipv6
+from tidegate.config.endpoints import UNIX, bracketed, is_ipv4, is_ipv6
 from tidegate.config.load import Problem
 from tidegate.config.settings import Config
 from tidegate.core.errors import Unusable
@@ -113,9 +113,9 @@ def _unreached(settings: Config) -> Iterator[str]:
 
 
 def _taken(settings: Config) -> Iterator[str]:
-    for section, name in ((settings.server, "server"), (settings.internal, "internal")):
+    for section, name in ((settings.server, "server"), (settings.internal, "internal"), (settings.trunk, "trunk")):
         if fault := _listening(section.address, section.port):
-            yield f"{name}.port = {section.port}: {section.address} {fault}"
+            yield f"{name}.port = {section.port}: {bracketed(section.address)} {fault}"
     server = settings.server
     if server.socket is None:
         return

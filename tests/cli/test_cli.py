@@ -10,19 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.http.node import Node, node
 from tests.peer import Peer
 from tests.support import ROOT, Process, eventually, free_port, scaled
-from tidegate.auth.tokens import Verifier
+from tidegate.auth.tokens import Verifier, sign
 from tidegate.cli.main import main
 from tidegate.config.auth import AuthSettings
 
 SECRET = "a shared secret of more than 32 bytes"
 API_KEY = "a-key-for-the-api-made-for-this-test"
+
+WAITS = "tidegate: waiting for messages of {}; Ctrl-C ends it\n"
 
 StartProcess = Callable[..., Process]
 
@@ -128,6 +131,8 @@ async def test_where_the_service_is_and_its_key_come_from_the_configuration() ->
         ["tail", "all", "--count", "0"],
         ["token"],
         ["token", "--sub", "a b"],
+        ["token", "--sub", "a", "--new-key"],
+        ["token", "--new-key", "none"],
         ["token", "--sub", "a", "--expires", "soon"],
         ["token", "--sub", "a", "--groups", "a,,b"],
     ],
@@ -150,7 +155,7 @@ async def test_a_service_that_is_not_there_is_1_in_words() -> None:
     for args in (["push", "--all", "1"], ["tail", "all"], ["tail", "all", "--since", "start"]):
         ran = await run(*args, "--url", nowhere)
         assert (ran.code, ran.out) == (1, "")
-        assert f"{nowhere} does not answer" in ran.err
+        assert f"{nowhere} does not answer (nothing listens there: start the gateway" in ran.err
 
 
 async def test_another_port_than_the_internal_one_is_1_in_words() -> None:
@@ -177,7 +182,7 @@ async def test_tail_prints_what_is_kept_and_then_what_comes(start_process: Start
         line = await tail.line("^2 ")
         assert line.split(" ", 3)[2:] == ["bob", '"two\\u2028lines\\u007f"']
         tail.signal(signal.SIGINT)
-        assert (await tail.ended(), tail.stderr) == (0, "")
+        assert (await tail.ended(), tail.stderr) == (0, WAITS.format("group:chat"))
 
 
 async def test_tail_begins_now_and_ends_after_the_count(start_process: StartProcess) -> None:
@@ -191,8 +196,9 @@ async def test_tail_begins_now_and_ends_after_the_count(start_process: StartProc
             return tail.exit_code is not None
 
         await eventually(ended, 20)
-        assert (tail.exit_code, tail.stderr) == (0, "")
-        first, second = map(json.loads, tail.lines())
+        assert tail.exit_code == 0
+        assert tail.stderr in ("", WAITS.format("all"))
+        first, second = map(json.loads, tail.stdout.splitlines())
         assert (first["type"], first["stream"], first["data"]) == ("message", "all", "after")
         assert second["offset"] == first["offset"] + 1 > 2
 
@@ -259,7 +265,8 @@ async def test_tail_ends_quietly_when_nobody_reads_it(start_process: StartProces
             return shell.exit_code is not None
 
         await eventually(ended, 20)
-        assert (shell.lines()[-1], shell.stderr) == ("ended 0", "")
+        assert shell.stdout.splitlines()[-1] == "ended 0"
+        assert shell.stderr in ("", WAITS.format("all"))
 
 
 # token
@@ -291,9 +298,48 @@ async def test_a_token_without_a_key_is_1_in_words_and_one_without_use_is_noted(
     ran = await run("token", "--sub", "a")
     assert (ran.code, ran.out) == (1, "")
     assert "auth.key" in ran.err
+    assert "tidegate token --new-key" in ran.err
     ran = await run("token", "--sub", "a", env={"AUTH__KEY": SECRET})
     assert (ran.code, ran.out.count(".")) == (0, 2)
     assert "auth.mode is none" in ran.err
+
+
+async def test_a_new_key_signs_what_the_service_takes(tmp_path: Path) -> None:
+    """As the service is told to want one: a configuration without a key cannot be read."""
+    made = await run("token", "--new-key", env={"AUTH__MODE": "jwt"})
+    assert made.code == 0
+    assert "auth.key" in made.err
+    assert made.out.strip() not in made.err
+    settings = {"AUTH__MODE": "jwt", "AUTH__KEY": made.out.strip()}
+    ran = await run("token", "--sub", "alice", "--json", env=settings)
+    answer = json.loads(ran.out)
+    assert (answer["client"], ran.err) == ("alice", "")
+    grant = Verifier(AuthSettings(mode="jwt", key=made.out.strip())).verify(answer["token"], time.time())
+    assert (grant.client, grant.expires) == ("alice", answer["expires"])
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+def test_a_new_key_is_of_the_algorithm_that_is_asked_for(
+    algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", "--new-key", algorithm]) == 0
+    private = tmp_path / "private.pem"
+    private.write_text(capsys.readouterr().out)
+    public = subprocess.run(["openssl", "pkey", "-in", private, "-pubout"], capture_output=True, text=True, check=True)
+    auth: Any = {"mode": "jwt", "algorithm": algorithm, "key": public.stdout}
+    claims = {"sub": "alice", "exp": int(time.time()) + 60}
+    token = sign(AuthSettings(**auth), claims, key_file=str(private))
+    assert Verifier(AuthSettings(**auth)).verify(token, time.time()).client == "alice"
+
+
+async def test_render_says_as_json_what_it_wrote_and_names_what_it_cannot_write(tmp_path: Path) -> None:
+    ran = await run("render", "--out", str(tmp_path / "edge"), "--json")
+    written = {Path(path) for path in json.loads(ran.out)["written"]}
+    assert written == {path for path in (tmp_path / "edge").rglob("*.*") if path.name != "conf.d"}
+    (tmp_path / "file").touch()
+    ran = await run("render", "--out", str(tmp_path / "file"))
+    assert (ran.code, ran.out) == (1, "")
+    assert f"--out {tmp_path}/file: cannot write {tmp_path}/file" in ran.err
 
 
 @pytest.mark.parametrize(("stdout", "said"), [("/dev/full", "cannot write the answer"), ("gone", "")])

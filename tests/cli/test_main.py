@@ -21,6 +21,7 @@ WORK = {
     "token": (0, ["--sub", "alice"]),
     "render": (0, ["--out", "OUT"]),
     "doctor": (1, ["ws://127.0.0.1:1/", "--api"]),
+    "completion": (0, ["bash"]),
 }
 
 
@@ -67,7 +68,7 @@ def test_the_help_lists_each_command_with_what_it_does(capsys: pytest.CaptureFix
     assert [tuple(line.split(maxsplit=1)) for line in listed] == list(COMMANDS.items())
 
 
-@pytest.mark.parametrize("name", [None, *sorted(set(COMMANDS) - {"serve"})])
+@pytest.mark.parametrize("name", [None, *sorted(COMMANDS)])
 def test_help_imports_nothing_of_serving(name: str | None) -> None:
     assert imported(*([name] if name else []), "--help") == (0, [])
 

@@ -36,6 +36,8 @@ from tidegate.core.errors import Unusable
 SECRET_BYTES = 32  # RFC 7518, 3.2
 SECRET_VARIETY = 8  # different bytes; 32 random ones, as hexadecimal digits too, have more but once in 10^20 times
 
+NEEDS_KEY = "needs a key; set auth.key, auth.key_file, auth.keys or auth.jwks_file (tidegate token --new-key makes one)"
+
 Key: TypeAlias = bytes | RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
 
 
@@ -52,7 +54,7 @@ def load(auth: AuthSettings) -> Keys:
         return _load_set(auth.algorithm, read("auth.jwks_file", auth.jwks_file))
     found = configured(auth)
     if not found:
-        raise Unusable("auth.mode", "needs a key; set auth.key, auth.key_file, auth.keys or auth.jwks_file")
+        raise Unusable("auth.mode", NEEDS_KEY)
     return Keys({kid: load_key(name, auth.algorithm, data) for kid, (name, data) in found.items()})
 
 

@@ -271,7 +271,7 @@ def _signing(auth: AuthSettings, kid: str | None) -> tuple[str | None, str, byte
     if kid not in known and None in known:
         return kid, *known[None]
     if not known and auth.jwks_file is None:
-        raise ValueError("auth.mode: needs a key; set auth.key, auth.key_file, auth.keys or auth.jwks_file")
+        raise ValueError(f"auth.mode: {auth_keys.NEEDS_KEY}")
     if not known:
         raise ValueError("auth.jwks_file: to sign, name the file of a private key")
     if kid is not None and kid not in known:

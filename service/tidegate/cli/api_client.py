@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import time
 from collections.abc import Mapping
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 
 from tidegate.auth import api_keys
 from tidegate.cli.command import Failed, Usage, note
+from tidegate.config.endpoints import bracketed
 from tidegate.config.settings import Config, InternalSettings
 from tidegate.core.errors import Unusable
 
@@ -43,7 +45,7 @@ class ApiClient:
             raise Usage("TIDEGATE_API_KEY: visible ASCII characters only")
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        self._url = url
+        self.url = url
         self._connection, self._prefix = _connection(url)
         self._answered = False
 
@@ -62,13 +64,13 @@ class ApiClient:
             answer = response.read()
         except (OSError, http.client.HTTPException) as exc:
             self._connection.close()
-            raise Failed(f"{self._url} does not answer ({exc or type(exc).__name__})", passing=True) from None
+            raise Failed(f"{self.url} does not answer ({_reason(exc)})", passing=True) from None
         if response.status >= 300:
             raise Failed(_in_words(response.status, answer), passing=response.status in (429, 502, 503, 504))
         try:
             decoded = msgspec.json.decode(answer, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Failed(f"{self._url} is not the internal port of a gateway") from None
+            raise Failed(f"{self.url} is not the internal port of a gateway") from None
         self._answered = True
         return decoded
 
@@ -87,8 +89,19 @@ class ApiClient:
                 time.sleep(RETRY_S)
             else:
                 if told:
-                    note(f"{self._url} answers again")
+                    note(f"{self.url} answers again")
                 return answer
+
+
+def _reason(exc: Exception) -> str:
+    """With what to do about it, where that is known."""
+    if isinstance(exc, ConnectionRefusedError):
+        return "nothing listens there: start the gateway with tidegate serve, or say --url or internal.port"
+    if isinstance(exc, TimeoutError):
+        return f"no answer within {TIMEOUT_S:g} s"
+    if isinstance(exc, socket.gaierror):
+        return "the name has no address here; see --url and internal.address"
+    return str(exc) or type(exc).__name__
 
 
 def _default_url(internal: InternalSettings) -> str:
@@ -96,7 +109,7 @@ def _default_url(internal: InternalSettings) -> str:
     if internal.port == 0:
         raise Usage("internal.port is 0, which is any free one: say --url")
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(internal.address, internal.address)
-    return f"http://[{address}]:{internal.port}" if ":" in address else f"http://{address}:{internal.port}"
+    return f"http://{bracketed(address)}:{internal.port}"
 
 
 def _connection(url: str) -> tuple[http.client.HTTPConnection, str]:
@@ -105,11 +118,16 @@ def _connection(url: str) -> tuple[http.client.HTTPConnection, str]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise Usage("--url: malformed") from None
+        raise Usage("--url: the port is no number up to 65535; as http://127.0.0.1:8001 or http://[::1]:8001") from None
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     if parts.scheme not in kinds or not parts.hostname or parts.username or parts.query or not url.isascii():
-        raise Usage("--url: http://host:port")
+        raise Usage(f"--url {_without_secrets(parts)}: http://HOST:PORT, as http://127.0.0.1:8001 or http://[::1]:8001")
     return kinds[parts.scheme](parts.hostname, port, timeout=TIMEOUT_S), parts.path.rstrip("/")
+
+
+def _without_secrets(parts: SplitResult) -> str:
+    """A URL that may be shown."""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 class _Error(msgspec.Struct):
@@ -128,6 +146,6 @@ def _in_words(status: int, answer: bytes) -> str:
         return f"the answer is {status}, and not from the internal port of a gateway"
     hints = {
         "broker_down": "; it may have been accepted all the same: repeat it with --key",
-        "unauthorized": "; TIDEGATE_API_KEY may hold it",
+        "unauthorized": "; TIDEGATE_API_KEY may hold the key, or internal.api_keys of the configuration",
     }
     return f"{error.code}: {error.message}{hints.get(error.code, '')}"

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidegate.cli.command import LoadConfig, write_json
+from tidegate.cli.command import LoadConfig, add_json, read_stdin, write_json
+from tidegate.cli.terminal import Colour, paint, progress
 
 if TYPE_CHECKING:
     from tidegate.config.load import ConfigError
@@ -31,6 +32,7 @@ EXAMPLES = (
     "nginx -T 2>/dev/null | tidegate check --nginx-dump - --strict",
 )
 
+_COLOURS: dict[str, Colour] = {"ok": "green", "breaks": "red", "not ok": "red", "warning": "yellow", "harden": "yellow"}
 _SHOWN = 3  # of the places where the same is to be said
 
 
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="exit with 1 for what is to be hardened, too, not only for what breaks"
     )
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_json(parser, "the result as JSON")
 
 
 def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
@@ -60,26 +62,31 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     gc.disable()  # a tree of a million directives would be looked through again and again, and the process ends soon
     try:
         if args.nginx:
-            findings += nginx_check.check_file(args.nginx, config)
+            with progress(f"checking {args.nginx}"):
+                findings += nginx_check.check_file(args.nginx, config)
         if args.nginx_dump:
-            findings += nginx_check.check_dump(_read(args.nginx_dump), config)
+            dump = _read(args.nginx_dump)
+            with progress("checking the dump"):
+                findings += nginx_check.check_dump(dump, config)
     except (NginxError, OSError) as exc:
+        fault = f"{exc.filename}: {(exc.strerror or str(exc)).lower()}" if isinstance(exc, OSError) else str(exc)
         if args.json:
-            _print_json({"ok": False, "problems": [{"key": "nginx", "message": str(exc)}], "warnings": [], "nginx": []})
+            _print_json({"ok": False, "problems": [{"key": "nginx", "message": fault}], "warnings": [], "nginx": []})
         else:
-            print(f"nginx: {exc}", file=sys.stderr)
+            print(f"{paint('nginx:', 'red', sys.stderr)} {fault}", file=sys.stderr)
         return 1
     ok = not any(args.strict or finding.level == "breaks" for finding in findings)
     if args.json:
         _print_json({"ok": ok, "problems": [], "warnings": warnings, "nginx": findings})
         return 0 if ok else 1
     for text in warnings:
-        print(f"warning: {text}")
+        print(f"{_painted('warning')}: {text}")
     for line in _lines(findings):
-        print(f"nginx: {line}")
-    print("configuration: ok")
+        level, _, rest = line.partition(":")
+        print(f"nginx: {_painted(level)}:{rest}")
+    print(f"configuration: {_painted('ok')}")
     if args.nginx or args.nginx_dump:
-        print(f"nginx: {_summary(findings)}")
+        print(f"nginx: {_painted(_summary(findings))}")
     return 0 if ok else 1
 
 
@@ -106,9 +113,14 @@ def _summary(findings: list[Finding]) -> str:
     )
 
 
+def _painted(words: str) -> str:
+    """By what stands before their first comma."""
+    return paint(words, _COLOURS.get(words.partition(",")[0], "yellow"), sys.stdout)
+
+
 def _read(name: str) -> str:
     """As UTF-8, whatever the locale says: nginx's own text is ASCII."""
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    data = read_stdin() if name == "-" else Path(name).read_bytes()
     return data.decode(errors="replace")
 
 

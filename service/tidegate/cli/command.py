@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+from tidegate.cli.terminal import is_terminal, paint
+
 if TYPE_CHECKING:  # reading a configuration costs more than help does
     from tidegate.config.settings import Config
 
@@ -37,9 +39,26 @@ def add_url(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", metavar="URL", help="the internal port (default: as the configuration says)")
 
 
+def add_json(parser: argparse.ArgumentParser, what: str = "the answer as JSON") -> None:
+    """For a command whose answer a program may read, which then is ``args.json``."""
+    parser.add_argument("--json", action="store_true", help=what)
+
+
 def note(words: str) -> None:
     """To standard error: standard output is for answers."""
     print(f"tidegate: {words}", file=sys.stderr, flush=True)
+
+
+def complain(words: str) -> None:
+    """As a ``note`` that says why a command failed."""
+    print(f"{paint('tidegate:', 'red', sys.stderr)} {words}", file=sys.stderr, flush=True)
+
+
+def read_stdin() -> bytes:
+    """Standard input to its end. Who sits before a terminal is told that it is waited for."""
+    if is_terminal(sys.stdin):
+        note("reading standard input; Ctrl-D ends it")
+    return sys.stdin.buffer.read()
 
 
 @contextlib.contextmanager

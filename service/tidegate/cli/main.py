@@ -7,7 +7,8 @@ is asked for, so that a command which serves nothing imports nothing of serving.
 - ``add_arguments(parser)``,
 - ``run(args, load_config) -> int``: the exit code. It may raise what ``_run`` knows.
 
-To add a command: write its module, give it a line in ``COMMANDS``, and test it.
+To add a command: write its module, give it a line in ``COMMANDS``, and test it. Its help and what shells complete are
+made of that (``completion``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import tidegate
 from tidegate.cli import command
+from tidegate.cli.terminal import is_coloured, paint
 
 if TYPE_CHECKING:
     from tidegate.config.settings import Config
@@ -37,14 +40,17 @@ COMMANDS = {
     "tail": "follow a stream",
     "token": "make a token for a client",
     "forward-events": "post to the application who comes and goes",
+    "completion": "have a shell complete these commands",
 }
+
+_HEADING = re.compile(r"^(?:usage:|[a-z][a-z ]*:$)", re.MULTILINE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 done; 1 refused or failed, with the reason on stderr; 2 a wrong command line."""
-    asked = _parser().parse_args(argv)
+    asked = parser().parse_args(argv)
     module = command_module(asked.command)
-    args = _command_parser(asked.command, module).parse_args(asked.arguments)
+    args = command_parser(asked.command).parse_args(asked.arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name may be what the locale cannot say
     return _run(partial(module.run, args, partial(_load_config, asked.config)))
@@ -55,12 +61,24 @@ def command_module(name: str) -> Any:
     return importlib.import_module(f"tidegate.cli.{name.replace('-', '_')}")
 
 
-def _parser() -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """Headings of its help stand out on a terminal."""
+
+    def print_help(self, file: Any = None) -> None:
+        stream = file or sys.stdout
+        if not is_coloured(stream) or sys.version_info >= (3, 14):  # which has colours of its own
+            super().print_help(file)
+        else:
+            stream.write(_HEADING.sub(lambda found: paint(found[0], "bold", stream), self.format_help()))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line up to the command's name."""
     listed = "\n".join(f"  {name:16}{summary}" for name, summary in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tidegate",
         description=tidegate.__doc__,
-        epilog=f"commands:\n{listed}\n\nexamples:\n  tidegate serve\n  tidegate push --help",
+        epilog=f"commands:\n{listed}\n\nexamples:\n  tidegate serve\n  tidegate check\n  tidegate push --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=tidegate.__version__)
@@ -74,8 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command_parser(name: str, module: Any) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Of what stands behind the command's name."""
+    module = command_module(name)
+    parser = _Parser(
         prog=f"tidegate {name}",
         description=textwrap.fill(module.DESCRIPTION, 78),
         epilog="examples:\n" + "\n".join(f"  {example}" for example in module.EXAMPLES),
@@ -102,10 +122,10 @@ def _run(run: Callable[[], int]) -> int:
             sys.stdout.flush()
         return code
     except command.Usage as exc:
-        command.note(str(exc))
+        command.complain(str(exc))
         return 2
     except command.Failed as exc:
-        command.note(str(exc))
+        command.complain(str(exc))
     except ConfigError as exc:
         print(exc, file=sys.stderr)
     except KeyboardInterrupt:

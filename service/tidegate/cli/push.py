@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 import msgspec
 
 from tidegate.cli.api_client import ApiClient
-from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_url, until_reader_leaves
+from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_json, add_url, read_stdin, until_reader_leaves
+from tidegate.cli.terminal import progress
 from tidegate.core.model import is_id
 
 DESCRIPTION = f"Push one message. {KEY_NOTE}"
@@ -28,19 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", help="an idempotency key: repeated within 5 minutes, it is the same push")
     parser.add_argument("--conflate", metavar="WORD", help="of messages with this word slow clients get the newest")
     add_url(parser)
-    parser.add_argument("--json", action="store_true", help="the position as JSON")
+    add_json(parser, "the position as JSON")
 
 
 def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     config = load_config()
     name = args.client or args.group or ""
     if not args.all and not is_id(name):
-        raise Usage("a client or group is 1-128 characters of A-Z a-z 0-9 _ . @ -")
+        option = "--group" if args.client is None else "--client"
+        raise Usage(f"{option} {name!r}: 1-128 characters of A-Z a-z 0-9 _ . @ -")
     if args.key is not None and not (1 <= len(args.key) <= 128 and args.key.isprintable()):
         raise Usage("--key: 1-128 printable characters")
     if args.conflate is not None and not is_id(args.conflate):
         raise Usage("--conflate: 1-128 characters of A-Z a-z 0-9 _ . @ -")
-    data = sys.stdin.buffer.read() if args.data == "-" else os.fsencode(args.data)
+    data = read_stdin() if args.data == "-" else os.fsencode(args.data)
     try:
         data.decode()
         msgspec.json.decode(data, type=msgspec.Raw)
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     headers = {} if args.key is None else {"Idempotency-Key": args.key.encode().decode("latin-1")}
     word = b"" if args.conflate is None else b',"conflate":"%b"' % args.conflate.encode()
     body = b'{"data":%b%b}' % (data, word)
-    pushed = ApiClient(args.url, config).call("POST", f"{path}/push", _Pushed, body, headers)
+    service = ApiClient(args.url, config)
+    with progress(f"pushing to {service.url}"):
+        pushed = service.call("POST", f"{path}/push", _Pushed, body, headers)
     with until_reader_leaves():
         print(msgspec.json.encode(pushed).decode() if args.json else f"{pushed.stream} {pushed.epoch}:{pushed.offset}")
     return 0

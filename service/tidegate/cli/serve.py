@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-import uvloop
-
-from tidegate import app, log
-from tidegate import node as process
 from tidegate.cli.command import LoadConfig
-from tidegate.config import load as configuration
-from tidegate.core.errors import BrokerDown, Unusable
-from tidegate.process import signals
 
 DESCRIPTION = (
     "Run the gateway until it is told to end: SIGTERM or SIGINT drains it, a second one ends it at once. SIGHUP has it "
@@ -25,18 +18,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
+    import uvloop
+
+    from tidegate import app, log
+    from tidegate import node as process
+    from tidegate.config import load as configuration
+    from tidegate.core.errors import BrokerDown, Unusable
+    from tidegate.process import signals
+
     config = load_config()
     signals.ignore()
     node = app.node_id(config.server.node)
     log.setup(config.log.level, node)
     try:
         return uvloop.run(process.serve(config, node, load_config))
-    except Unusable as exc:
-        fault = str(configuration.problem(config, exc))
+    except (Unusable, BrokerDown) as exc:
+        unusable = (
+            exc
+            if isinstance(exc, Unusable)
+            else Unusable("broker.url", f"{exc}; see that it runs and lets this node in, or set another")
+        )
+        fault = str(configuration.problem(config, unusable))
         log.error("service.failed", error=fault)
         log.say(f"cannot start: {fault}", to=log.STDERR)
         return 1
-    except (OSError, ValueError, BrokerDown) as exc:
+    except (OSError, ValueError) as exc:
         log.error("service.failed", error=f"{type(exc).__name__}: {exc}")
         log.say(f"cannot start: {exc}", to=log.STDERR)
         return 1

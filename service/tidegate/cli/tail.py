@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from tidegate.cli.api_client import ApiClient
-from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_url, note, until_reader_leaves
+from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_json, add_url, note, until_reader_leaves
+from tidegate.cli.terminal import paint
 from tidegate.core import protocol
 from tidegate.core.model import ALL, Message, Position, is_position, is_stream
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=int, metavar="N", help="end after N messages")
     add_url(parser)
-    parser.add_argument("--json", action="store_true", help="events as JSON, one in a line; gaps too")
+    add_json(parser, "events as JSON, one in a line; gaps too")
 
 
 class _Entry(msgspec.Struct):
@@ -61,9 +62,9 @@ class _Page(msgspec.Struct):
 def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     config = load_config()
     if not is_stream(args.stream):
-        raise Usage("a stream is client:ID, group:NAME or all")
+        raise Usage(f"{args.stream!r} is no stream: client:ID, group:NAME or all")
     if args.count is not None and args.count < 1:
-        raise Usage("--count: 1 or more")
+        raise Usage(f"--count {args.count}: 1 or more")
     kind, _, name = args.stream.partition(":")
     path = f"/api/{kind}s/{name}/history" if name else f"/api/{ALL}/history"
     position = _start(args.since)
@@ -87,13 +88,14 @@ def _start(since: str | None) -> Position | None:
         position = Position(epoch, int(offset))
         if is_position(position):
             return position
-    raise Usage("--since: start or EPOCH:OFFSET, as push prints them")
+    raise Usage(f"--since {since}: start or EPOCH:OFFSET, as push prints them")
 
 
 def _follow(
     service: ApiClient, path: str, position: Position | None, count: int | None, shown: Callable[[Message], bytes]
 ) -> None:
     left = sys.maxsize if count is None else count
+    told = False
     while True:
         query: dict[str, object] = {"limit": min(PAGE, left)}
         if position is not None:
@@ -111,6 +113,9 @@ def _follow(
             return
         position = Position(page.epoch, page.offset + len(page.messages))
         if not (page.more and page.messages):
+            if not told:
+                note(f"waiting for messages of {page.stream}; Ctrl-C ends it")
+                told = True
             time.sleep(POLL_S)
 
 
@@ -129,8 +134,8 @@ def _as_event(message: Message) -> bytes:
 
 def _as_line(message: Message) -> bytes:
     when = datetime.fromtimestamp(message.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    fields = (str(message.offset), when.replace("+00:00", "Z"), message.client or "-")
-    return " ".join(fields).encode() + b" " + message.data
+    fields = " ".join((str(message.offset), when.replace("+00:00", "Z"), message.client or "-"))
+    return paint(fields, "dim", sys.stdout).encode() + b" " + message.data
 
 
 def _on_one_line(data: bytes) -> bytes:

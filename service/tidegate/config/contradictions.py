@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tidegate.config.auth import ANSWER_S, NamedApiKey, NamedKey
 from tidegate.config.edge import EdgeSettings
-from tidegate.config.endpoints import UNIX, overlap
+from tidegate.config.endpoints import UNIX, bracketed, overlap
 from tidegate.config.settings import ENVELOPE_BYTES, Config
 
 EDGE_SOCKET = re.compile(r"(node-[0-9]+|behind|counters)\.sock")  # of what an edge listens on in edge.run_dir
@@ -43,18 +43,19 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if auth.mode == "none" and not auth.anonymous_anywhere and not is_loopback(server.address):
         yield (
             "auth.mode",
-            f"with server.address {server.address} whoever reaches the port may be any client; set auth.mode to jwt "
-            "or callback, or server.address to 127.0.0.1, or, where that is meant, auth.anonymous_anywhere to true",
+            f"with server.address {bracketed(server.address)} whoever reaches the port may be any client; set "
+            "auth.mode to jwt or callback, or server.address to 127.0.0.1, or, where that is meant, "
+            "auth.anonymous_anywhere to true",
         )
     if not internal.api_keys and not internal.keyless_anywhere and not is_loopback(internal.address):
         yield (
             "internal.api_keys",
-            f"with internal.address {internal.address} whoever reaches the port may push to everybody; set a key, or "
-            "internal.address to 127.0.0.1, or, where that is meant, internal.keyless_anywhere to true",
+            f"with internal.address {bracketed(internal.address)} whoever reaches the port may push to everybody; "
+            "set a key, or internal.address to 127.0.0.1, or, where that is meant, internal.keyless_anywhere to true",
         )
     keys = [name for name in ("key", "key_file", "jwks_file") if getattr(auth, name) is not None]
     if auth.mode == "jwt" and (len(keys) > 1 or not (keys or auth.keys)):
-        given = " and ".join(f"auth.{name}" for name in keys) or "none"
+        given = " and ".join(f"auth.{name}" for name in keys) or "none (tidegate token --new-key makes one)"
         yield (
             "auth.mode",
             f"needs exactly one of auth.key, auth.key_file and auth.jwks_file, or auth.keys; set: {given}",
@@ -180,7 +181,7 @@ def _is_of_edge(path: str, edge: EdgeSettings) -> bool:
 
 def listener(address: str, port: int) -> str:
     """``address:port``, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{bracketed(address)}:{port}"
 
 
 def is_loopback(address: str) -> bool:

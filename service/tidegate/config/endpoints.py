@@ -41,6 +41,11 @@ def is_ipv6(text: str) -> bool:
     return zone is None and (groups == 8 or groups <= 6)
 
 
+def bracketed(address: str) -> str:
+    """As it stands before a port, in a URL, and in a sentence."""
+    return f"[{address}]" if ":" in address else address
+
+
 def is_name(text: str) -> bool:
     """A host name in lower case. What ends in a number is an IPv4 address or nothing (WHATWG URL, 3.5): a browser takes
     1.2.3 for 1.2.0.3, nginx for a name."""

@@ -22,6 +22,7 @@ from msgspec import inspect
 
 from tidegate.config.auth import NamedApiKey, NamedKey
 from tidegate.config.contradictions import contradictions, is_loopback
+from tidegate.config.endpoints import bracketed
 from tidegate.config.section import Section
 from tidegate.config.settings import Config, GroupPolicy
 from tidegate.config.shown import MASK, SECRETS, URLS, masked, shown
@@ -109,7 +110,8 @@ def warnings(config: Config) -> list[str]:
     found = []
     if config.auth.mode == "none" and not is_loopback(config.server.address):
         found.append(
-            f"auth.mode is none on server.address {config.server.address}: whoever reaches the port may be any client"
+            f"auth.mode is none on server.address {bracketed(config.server.address)}: "
+            "whoever reaches the port may be any client"
         )
     if config.auth.mode != "jwt" and _has_key(config):
         found.append(f"auth.mode is {config.auth.mode} although a key is set: tokens are not looked at")
@@ -117,7 +119,7 @@ def warnings(config: Config) -> list[str]:
         found.append(f"auth.callback_url is set although auth.mode is {config.auth.mode}: the application is not asked")
     if not config.internal.api_keys and not is_loopback(config.internal.address):
         found.append(
-            f"internal.api_keys is empty on internal.address {config.internal.address}: "
+            f"internal.api_keys is empty on internal.address {bracketed(config.internal.address)}: "
             "whoever reaches the port may push to everybody"
         )
     return found

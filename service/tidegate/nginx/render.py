@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tidegate.config.edge import EdgeSettings
-from tidegate.config.endpoints import is_named
+from tidegate.config.endpoints import bracketed, is_named
 from tidegate.config.settings import EVENT_BYTES, HEADER_BUFFERS, Config, ServerSettings
 from tidegate.core.errors import (
     BadRequest,
@@ -250,7 +250,7 @@ def _listen(edge: EdgeSettings) -> str:
     # What the kernel holds for a slow client, the service cannot see, and its pings wait behind it.
     sndbuf = f" sndbuf={edge.sndbuf_bytes}" if edge.sndbuf_bytes else ""
     tls = f"""
-listen {_bracketed(edge.address)}:{edge.tls_port} ssl default_server backlog={BACKLOG}{sndbuf};
+listen {bracketed(edge.address)}:{edge.tls_port} ssl default_server backlog={BACKLOG}{sndbuf};
 ssl_certificate {edge.tls_dir}/fullchain.pem;
 ssl_certificate_key {edge.tls_dir}/privkey.pem;
 ssl_protocols TLSv1.2 TLSv1.3;
@@ -261,16 +261,12 @@ ssl_session_timeout 1d;
 ssl_session_tickets off;
 """
     return f"""
-listen {_bracketed(edge.address)}:{edge.port} default_server backlog={BACKLOG}{sndbuf};
+listen {bracketed(edge.address)}:{edge.port} default_server backlog={BACKLOG}{sndbuf};
 {tls if edge.tls_port else ""}
 limit_conn tidegate_connections {edge.connections_per_address};
 limit_req zone=tidegate_handshakes burst={edge.handshakes_burst} nodelay;
 add_header Strict-Transport-Security $tidegate_hsts always;
 """
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 # What nginx refuses by itself, by its status. 494 to 497 are nginx's own: a large header, or ws on the port of wss.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,25 @@ def bind(key: str, address: str, port: int, backlog: int) -> list[socket.socket]
         return bind_sockets(port, address, backlog=backlog)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        raise OSError(f"{key}: cannot listen on {bracketed(address)}:{port}: {reason[0].lower()}{reason[1:]}") from exc
+        cure = _cure(exc, key.partition(".")[0], port)
+        raise OSError(
+            f"{key}: cannot listen on {bracketed(address)}:{port}: {reason[0].lower()}{reason[1:]}{cure}"
+        ) from exc
+
+
+def _cure(exc: OSError, section: str, port: int) -> str:
+    """What to do about it, where that is known. ``section``: of the configuration."""
+    variable = f"TIDEGATE_{section.upper()}__"
+    if exc.errno == errno.EADDRINUSE:
+        return (
+            f", perhaps by a node that still runs (ss -ltnp 'sport = :{port}' names it): end it, or set {section}.port "
+            f"({variable}PORT) to another"
+        )
+    if exc.errno in (errno.EACCES, errno.EPERM) and port < 1024:
+        return f": below 1024 it takes CAP_NET_BIND_SERVICE; set {section}.port ({variable}PORT) to a higher one"
+    if exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
+        return f": set {section}.address ({variable}ADDRESS) to one that this machine has"
+    return ""
 
 
 def backlog_limit() -> int | None:
