@@ -11,7 +11,7 @@ from bench.compare import agreement, flood, stalled
 from bench.compare import command as compare
 from bench.load import remote
 from bench.peers import command as against
-from bench.peers import redis
+from bench.peers import followed, redis
 from bench.report import command as comparison_report
 from bench.stack import command as stack
 from bench.stack import deploys, soak, storms
@@ -28,6 +28,7 @@ COMMANDS = (
     flood,
     stalled,
     redis,
+    followed,
     comparison_report,
     agreement,
     remote,
