@@ -52,9 +52,25 @@ bundled() {
     fi
 }
 
+# drawn: the diagrams of the documents
+drawn() {
+    if [ "$action" = write ]; then
+        .venv/bin/python tools/diagrams.py docs/diagrams
+        return
+    fi
+    folder=$(mktemp -d)
+    .venv/bin/python tools/diagrams.py "$folder"
+    for file in "$folder"/*.svg; do
+        name=docs/diagrams/${file##*/}
+        diff -u --label "$name" --label "python tools/diagrams.py" "$name" "$file" || stale=1
+    done
+    rm -rf "$folder"
+}
+
 generated config.yaml -m tidegate.config.load
 generated docs/operations.md tools/metrics_table.py
 rendered
+drawn
 bundled
 
 if [ "$stale" = 1 ]; then
