@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serving system system-check system-bench run edge check generated generate format test coverage test-all soak fuzz lock bench bench-peers bench-guard dist sbom clean
+.PHONY: help setup serving system system-check system-bench run edge check generated generate format test coverage test-all soak fuzz lock bench bench-peers bench-guard docs dist sbom clean
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -88,6 +88,9 @@ bench-peers: setup system-bench ## Compare the service with what others would us
 
 bench-guard: setup system-bench ## Name the hot operations that became slower, by their instructions
 	@$(PY) -m bench guard $(ARGS)
+
+docs: setup ## Build the documents as a site, with a search: build/site
+	@$(PY) tools/site.py
 
 dist: setup system ## Build wheel, sdist and bill of materials, and prove the wheel in an empty virtual environment
 	@tools/dist.sh
