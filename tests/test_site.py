@@ -43,7 +43,7 @@ def test_what_two_readers_of_markdown_read_differently_is_written_for_both(writt
 
 def test_what_is_outside_comes_along_or_is_words() -> None:
     text = site.Pages(ROOT).page(ROOT / "docs/operations.md")
-    assert "(project/nginx/index.md)" in text
+    assert "(project/nginx/index.md#what-each-can-tell)" in text
     assert "(project/nginx/conf.d/plain.conf)" in text
     assert "](../" not in text
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.brokers.server import RedisServer
 from tests.browser.chromium import Service
-from tests.support import ROOT, Process, scaled
+from tests.support import ROOT, Process, free_ports, scaled
 
 _BLOCK = re.compile(r"^```console run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -71,20 +71,20 @@ class Shell:
         self._programs = folder / ".venv/bin"
         self._programs.mkdir(parents=True)
         self._folder = folder
-        self._ports: dict[str, str] = {}
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
         path = f"{self._programs}:{environment['PATH']}"
         self._environment = environment | {"PATH": path, "PYTHONPATH": str(ROOT / "service"), "CURL_HOME": str(folder)}
         (folder / ".curlrc").write_text("silent\nshow-error\n")
         self._program("tidegate", f"{sys.executable} -m tidegate")
+        self._reach(*free_ports(2))
 
     def reaches(self, gateway: Service, redis: RedisServer) -> None:
-        self._ports = {"8000": str(gateway.public), "8001": str(gateway.internal)}
-        self._environment |= {
-            "TIDEGATE_INTERNAL__PORT": self._ports["8001"],
-            "TIDEGATE_SERVER__PORT": self._ports["8000"],
-        }
+        self._reach(gateway.public, gateway.internal)
         self._program("redis-cli", f"/usr/bin/redis-cli -p {redis.port}")
+
+    def _reach(self, public: int, internal: int) -> None:
+        self._ports = {"8000": str(public), "8001": str(internal)}
+        self._environment |= {"TIDEGATE_SERVER__PORT": str(public), "TIDEGATE_INTERNAL__PORT": str(internal)}
 
     def run(self, command: str) -> str:
         """What it prints. Raises AssertionError where it fails."""
@@ -96,12 +96,13 @@ class Shell:
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             timeout=scaled(20),
         )
-        assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
+        assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}"
+        return done.stdout
 
     def _program(self, name: str, command: str) -> None:
         path = self._programs / name
