@@ -1,5 +1,5 @@
-"""Plays the scenarios of vectors/protocol.json: commands, and the answers that they must get. docs/protocol.md, Test
-vectors, says how one is written."""
+"""Plays the scenarios of vectors/protocol.json: commands, and the answers that they must get. docs/vectors.md
+says how one is written."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Plays the scenarios of vectors/clients.json: what a gateway does, what an application does, and what must come of it.
-docs/protocol.md, Test vectors, says how one is written."""
+docs/vectors.md says how one is written."""
 
 from __future__ import annotations
 
