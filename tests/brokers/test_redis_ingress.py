@@ -111,6 +111,12 @@ async def test_what_cannot_be_taken_is_rejected_with_its_reason():
                 assert int(entry["size"]) >= len(data)
                 assert len(entry["data"]) <= 1024
                 assert entry["address"] in ("group:a", "")
+            told = await node.broker.rejected(1000)
+            assert [(push.id, push.stream, push.reason) for push in reversed(told)] == [
+                (entry["id"], entry["address"], entry["reason"]) for entry in found
+            ]
+            assert [push.reason for push in await node.broker.rejected(1)] == [REJECTED[-1][1]]
+            assert await node.broker.rejected(0) == []
             page = await node.broker.history("group:a", None, messages=10, size=100)
             assert [message.data for message in page.messages] == [b"7"]
 

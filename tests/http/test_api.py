@@ -307,6 +307,7 @@ async def test_the_console_learns_where_the_websocket_is_and_whether_a_key_is_ne
         async with node(**environ) as n:
             shown = (await n.call("GET", "/console.json")).json
             assert shown["ws"] == {"port": n.app.public_port, "path": "/ws-notifications/"}
+            assert (shown["node"], shown["edge"]["port"]) == ("n1", 8080)
             assert (shown["auth"], shown["key_required"]) == ("none", bool(environ))
 
 
@@ -315,6 +316,16 @@ async def test_nothing_else_is_served(path: str) -> None:
     async with node() as n:
         answer = await n.call("GET", path)
         assert (answer.status, answer.code) == (404, "not_found")
+
+
+# Rejected pushes
+
+
+async def test_without_redis_there_are_no_rejected_pushes_and_limits_are_as_for_history() -> None:
+    async with node() as n:
+        assert (await n.call("GET", "/api/rejected")).json == {"rejected": []}
+        for path in ("rejected", "all/history"):
+            assert (await n.call("GET", f"/api/{path}?limit=1001")).code == "bad_request"
 
 
 # Requests that fit nowhere

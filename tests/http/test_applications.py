@@ -30,7 +30,7 @@ def bearer(name: str) -> dict[str, str | None]:
 
 OPERATIONS: dict[str, list[tuple[str, str, Any]]] = {
     "push": [("POST", "/api/clients/a/push", {"data": 1}), ("POST", "/api/all/push", {"data": 1})],
-    "read": [("GET", path, None) for path in ("/api/clients/a", "/api/groups/g", "/api/all/history", "/api/nodes")],
+    "read": [("GET", f"/api/{path}", None) for path in ("clients/a", "groups/g", "all/history", "nodes", "rejected")],
     "manage": [
         ("DELETE", "/api/clients/a", None),
         ("PUT", "/api/groups/g/members/a", None),

@@ -24,7 +24,17 @@ from typing import Protocol
 import msgspec
 
 from tidegate.core.errors import Refused
-from tidegate.core.model import ConnectionInfo, Cursor, Gap, History, Message, NodeInfo, Position, Publication
+from tidegate.core.model import (
+    ConnectionInfo,
+    Cursor,
+    Gap,
+    History,
+    Message,
+    NodeInfo,
+    Position,
+    Publication,
+    RejectedPush,
+)
 from tidegate.metrics import Metrics
 
 # A metric of every broker: its name, and what it says.
@@ -140,6 +150,9 @@ class Broker(Protocol):
         """Journals each in order; one answer each. An answer is a position, or why not: ``KeyReused``,
         ``BrokerDown`` (may have been accepted, or there is no room for its key), ``NotTried``, or ``Internal`` (what is
         stored of this stream is spoilt). Never raises any of them itself."""
+
+    async def rejected(self, limit: int) -> list[RejectedPush]:
+        """The newest pushes that came through this broker's own door and could not be taken, newest first."""
 
     async def subscribe(self, stream: str) -> Position:
         """Returns once confirmed, with the position after which ``on_message`` will come.

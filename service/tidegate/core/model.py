@@ -131,6 +131,18 @@ class NodeHealth(msgspec.Struct, frozen=True):
     clock_off_ms: float | None
 
 
+class RejectedPush(msgspec.Struct, frozen=True):
+    """A push through the broker's own door that could not be taken. ``id``: the entry's; ``stream``: empty where it
+    names no good one; ``data``: the beginning of it, as it came; ``size``: bytes of all of it."""
+
+    id: str
+    rejected_ms: int
+    stream: str
+    size: int
+    reason: str
+    data: bytes
+
+
 class NodeInfo(msgspec.Struct, frozen=True):
     """One running node. ``lag_ms`` is how long its last canary took through the broker, None before the first;
     ``trunks`` are the workers of edges that have one to it, ``trunk_sessions`` its connections that are on one.

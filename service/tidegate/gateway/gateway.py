@@ -39,6 +39,7 @@ from tidegate.core.model import (
     NodeInfo,
     Position,
     Publication,
+    RejectedPush,
     client_stream,
     group_of,
     group_stream,
@@ -470,6 +471,9 @@ class Gateway:
 
     async def history(self, stream: str, since: Position | None, limit: int) -> History:
         return await self._broker.history(stream, since, messages=limit, size=self._config.limits.answer_bytes)
+
+    async def rejected(self, limit: int) -> list[RejectedPush]:
+        return await self._broker.rejected(limit)
 
     async def nodes(self) -> list[NodeInfo]:
         return await self._broker.nodes()

@@ -181,20 +181,42 @@ async def history_of_all(handler: ApiHandler) -> Response:
 
 
 async def _history(handler: ApiHandler, stream: str) -> Response:
-    epoch, offset, limit = handler.query("epoch"), handler.query("offset"), handler.query("limit")
+    epoch, offset = handler.query("epoch"), handler.query("offset")
     since = position_of(epoch, None if offset is None else _number("offset", offset))
-    most = 100 if limit is None else _number("limit", limit)
-    if most > 1000:
-        raise BadRequest("limit: from 0 to 1000")
+    most = _limit(handler)
     history = await handler.api.gateway.history(stream, since, most)
     fields = history_fields(history, handler.api.config.limits.answer_bytes - _ENVELOPE_BYTES)
     return _answer({"stream": stream, **fields})
+
+
+def _limit(handler: ApiHandler) -> int:
+    limit = handler.query("limit")
+    most = 100 if limit is None else _number("limit", limit)
+    if most > 1000:
+        raise BadRequest("limit: from 0 to 1000")
+    return most
 
 
 def _number(name: str, text: str) -> int:
     if not _NUMBER.match(text):
         raise BadRequest(f"{name}: not a number, or too large")
     return int(text)
+
+
+async def rejected(handler: ApiHandler) -> Response:
+    found = await handler.api.gateway.rejected(_limit(handler))
+    shown = [
+        {
+            "id": push.id,
+            "rejected_ms": push.rejected_ms,
+            "stream": push.stream,
+            "size": push.size,
+            "reason": push.reason,
+            "data": push.data.decode(errors="replace"),  # as text: it may be anything
+        }
+        for push in found
+    ]
+    return _answer({"rejected": shown})
 
 
 async def nodes(handler: ApiHandler) -> Response:
@@ -238,9 +260,11 @@ async def console_settings(handler: ApiHandler) -> Response:
     return _answer(
         {
             "version": __version__,
+            "node": handler.api.gateway.node,
             "auth": config.auth.mode,
             "key_required": handler.api.keys.required,
             "ws": {"port": handler.api.public_port, "path": config.server.path},
+            "edge": {"port": config.edge.port, "tls_port": config.edge.tls_port},
         }
     )
 

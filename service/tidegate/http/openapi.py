@@ -38,7 +38,7 @@ Operations: TypeAlias = Mapping[tuple[str, str], Operation]  # by method and pat
 _DESCRIPTIONS = {
     "epoch": "With offset: the position to read after; without both, from the oldest message that is kept.",
     "offset": "With epoch: the position to read after.",
-    "limit": "Messages at most; 100 if it is not given. 0: the position only, without a position the newest one.",
+    "limit": "So many at most; 100 if it is not given. 0, of a journal: the position only, without one the newest.",
     "connection": "Only this connection.",
     "key": "Makes a push idempotent: repeated within 5 minutes for the same stream it returns the first position.",
 }
@@ -211,6 +211,17 @@ def _schemas(operations: Operations, config: Config) -> Schema:
             },
             ["gap"],
         ),
+        "Rejected": _object({"rejected": _list(_ref("RejectedPush"))}),
+        "RejectedPush": _object(
+            {
+                "id": text,
+                "rejected_ms": _ref("Time"),
+                "stream": {"type": "string", "description": "Empty where the entry names no good one."},
+                "size": whole,
+                "reason": text,
+                "data": {"type": "string", "description": "The first KiB of it, as text."},
+            }
+        ),
         "Nodes": _object({"nodes": _list(_ref("Node"))}),
         "Node": _object(node),
         "Health": _object(
@@ -250,9 +261,11 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Console": _object(
             {
                 "version": text,
+                "node": text,
                 "auth": {"enum": ["none", "jwt", "callback"]},
                 "key_required": yes_or_no,
                 "ws": _object({"port": whole, "path": text}),
+                "edge": _object({"port": whole, "tls_port": whole}),
             }
         ),
     }

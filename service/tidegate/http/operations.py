@@ -98,6 +98,9 @@ OPERATIONS: Operations = {
     ("GET", "/api/all/history"): Operation(
         api.history_of_all, "Read everybody's journal", 200, "History", _BROKER, _READ
     ),
+    ("GET", "/api/rejected"): Operation(
+        api.rejected, "The newest pushes through Redis that were rejected", 200, "Rejected", _BROKER, ("limit",)
+    ),
     ("GET", "/api/nodes"): Operation(api.nodes, "The running nodes", 200, "Nodes", _BROKER),
     ("GET", "/api/health"): Operation(
         health.health, "How the nodes and the server behind them are, without secrets", 200, "Health", _API

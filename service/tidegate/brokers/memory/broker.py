@@ -27,6 +27,7 @@ from tidegate.core.model import (
     NodeInfo,
     Position,
     Publication,
+    RejectedPush,
     RetentionOf,
     group_stream,
 )
@@ -219,6 +220,9 @@ class MemoryBroker:
             if forgotten:
                 return True
         return False
+
+    async def rejected(self, limit: int) -> list[RejectedPush]:
+        return []  # pushes come in through the API alone, and are answered there
 
     async def subscribe(self, stream: str) -> Position:
         if self._receiver is not None:

@@ -14,6 +14,7 @@ from tidegate import log
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.core.errors import InternalError, KeyReused, TooDeep, TooLarge
+from tidegate.core.model import RejectedPush
 from tidegate.metrics import Metrics, Tally
 
 LOOK_S = 1.0
@@ -99,6 +100,15 @@ class Backlog:
             log.warning("ingress.full", entries=self.entries, bytes=self.bytes)
         return rejected
 
+    async def newest_rejected(self, limit: int) -> list[RejectedPush]:
+        """Of all that any node rejected, newest first. Raises BrokerDown."""
+        if not limit:
+            return []
+        (found,) = await self._membership.commands(
+            ("XREVRANGE", self._membership.keys.push_rejected, "+", "-", "COUNT", limit)
+        )
+        return [_rejected(id.decode(), fields) for id, fields in found]
+
     async def _look(self) -> None:
         keys = self._membership.keys
         self.entries, self.rejected, oldest_ms = await self._membership.run(
@@ -123,3 +133,17 @@ class Backlog:
 def _word(reason: str) -> tuple[str]:
     """The label of the metric."""
     return (reason.replace(" ", "_"),)
+
+
+def _rejected(id: str, fields: list[bytes]) -> RejectedPush:
+    """``id``: when it was rejected, as Redis' clock has it."""
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    size = values.get(b"size", b"")
+    return RejectedPush(
+        values.get(b"id", b"").decode(errors="replace"),
+        int(id.partition("-")[0]),
+        values.get(b"address", b"").decode(errors="replace"),
+        int(size) if size.isdigit() else 0,  # anybody who reaches Redis may have written it
+        values.get(b"reason", b"").decode(errors="replace"),
+        values.get(b"data", b""),
+    )

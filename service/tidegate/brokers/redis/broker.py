@@ -40,6 +40,7 @@ from tidegate.core.model import (
     NodeInfo,
     Position,
     Publication,
+    RejectedPush,
     RetentionOf,
     group_stream,
     node_stream,
@@ -236,6 +237,9 @@ class RedisBroker:
 
     async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:
         return await self.streams.publish(publications) if publications else []
+
+    async def rejected(self, limit: int) -> list[RejectedPush]:
+        return await self.backlog.newest_rejected(limit)
 
     async def subscribe(self, stream: str) -> Position:
         assert self._receiver is not None
