@@ -81,7 +81,7 @@ def test_the_edges_close_with_the_codes_of_the_service() -> None:
 
 
 def test_the_console_has_words_for_each_close_code() -> None:
-    table = found(f"{CONSOLE}/client.js", r"^const CLOSES = new Map\(\[\n((?:  \[.*\n)+)\]\);")[1]
+    table = found(f"{CONSOLE}/client.js", r"^export const CLOSES = new Map\(\[\n((?:  \[.*\n)+)\]\);")[1]
     assert [int(code) for code in re.findall(rf"\[({NUMBER}), '.*'\]", table)] == list(CloseCode)
 
 

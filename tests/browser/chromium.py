@@ -99,6 +99,11 @@ class Console:
         await self.page.get_by_role("button", name="Cut", exact=True).click()
         await expect(self.pill).to_have_text("Not connected")
 
+    async def look(self, view: str) -> None:
+        """Goes to a view, as its link is called: Try, Watch, Find, Compare."""
+        await self.page.get_by_role("navigation").get_by_role("link", name=view).click()
+        await expect(self.page.locator(f"#view-{view.lower()}")).to_be_visible()
+
     async def push(self, kind: str, name: str, data: str) -> None:
         """Through the push panel, as far as the click; the panel says what came of it."""
         await self.page.locator(f"#push-form input[value={kind}]").check(force=True)
@@ -128,13 +133,16 @@ class Chromium:
         self.allowed: list[str] = []
 
     async def open(self, service: Service) -> Console:
+        return await self.open_at(service.url)
+
+    async def open_at(self, url: str) -> Console:
         if self._context is None:
             self._context = await self._browser.new_context(viewport={"width": 1440, "height": 900})
             self._context.set_default_timeout(15_000)
         page = await self._context.new_page()
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self._errors.append(str(error)))
-        await page.goto(service.url)
+        await page.goto(url)
         await expect(page.locator("#version")).not_to_be_empty()
         return Console(page)
 

@@ -403,7 +403,7 @@ async def test_a_client_told_to_go_learns_why_and_stays_away(new_service: StartS
         console = await browser.open(service)
         await console.connect()
         connection = await console.page.locator("#fact-connection").inner_text()
-        await console.page.locator("#tab-lookup").click()
+        await console.look("Find")
         await console.page.get_by_role("button", name="Show").click()
         found = console.page.locator("#lookup-answer")
         await expect(found).to_contain_text(connection)
@@ -418,7 +418,7 @@ async def test_a_lasting_membership_made_here_joins_the_live_connection(new_serv
     async with chromium() as browser:
         console = await browser.open(service)
         await console.connect()
-        await console.page.locator("#tab-lookup").click()
+        await console.look("Find")
         await console.page.locator("#lookup-form input[value=group]").check(force=True)
         await console.page.locator("#lookup-name").fill("staff")
         await console.page.get_by_role("button", name="Show").click()
@@ -440,7 +440,7 @@ async def test_the_overview_counts_connections_and_names_the_node(new_service: S
         console = await browser.open(service)
         await console.connect()
         await expect(console.page.locator("#connections")).to_have_text("1")
-        await console.page.locator("#tab-nodes").click()
+        await console.look("Watch")
         node = await console.page.locator("#fact-node").inner_text()
         await expect(console.page.locator("#nodes > li")).to_contain_text(node)
 

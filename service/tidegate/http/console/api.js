@@ -40,6 +40,12 @@ export class Api {
 
   /** The answer's JSON; `body` is JSON text. Raises ApiError. */
   async call(method, path, body = null, headers = {}) {
+    const text = await this.text(method, path, body, headers);
+    return text ? JSON.parse(text) : null;
+  }
+
+  /** The answer to the letter. Raises ApiError. */
+  async text(method, path, body = null, headers = {}) {
     if (!this.open) {
       this.onkey('This needs the API key.');
       throw new ApiError(401, 'unauthorized', 'the API key is missing');
@@ -48,7 +54,7 @@ export class Api {
     if (this.key) sent.Authorization = `Bearer ${this.key}`;
     const response = await answerOf(path, { method, headers: sent, body, cache: 'no-store' });
     const text = await response.text();
-    if (response.ok) return text ? JSON.parse(text) : null;
+    if (response.ok) return text;
     if (response.status === 401) {
       this.key = null;
       this.keyRequired = true;
@@ -62,9 +68,9 @@ export class Api {
     return JSON.parse(await readable('console.json'));
   }
 
-  /** Sums of the samples by metric name; needs no key. */
-  async metrics() {
-    return sumsOf(await readable('metrics'));
+  /** The text of /metrics; needs no key. */
+  metrics() {
+    return readable('metrics');
   }
 
   /** Whether the service answers at all. */
@@ -102,14 +108,4 @@ function refusal({ status, statusText }, text) {
   } catch {
     return new ApiError(status, `http_${status}`, statusText);
   }
-}
-
-/** Metric name -> sum over its labels, from Prometheus' text format. */
-export function sumsOf(text) {
-  const sums = new Map();
-  for (const line of text.split('\n')) {
-    const sample = /^([A-Za-z_:][\w:]*)(?:\{.*\})?\s+(\S+)/.exec(line);
-    if (sample) sums.set(sample[1], (sums.get(sample[1]) ?? 0) + Number(sample[2]));
-  }
-  return sums;
 }

@@ -6,14 +6,18 @@
  */
 
 import { decodeCursor, groupOf, samePositions } from './cursor.js';
+import { Pace, PacedSocket } from './pacedsocket.js';
 import { Tidegate } from './tidegate-client.js';
 import { Answers, dataOf, tapped } from './wire.js';
 
 const BEAT_S = 15;
 const MOST_KEPT = 2000; // texts that wait for their message's handler
 
+/** The states in words. */
+export const PILLS = { idle: 'Not connected', connecting: 'Connecting', online: 'Online', waiting: 'Coming back' };
+
 /** Close codes in words, where the gateway gives no reason. */
-const CLOSES = new Map([
+export const CLOSES = new Map([
   [1000, 'done'],
   [1001, 'the edge is going away'],
   [1002, 'the framing was broken'],
@@ -52,6 +56,7 @@ export class Client {
   reached = true; // false: the last attempt ended before the socket opened
   agrees = null; // whether the gateway's cursor in the last pong equals ours; null before the first
   tops = new Map(); // stream -> newest offset that was named to us
+  pace = new Pace();
 
   #tidegate;
   #handlers;
@@ -72,7 +77,7 @@ export class Client {
     this.client = client;
     this.#handlers = handlers;
     const who = token ? { token } : { client };
-    const options = { ...who, storage, pingInterval_s: BEAT_S, autoConnect: false, WebSocket: tapped(this.#tap()) };
+    const options = { ...who, storage, pingInterval_s: BEAT_S, autoConnect: false, WebSocket: this.#socketClass() };
     this.#tidegate = new Tidegate(address, options);
     this.#tidegate.on('state', (state) => (state === 'connected' ? this.#welcomed() : this.#look()));
     this.#tidegate.direct(this.#handlersOf());
@@ -92,6 +97,14 @@ export class Client {
   /** Drops the connection; nothing comes back by itself. */
   cut() {
     this.#tidegate.disconnect();
+  }
+
+  /** How fast it reads from now on: a `Pace`'s kind. A socket that cannot read slowly is changed for one that can. */
+  read(kind) {
+    this.pace.kind = kind;
+    if (kind === 'at once' || this.#socket === null || this.#socket instanceof PacedSocket) return;
+    this.#tidegate.disconnect();
+    this.#tidegate.connect();
   }
 
   /** The end. */
@@ -172,6 +185,16 @@ export class Client {
   }
 
   // The wire
+
+  /** A browser's own socket, as long as it reads at once. Called by `new`, which gives what is returned. */
+  #socketClass() {
+    const [tap, pace] = [this.#tap(), this.pace];
+    const Plain = tapped(tap, WebSocket);
+    const Paced = tapped(tap, PacedSocket);
+    return function Socket(url, protocols) {
+      return pace.kind === 'at once' ? new Plain(url, protocols) : new Paced(url, protocols, pace);
+    };
+  }
 
   #tap() {
     return {

@@ -6,17 +6,24 @@
  */
 
 import { Api, inWords } from './api.js';
-import { Client, subjectOf } from './client.js';
+import { Client, CLOSES, PILLS, subjectOf } from './client.js';
 import { startCommand } from './command.js';
+import { startCompare } from './compare.js';
 import { groupOf, isId } from './cursor.js';
-import { at, h, say, seldom, streamBadge } from './dom.js';
+import { at, epochCell, h, replace, say, seldom, streamBadge } from './dom.js';
 import { Feed } from './feed.js';
+import { startJournal } from './journal.js';
 import { startLookup } from './lookup.js';
-import { startOverview } from './overview.js';
+import { Meter } from './meter.js';
+import { startNodes } from './nodes.js';
+import { canPace } from './pacedsocket.js';
 import { startPush } from './push.js';
+import { startRefusals } from './refusals.js';
+import { startRejected } from './rejected.js';
 import { forgetPositions, loadForm, loadPositions, saveForm, storageOf } from './store.js';
-
-const PILLS = { idle: 'Not connected', connecting: 'Connecting', online: 'Online', waiting: 'Coming back' };
+import { startTiles } from './tiles.js';
+import { startViews } from './views.js';
+import { startWatch } from './watch.js';
 
 const api = new Api(askKey);
 const feed = new Feed();
@@ -84,6 +91,7 @@ function connect() {
     return;
   }
   remember(true);
+  client.read(at('pace').value);
   client.connect();
 }
 
@@ -185,6 +193,7 @@ function showConnection() {
   at('cut').textContent = state === 'waiting' ? 'Stop' : 'Cut';
   at('forget').hidden = settled && !kept;
   at('refresh').hidden = state !== 'online' || !byToken();
+  at('pace-field').hidden = settled;
   document.title = state === 'online' ? `${client.client} · Tidegate console` : 'Tidegate console';
   showFacts();
 }
@@ -207,19 +216,20 @@ function showStreams() {
     const group = groupOf(stream);
     const title = `Leave ${group}`;
     const onclick = () => leaveGroup(group);
-    const leave = h('button', { type: 'button', class: 'quiet', title, 'aria-label': title, onclick }, '×');
+    const properties = { type: 'button', class: 'quiet', title, 'aria-label': title, 'data-focus': `leave ${stream}`, onclick };
+    const leave = h('button', properties, '×');
     return h(
       'tr',
       { 'data-stream': stream },
       h('th', { scope: 'row' }, streamBadge(stream)),
-      h('td', { class: 'epoch', title: epoch }, epoch),
+      epochCell(epoch, `epoch ${stream}`),
       h('td', { class: 'number' }, String(offset)),
       h('td', { class: 'number' }, top === undefined ? '–' : String(top)),
       h('td', {}, !live() ? 'kept' : offset < top ? `${top - offset} to come` : 'live'),
       h('td', {}, group !== null && live() ? leave : null),
     );
   });
-  at('streams').replaceChildren(...rows);
+  replace(at('streams'), rows);
   at('streams-none').hidden = rows.length > 0;
   at('streams-count').textContent = rows.length ? String(rows.length) : '';
 }
@@ -326,6 +336,7 @@ function startForms() {
   at('cut').addEventListener('click', cut);
   at('forget').addEventListener('click', forget);
   at('refresh').addEventListener('click', refreshToken);
+  at('pace').addEventListener('change', () => client?.read(at('pace').value));
   at('join-form').addEventListener('submit', (event) => {
     event.preventDefault();
     if (live()) joinGroup(at('join-group').value.trim());
@@ -338,6 +349,19 @@ function startForms() {
   });
 }
 
+function startMonitoring() {
+  const meter = new Meter(api);
+  startTiles(meter);
+  startWatch(meter);
+  startNodes(api, meter, settings.node);
+  startRefusals(meter, CLOSES);
+  startLookup(api, startJournal(api));
+  startRejected(api);
+  startCompare(api, settings, usualAddress);
+  startViews();
+  meter.start();
+}
+
 async function start() {
   startTabs();
   try {
@@ -348,6 +372,8 @@ async function start() {
   }
   api.keyRequired = settings.key_required;
   at('version').textContent = settings.version;
+  at('node').textContent = settings.node;
+  at('pace').disabled = !canPace;
   at('client-field').hidden = byToken() || byApplication();
   at('client').required = !at('client-field').hidden;
   at('token-field').hidden = !at('client-field').hidden;
@@ -362,8 +388,7 @@ async function start() {
   startForms();
   startPush(api);
   startCommand(live);
-  startLookup(api);
-  startOverview(api);
+  startMonitoring();
   showConnection();
   if (form?.connected && !byToken()) connect();
   if (!api.open) askKey('This service wants its API key.');

@@ -21,6 +21,31 @@ export function streamBadge(stream) {
   return h('span', { class: `badge ${stream.split(':')[0]}` }, stream);
 }
 
+/** `3 nodes`, `1 node`. */
+export function counted(number, word, many = `${word}s`) {
+  return `${number.toLocaleString('en')} ${number === 1 ? word : many}`;
+}
+
+/**
+ * Puts `children` in the place of what is in `element`. What had the focus has it again: the element with the same
+ * `data-focus`, or that stands where it stood.
+ */
+export function replace(element, children) {
+  const selector = 'a, button, input, [tabindex]';
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  const place = focused ? [...element.querySelectorAll(selector)].indexOf(focused) : -1;
+  const key = focused?.dataset.focus;
+  element.replaceChildren(...children);
+  if (!focused) return;
+  const next = key && element.querySelector(`[data-focus="${CSS.escape(key)}"]`);
+  (next || element.querySelectorAll(selector)[place])?.focus();
+}
+
+/** The epoch of a position: short, and whole when it is pointed at or has the focus. */
+export function epochCell(epoch, focus) {
+  return h('td', { class: 'epoch', 'data-whole': epoch, 'data-focus': focus, tabindex: '0' }, h('span', {}, epoch));
+}
+
 /** Shows `words` in an element that is announced; `fault` colours them. */
 export function say(element, words, fault = false) {
   element.textContent = words;

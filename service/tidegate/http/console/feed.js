@@ -6,10 +6,9 @@
  */
 
 import { at, h, seldom, streamBadge } from './dom.js';
-import { manyLines, oneLine } from './json.js';
+import { dataCell } from './json.js';
 
 const MOST = 1000;
-const LINE = 110; // characters of data on one line; longer data opens on a click
 
 const clock = new Intl.DateTimeFormat('en-GB', {
   hour: '2-digit',
@@ -22,6 +21,7 @@ export class Feed {
   #list = at('rows');
   #scroller = at('scroller');
   #filter = at('filter');
+  #search = at('feed-search');
   #waiting = []; // what has no row yet
   #counts = { messages: 0, missed: 0, gaps: 0 };
   #streams = new Set(); // the choices of the filter
@@ -34,6 +34,7 @@ export class Feed {
     at('clear').addEventListener('click', () => this.clear());
     at('newest').addEventListener('click', () => this.#stick());
     this.#filter.addEventListener('change', () => this.#choose());
+    this.#search.addEventListener('input', () => this.#choose());
     this.#scroller.addEventListener('scroll', () => {
       const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
       this.#stuck = scrollTop + clientHeight > scrollHeight - 24;
@@ -110,10 +111,12 @@ export class Feed {
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
-  /** A chosen stream hides the others' rows; rows of no stream speak of the connection and stay. */
+  /** A chosen stream hides the others' rows; rows of no stream speak of the connection and stay. A search hides all that lack it. */
   #sift(row) {
     const chosen = this.#filter.value;
-    row.hidden = chosen !== '' && row.dataset.stream !== undefined && row.dataset.stream !== chosen;
+    const wanted = this.#search.value.trim().toLowerCase();
+    const isOthers = chosen !== '' && row.dataset.stream !== undefined && row.dataset.stream !== chosen;
+    row.hidden = isOthers || (wanted !== '' && !row.textContent.toLowerCase().includes(wanted));
   }
 
   #choose() {
@@ -157,17 +160,6 @@ function messageRow({ event, data, missed, now_ms }, time) {
 function latencyOf(late_ms) {
   if (Math.abs(late_ms) < 10_000) return `${late_ms} ms`;
   return `${(late_ms / 1000).toLocaleString('en', { maximumFractionDigits: 0 })} s`;
-}
-
-/** Short data stands on one line; longer data is cut there, and laid out when it is opened. */
-function dataCell(data) {
-  if (data.length <= LINE) return h('code', { class: 'data' }, oneLine(data, LINE * 2));
-  const body = h('pre', { class: 'spread' });
-  const details = h('details', { class: 'data' }, h('summary', {}, h('code', {}, oneLine(data, LINE))), body);
-  details.addEventListener('toggle', () => {
-    if (details.open && !body.hasChildNodes()) body.append(manyLines(data));
-  });
-  return details;
 }
 
 function gapRow({ stream, epoch, from, to, reason }, time) {

@@ -5,6 +5,7 @@
 
 import { h } from './dom.js';
 
+const LINE = 110; // characters of data on one line; longer data opens on a click
 const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|[{}[\],:]/g;
 
 /** Why `text` is not JSON, in words; null where it is. */
@@ -46,6 +47,41 @@ export function manyLines(text) {
   const fragment = new DocumentFragment();
   for (const [kind, part] of laidOut(text, true)) fragment.append(piece(kind, part));
   return fragment;
+}
+
+/**
+ * The texts of the values that `key` has in objects that are nested `depth` deep (1: the outermost), in their order.
+ */
+export function valuesOf(text, key, depth) {
+  const found = [];
+  const wanted = JSON.stringify(key);
+  let [level, begun, last] = [0, null, ''];
+  for (const { 0: token, index } of text.matchAll(TOKENS)) {
+    const closes = token === '}' || token === ']';
+    if (level === depth) {
+      if (begun !== null && (closes || token === ',')) {
+        found.push(text.slice(begun, index).trim());
+        begun = null;
+      } else if (begun === null && last === `${wanted}:`) {
+        begun = index;
+      }
+    }
+    if (token === '{' || token === '[') level += 1;
+    if (closes) level -= 1;
+    last = token === ':' ? `${last}:` : token;
+  }
+  return found;
+}
+
+/** Short data stands on one line; longer data is cut there, and laid out when it is opened. */
+export function dataCell(data) {
+  if (data.length <= LINE) return h('code', { class: 'data' }, oneLine(data, LINE * 2));
+  const body = h('pre', { class: 'spread' });
+  const details = h('details', { class: 'data' }, h('summary', {}, h('code', {}, oneLine(data, LINE))), body);
+  details.addEventListener('toggle', () => {
+    if (details.open && !body.hasChildNodes()) body.append(manyLines(data));
+  });
+  return details;
 }
 
 function piece(kind, text) {

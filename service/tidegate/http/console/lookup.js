@@ -1,13 +1,16 @@
-/** Looking up a client or a group, on all nodes, and acting on what is found. */
+/** Looking up a client or a group, on all nodes, and acting on what is found; its journal is shown beside. */
 
 import { inWords } from './api.js';
 import { isId } from './cursor.js';
-import { at, h, say } from './dom.js';
+import { at, counted, h, say } from './dom.js';
+import { go, linkTo, onView } from './views.js';
 
-/** Binds the panel to `api`. */
-export function startLookup(api) {
+const NOT_AN_ID = 'is 1 to 128 of A-Z a-z 0-9 _ . @ -';
+
+/** Binds the panel to `api`; `showJournal(stream)` shows what a stream holds. */
+export function startLookup(api, showJournal) {
   const form = at('lookup-form');
-  const names = { client: 'alice', group: 'news' };
+  const names = { client: 'alice', group: 'news', all: '' };
   const what = () => form.elements.what.value;
 
   /** Runs `action`; says what it resolves to, or why it failed. */
@@ -20,20 +23,22 @@ export function startLookup(api) {
   };
   const show = () =>
     act(async () => {
-      const name = names[what()];
+      const [kind, name] = [what(), names[what()]];
       at('lookup-answer').replaceChildren();
-      if (!isId(name)) throw new Error(`a ${what()} is 1 to 128 of A-Z a-z 0-9 _ . @ -`);
-      const found = await api.call('GET', `api/${what()}s/${name}`);
-      at('lookup-answer').append(what() === 'client' ? clientAnswer(found) : groupAnswer(found));
+      if (kind !== 'all' && !isId(name)) throw new Error(`a ${kind} ${NOT_AN_ID}`);
+      showJournal(kind === 'all' ? 'all' : `${kind}:${name}`);
+      if (kind === 'all') return;
+      const found = await api.call('GET', `api/${kind}s/${name}`);
+      at('lookup-answer').replaceChildren(kind === 'client' ? clientAnswer(found) : groupAnswer(found));
     });
   const choose = (kind, name) => {
     form.elements.what.value = kind;
-    names[kind] = name;
-    at('lookup-name').value = name;
-    show();
+    if (name !== undefined) names[kind] = name;
+    at('lookup-name').value = names[kind];
+    at('lookup-name-field').hidden = kind === 'all';
   };
 
-  const clientAnswer = ({ client, connections }) => {
+  const clientAnswer = ({ client, connections, groups }) => {
     const disconnect = (connection) =>
       act(async () => {
         const query = connection ? `?connection=${encodeURIComponent(connection)}` : '';
@@ -49,33 +54,40 @@ export function startLookup(api) {
           'div',
           { class: 'node-head' },
           h('strong', {}, connection.connection),
-          smallButton('Disconnect', () => disconnect(connection.connection)),
+          smallButton('Disconnect', () => disconnect(connection.connection), `Disconnect ${connection.connection}`),
         ),
         h('p', { class: 'hint' }, `on ${connection.node}, since ${sinceOf(connection)}`),
-        chipsOf(connection.groups, (group) => choose('group', group)),
+        chipsOf('group', connection.groups),
       ),
     );
     const summary = `${client} has ${counted(connections.length, 'connection')}`;
     const all = connections.length > 1 ? smallButton('Disconnect all', () => disconnect(null)) : null;
-    const head = h('div', { class: 'node-head' }, h('p', {}, summary), all);
-    return h('div', {}, head, h('ul', { class: 'nodes' }, ...items));
+    const lasting = groups.length ? h('p', { class: 'hint' }, 'Lasting memberships') : null;
+    return h(
+      'div',
+      {},
+      h('div', { class: 'node-head' }, h('p', {}, summary), all),
+      h('ul', { class: 'nodes' }, ...items),
+      lasting,
+      chipsOf('group', groups),
+    );
   };
 
   const groupAnswer = ({ group, clients, connections }) => {
     const input = h('input', { 'aria-label': 'Client', maxlength: 128, spellcheck: 'false', placeholder: 'client' });
     const member = (method, words) =>
       act(async () => {
-        if (!isId(input.value)) throw new Error('a client is 1 to 128 of A-Z a-z 0-9 _ . @ -');
-        await api.call(method, `api/groups/${group}/members/${input.value}`);
-        const done = `${input.value} ${words} ${group}`;
+        const client = input.value.trim();
+        if (!isId(client)) throw new Error(`a client ${NOT_AN_ID}`);
+        await api.call(method, `api/groups/${group}/members/${client}`);
         await show();
-        return done;
+        return `${client} ${words} ${group}`;
       });
     return h(
       'div',
       {},
       h('p', {}, `${group}: ${counted(clients.length, 'client')} on ${counted(connections, 'connection')}`),
-      chipsOf(clients, (client) => choose('client', client)),
+      chipsOf('client', clients),
       h('h3', {}, 'Lasting membership'),
       h(
         'div',
@@ -87,16 +99,19 @@ export function startLookup(api) {
     );
   };
 
-  for (const radio of form.elements.what) {
-    radio.addEventListener('change', () => {
-      at('lookup-name').value = names[what()];
-    });
-  }
+  for (const radio of form.elements.what) radio.addEventListener('change', () => choose(what()));
   at('lookup-name').addEventListener('input', () => {
     names[what()] = at('lookup-name').value.trim();
   });
   form.addEventListener('submit', (event) => {
     event.preventDefault();
+    const asked = linkTo('find', what(), ...(names[what()] ? [names[what()]] : []));
+    if (location.hash === asked) show();
+    else location.hash = asked;
+  });
+  onView('find', (kind, name) => {
+    if (!(kind in names)) return;
+    choose(kind, name);
     show();
   });
 }
@@ -105,16 +120,12 @@ function sinceOf({ since_ms }) {
   return new Date(since_ms).toLocaleString('en-GB');
 }
 
-function counted(number, word) {
-  return `${number.toLocaleString('en')} ${word}${number === 1 ? '' : 's'}`;
-}
-
-function smallButton(text, onclick) {
-  return h('button', { type: 'button', class: 'quiet', onclick }, text);
+function smallButton(text, onclick, label = null) {
+  return h('button', { type: 'button', class: 'quiet', 'aria-label': label, onclick }, text);
 }
 
 /** Names as buttons that look the name up. */
-function chipsOf(names, onname) {
-  const chip = (name) => h('button', { type: 'button', class: 'chip', onclick: () => onname(name) }, name);
+function chipsOf(kind, names) {
+  const chip = (name) => h('button', { type: 'button', class: 'chip', onclick: () => go('find', kind, name) }, name);
   return h('div', { class: 'names' }, ...names.map(chip));
 }

@@ -1,6 +1,7 @@
 /** What outlives the page, in localStorage. What cannot be read there counts as absent. */
 
 const FORM = 'tidegate.console';
+const LANES = 'tidegate.lanes';
 const POSITIONS = 'tidegate.positions:'; // and the client id
 
 function load(key) {
@@ -18,6 +19,15 @@ export function loadForm() {
 
 export function saveForm(form) {
   localStorage.setItem(FORM, JSON.stringify(form));
+}
+
+/** The ways that are compared, beside the direct one: `[{name, address}]`; null where none were ever chosen. */
+export function loadLanes() {
+  return load(LANES);
+}
+
+export function saveLanes(lanes) {
+  localStorage.setItem(LANES, JSON.stringify(lanes));
 }
 
 /** A client's positions; an empty Map where there are none. */

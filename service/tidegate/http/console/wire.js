@@ -4,11 +4,11 @@
  */
 
 /**
- * A WebSocket class for the library. `tap` hears before the library does: `opened(socket)`, `received(socket, event, text)`,
+ * A WebSocket class for the library, made of `Base`, which is one. `tap` hears before the library does: `opened(socket)`, `received(socket, event, text)`,
  * `ended(socket)`, and `sent(command)`.
  */
-export function tapped(tap) {
-  return class extends WebSocket {
+export function tapped(tap, Base) {
+  return class extends Base {
     constructor(...address) {
       super(...address);
       tap.opening(this);
