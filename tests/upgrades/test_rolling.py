@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.cluster import EDGES
-from tests.faults.runner import Scenario
-from tests.faults.test_faults import run
+from tests.faults.runner import Scenario, run
 from tests.upgrades.release import last_release
 
 THROUGH = {"upgrade_and_roll_back": 1}
