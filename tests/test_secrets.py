@@ -23,7 +23,13 @@ from tidegate.config.shown import SECRETS
 from tidegate.nginx import render
 
 # What is no secret in spite of its name: an idempotency key, the name of a key, and a file.
-NAMED_LIKE_ONE = {("push", "--key"), ("token", "--kid"), ("token", "--key-file"), ("token", "--new-key")}
+NAMED_LIKE_ONE = {
+    ("push", "--key"),
+    ("token", "--kid"),
+    ("token", "--key-file"),
+    ("token", "--new-key"),
+    ("doctor", "--token-file"),
+}
 
 KEY = SECRET + "-hunter2"
 API_KEY = "api-hunter2-api-hunter2-api"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from tests.http.node import node as running
 from tests.support import free_port
+from tidegate.cli import doctor as command
+from tidegate.cli.command import Usage
 from tidegate.cli.main import main
+from tidegate.config.load import load
 from tidegate.doctor import nodes
 from tidegate.doctor.handshake import greet
 from tidegate.doctor.report import heaviest_first, ok, size, summary, unknown, weak, wrong
@@ -46,7 +52,7 @@ def test_a_url_is_what_clients_are_given() -> None:
     [
         ["http://127.0.0.1/"],
         ["ws://h/", "--client", "..."],
-        ["ws://h/", "--header", "x"],
+        ["ws://h/", "--header-file", "/none"],
         ["ws://h/", "--api", "ftp://h"],
     ],
 )
@@ -107,3 +113,17 @@ def test_nodes_near_their_limits_and_that_differ_are_named() -> None:
         "ports": "weak",
     }
     assert found["settings"].how == "auth.mode is n1 jwt, n2 the default"
+
+
+async def test_cookies_come_from_a_file_and_go_with_each_handshake(tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text("Cookie: session=hunter2\nX-Other: 1\n")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    target = command._target(parser.parse_args(["ws://h/", "--header-file", str(file)]), load(None, {}))
+    assert target.headers == (("Cookie", "session=hunter2"), ("X-Other", "1"))
+    assert target.client is None
+    file.write_text("Cookie session=hunter2")
+    with pytest.raises(Usage) as info:
+        command._target(parser.parse_args(["ws://h/", "--header-file", str(file)]), load(None, {}))
+    assert "hunter2" not in str(info.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask this internal port for nodes and Redis too, and push through it (no URL: as the configuration says)",
     )
     parser.add_argument("--edge", metavar="HOST:PORT", help="the edge's internal port (default: as --api says)")
-    parser.add_argument("--patient", action="store_true", help="wait for timeouts too: two minutes with the defaults")
+    parser.add_argument("--patient", action="store_true", help="wait for timeouts too: 75 s with the defaults")
     parser.add_argument("--client", metavar="ID", help="who it is, where clients name themselves (default: doctor-...)")
     parser.add_argument("--token-file", metavar="FILE", help="file with a token; - reads it from standard input")
     parser.add_argument(
-        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="with each handshake, such as a cookie"
+        "--header-file", metavar="FILE", help="file with headers of each handshake, such as Cookie: ...; - as above"
     )
     parser.add_argument("--origin", action="append", default=[], metavar="URL", help="a page's that must get in")
     parser.add_argument("--call", default="echo", metavar="METHOD", help="the method that is called (default: echo)")
@@ -92,7 +93,7 @@ def _target(args: argparse.Namespace, config: Config) -> Target:
         raise Usage("--client: 1-128 characters of A-Z a-z 0-9 _ . @ -")
     name = args.client or f"doctor-{secrets.token_hex(3)}"
     token = _token(args.token_file, config, name)
-    headers = tuple(_header(text) for text in args.header)
+    headers = () if args.header_file is None else _headers(args.header_file)
     named = args.client is not None or not (token or headers)
     try:
         read = target.read(args.url)
@@ -108,24 +109,20 @@ def _target(args: argparse.Namespace, config: Config) -> Target:
     return found
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (colon and name and text.isascii() and text.isprintable() and " " not in name):
-        raise Usage("--header: 'Name: value'")
-    return name, value.strip()
+def _headers(file: str) -> tuple[tuple[str, str], ...]:
+    """A line each. Raises Usage, which does not say them."""
+    headers = []
+    for line in filter(None, _read("--header-file", file).splitlines()):
+        name, colon, value = line.partition(":")
+        if not (colon and name and line.isascii() and line.isprintable() and " " not in name):
+            raise Usage(f"--header-file {file}: a line is NAME: VALUE")
+        headers.append((name, value.strip()))
+    return tuple(headers)
 
 
 def _token(file: str | None, config: Config, client: str) -> str | None:
     """What is given, else one of the configuration's own key; None where there is none. Raises Usage."""
-    import sys
-
-    if file is not None:
-        try:
-            given = sys.stdin.read() if file == "-" else Path(file).read_text()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise Usage(f"--token-file {file}: {exc}") from None
-    else:
-        given = os.environ.get("TIDEGATE_TOKEN", "")
+    given = os.environ.get("TIDEGATE_TOKEN", "") if file is None else _read("--token-file", file)
     token = given.strip()
     if file is not None and not token:
         raise Usage(f"--token-file {file}: is empty")
@@ -139,6 +136,14 @@ def _token(file: str | None, config: Config, client: str) -> str | None:
         return tokens.sign(config.auth, {"sub": client, "exp": int(time.time()) + 900})
     except ValueError:  # no key here: the deployment is another machine's
         return None
+
+
+def _read(option: str, file: str) -> str:
+    """What is secret is in a file, never among the arguments. Raises Usage."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise Usage(f"{option} {file}: {exc.strerror if isinstance(exc, OSError) else 'is no text'}") from None
 
 
 def _ask(url: str, config: Config) -> Ask:

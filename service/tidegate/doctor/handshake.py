@@ -22,7 +22,7 @@ _CURES = {
     "host_not_allowed": f"add the name by which clients come to server.hosts; if it is there, Host is changed: {HOST}",
     "origin_not_allowed": "add the page's origin to origins",
     "unauthorized": "give a token: TIDEGATE_TOKEN or --token-file, and `tidegate token --sub doctor` makes one; or the "
-    "cookie of a session: --header",
+    "cookie of a session: --header-file",
     "not_found": "the path is not server.path, or something in between changes it",
     "bad_request": "the words say which part; --client or --token-file, or a header that is changed in between",
     "too_many_connections": "wait; or raise edge.connections_per_address, edge.handshakes_per_second, "

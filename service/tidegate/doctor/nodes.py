@@ -31,6 +31,7 @@ _OWN = frozenset(
         "trunk.socket",
         "trunk.address",
         "trunk.port",
+        "trunk.key_file",
         "broker.url",
         "calls.url",
         "auth.key_file",
