@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidegate.cli.command import KEY_NOTE, Failed, LoadConfig, Usage, until_reader_leaves, write_json
+from tidegate.cli.terminal import Colour, paint, progress
 
 if TYPE_CHECKING:
     from tidegate.config.settings import Config
     from tidegate.doctor.api import Ask
-    from tidegate.doctor.report import Finding
+    from tidegate.doctor.report import Finding, Level
     from tidegate.doctor.target import Target
 
 DESCRIPTION = (
@@ -30,6 +31,9 @@ EXAMPLES = (
     "tidegate doctor wss://push.example.org/ws-notifications/ --api --patient",
     "TIDEGATE_API_KEY=... tidegate doctor wss://push.example.org/ws-notifications/ --api http://10.0.0.7:8001 --json",
 )
+
+
+_COLOURS: dict[Level, Colour] = {"wrong": "red", "weak": "yellow", "unknown": "dim", "ok": "green"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +69,8 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
     target = _target(args, config)
     api = None if args.api is None else Api(_ask(args.api, config))
     wishes = Wishes(patient=args.patient, origins=args.origin, call=args.call, edge=args.edge)
-    findings = asyncio.run(examine(target, api, wishes))
+    with progress("examining"):
+        findings = asyncio.run(examine(target, api, wishes))
     counted = ("wrong", "weak") if args.strict else ("wrong",)
     is_ok = not any(finding.level in counted for finding in findings)
     with until_reader_leaves():
@@ -80,7 +85,9 @@ def _print(findings: list[Finding]) -> None:
     from tidegate.doctor.report import heaviest_first, summary
 
     for finding in heaviest_first(findings):
-        print(finding)
+        level = finding.level.ljust(8)
+        colour = _COLOURS[finding.level]
+        print(paint(level, colour, sys.stdout) + str(finding).removeprefix(level))
     print(summary(findings))
 
 
