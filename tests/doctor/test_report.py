@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from tidegate.doctor import nodes
 from tidegate.doctor.handshake import greet
 from tidegate.doctor.report import heaviest_first, ok, size, summary, unknown, weak, wrong
 from tidegate.doctor.target import read
+from tidegate.doctor.tls import judge_end
 
 
 def test_the_heaviest_comes_first_and_each_has_one_line() -> None:
@@ -113,6 +115,9 @@ def test_nodes_near_their_limits_and_that_differ_are_named() -> None:
         "ports": "weak",
     }
     assert found["settings"].how == "auth.mode is n1 jwt, n2 the default"
+    old = {**node("n2"), "health": None}
+    found = {finding.what: finding for finding in nodes.examine({**health, "nodes": [node("n1"), old]})}
+    assert (found["settings"].level, found["settings"].how) == ("unknown", "n2 (1) does not tell its own")
 
 
 async def test_cookies_come_from_a_file_and_go_with_each_handshake(tmp_path: Path) -> None:
@@ -127,3 +132,21 @@ async def test_cookies_come_from_a_file_and_go_with_each_handshake(tmp_path: Pat
     with pytest.raises(Usage) as info:
         command._target(parser.parse_args(["ws://h/", "--header-file", str(file)]), load(None, {}))
     assert "hunter2" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("lives", "left", "level"),
+    [
+        (365, 22, "ok"),
+        (365, 20, "weak"),
+        (90, 20, "weak"),
+        (47, 15, "ok"),
+        (6, 3, "ok"),
+        (6, 1, "weak"),
+        (90, -1, "wrong"),
+    ],
+)
+def test_a_certificate_near_its_end_is_told_by_how_long_it_lives(lives: int, left: int, level: str) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    end = now + timedelta(days=left)
+    assert judge_end(end - timedelta(days=lives), end, now).level == level

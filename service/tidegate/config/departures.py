@@ -12,6 +12,8 @@ import msgspec
 from tidegate.config.settings import Config
 from tidegate.config.shown import MASK, SECRETS, masked
 
+SHOWN_BYTES = 512  # of a value: nodes put it on the roster with each beat
+
 
 def departures(config: Config) -> dict[str, object]:
     """By dotted key; groups of policies are one. A secret is a mask and two bytes of a digest, which tell two apart and
@@ -24,7 +26,7 @@ def departures(config: Config) -> dict[str, object]:
                 f"{name}.{key}": _seen(f"{name}.{key}", each) for key, each in value.items() if each != usual[key]
             }
         elif value != usual:
-            found[name] = value
+            found[name] = _seen(name, value)
     return found
 
 
@@ -36,6 +38,11 @@ def _defaults() -> dict[str, Any]:
 
 def _seen(key: str, value: object) -> object:
     if key in SECRETS and value:
-        digest = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=2).hexdigest()
-        return f"{MASK} {digest}"
-    return masked(key, value)
+        return f"{MASK} {_digest(value, 2)}"
+    shown = masked(key, value)
+    text = json.dumps(shown)
+    return shown if len(text) <= SHOWN_BYTES else f"{text[:40]}… {_digest(shown, 8)}"
+
+
+def _digest(value: object, size: int) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=size).hexdigest()

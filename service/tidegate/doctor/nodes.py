@@ -15,7 +15,7 @@ YOUNG_MS = 10_000  # until then a node may not have told the others how it is
 CLOCK_MS = 2000.0
 EDGE_S = 2.0
 
-# What may differ: where a node listens and by which names it is asked, and the section that concerns nginx alone.
+# What may differ: where a node listens, by which names it is asked and where it finds others; and what concerns nginx.
 _OWN = frozenset(
     (
         "server.node",
@@ -37,6 +37,11 @@ _OWN = frozenset(
         "auth.key_file",
         "auth.jwks_file",
         "auth.callback_url",
+        # What a machine can bear.
+        "limits.connections",
+        "limits.journal_bytes",
+        "limits.all_outbox_bytes",
+        "limits.handshakes_per_second",
     )
 )
 _OWN_SECTIONS = ("log.", "edge.", "events.")
@@ -88,6 +93,9 @@ def _settings(nodes: Sequence[Mapping[str, Any]]) -> Finding:
     known = {node["node"]: node["health"]["departures"] for node in nodes if node.get("health")}
     keys = sorted({key for departures in known.values() for key in departures if _must_agree(key)})
     differing = [key for key in keys if len({repr(departures.get(key)) for departures in known.values()}) > 1]
+    silent = [f"{node['node']} ({node['version']})" for node in nodes if not node.get("health")]
+    if silent and not differing:
+        return unknown("settings", f"{', '.join(silent)} does not tell its own", "upgrade it")
     if not differing:
         return ok("settings", f"are the same on {_count(nodes)}")
     shown = []

@@ -11,7 +11,7 @@ from tidegate.doctor.link import TIMEOUT_S
 from tidegate.doctor.report import Finding, ok, unknown, weak, wrong
 from tidegate.doctor.target import Target, credulous, trusting
 
-SOON_DAYS = 21  # a certificate that is renewed by itself is younger
+SOON_DAYS = 21
 _OLD = (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
 _NEW = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 _NAMES = {
@@ -50,12 +50,17 @@ async def _end(target: Target) -> Finding:
         return unknown("certificate's end", str(exc) or type(exc).__name__)
     from cryptography import x509  # here: where there is no TLS it costs nothing
 
-    end = x509.load_der_x509_certificate(raw or b"").not_valid_after_utc
-    days = (end - datetime.now(UTC)).total_seconds() / 86400
+    shown = x509.load_der_x509_certificate(raw or b"")
+    return judge_end(shown.not_valid_before_utc, shown.not_valid_after_utc, datetime.now(UTC))
+
+
+def judge_end(begin: datetime, end: datetime, now: datetime) -> Finding:
+    """One that is renewed by itself is younger, short-lived ones too."""
+    days = (end - now).total_seconds() / 86400
     day = end.date().isoformat()
     if days < 0:
         return wrong("certificate's end", f"it has ended on {day}", "renew it, and reload nginx")
-    if days < SOON_DAYS:
+    if days < min(SOON_DAYS, (end - begin).days / 4):
         return weak("certificate's end", f"{day}, in {days:.0f} days", "renew it, reload nginx, and see why nobody did")
     return ok("certificate's end", f"{day}, in {days:.0f} days")
 
