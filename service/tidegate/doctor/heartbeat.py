@@ -76,14 +76,17 @@ async def _whose(link: Link, opcode: int, asked: bytes, answer: int, said: bytes
     first: list[bool] = []
     for n in range(3):
         link.send((frames.TEXT, b'{"type":"ping","id":"w%d"}' % n), (opcode, asked))
-        came: list[str] = []
-        while len(came) < 2:
-            found = await link.frame(ANSWER_S)
-            if found == (answer, said):
-                came.append("heartbeat")
-            elif found[0] == frames.TEXT and b'"w%d"' % n in found[1]:
-                came.append("command")
-        first.append(came[0] == "heartbeat")
+        order: list[bool] = []  # of the two, as they come: whether it is the heartbeat
+
+        def wanted(opcode: int, payload: bytes, mark: bytes = b'"w%d"' % n, order: list[bool] = order) -> bool:
+            if (opcode, payload) == (answer, said):
+                order.append(True)
+            elif opcode == frames.TEXT and mark in payload:
+                order.append(False)
+            return len(order) == 2
+
+        await link.until(wanted, ANSWER_S)
+        first.append(order[0])
     return "the edge" if sum(first) >= 2 else "the node"
 
 

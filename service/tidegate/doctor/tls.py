@@ -50,7 +50,10 @@ async def _end(target: Target) -> Finding:
         return unknown("certificate's end", str(exc) or type(exc).__name__)
     from cryptography import x509  # here: where there is no TLS it costs nothing
 
-    shown = x509.load_der_x509_certificate(raw or b"")
+    try:
+        shown = x509.load_der_x509_certificate(raw or b"")
+    except ValueError as exc:
+        return unknown("certificate's end", f"the certificate cannot be read: {exc}")
     return judge_end(shown.not_valid_before_utc, shown.not_valid_after_utc, datetime.now(UTC))
 
 
