@@ -88,6 +88,8 @@ class CreateOrder(Method):
         if order is None:
             items = self.body(msgspec.Raw)
             order = {"order": self.state.next_order, "client": headers.get("X-Client-Id"), "items": items}
+            if "traceparent" in headers:  # of the span that the client's call belongs to
+                order["traceparent"] = headers["traceparent"]
             self.state.next_order += 1
             if "X-Request-Id" in headers:
                 self.state.orders[request] = order

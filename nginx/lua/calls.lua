@@ -39,6 +39,7 @@ local function request(call, who, number)
         "\r\nContent-Type: application/json\r\nContent-Length: ", #call.data,
         "\r\nX-Client-Id: ", who.client, "\r\nX-Connection-Id: ", who.connection,
         "\r\nX-Request-Id: ", who.connection, "-e", number,
+        call.traceparent and "\r\ntraceparent: " or "", call.traceparent or "",
         "\r\nX-Tidegate-Via: openresty\r\n\r\n", call.data,
     }
 end

@@ -7,10 +7,13 @@ local settings = require "settings"
 local byte = string.byte
 local find = string.find
 local match = string.match
+local rep = string.rep
 local sub = string.sub
 
 local QUOTE, COMMA, OBJECT, OBJECT_END = 0x22, 0x2c, 0x7b, 0x7d
 local ID_CHARACTERS = 64
+-- Of W3C Trace Context, 3.2: version, trace, span, flags.
+local TRACEPARENT = "^(%x%x)%-(" .. rep("%x", 32) .. ")%-(" .. rep("%x", 16) .. ")%-%x%x$"
 local LARGEST_ID = "9007199254740992" -- 2^53
 
 local _M = {}
@@ -25,6 +28,12 @@ local function is_id(text)
 end
 
 
+local function is_traceparent(text)
+    local version, trace, span = match(text, TRACEPARENT)
+    return version and version ~= "ff" and not find(text, "%u") and find(trace, "[^0]") and find(span, "[^0]")
+end
+
+
 -- What each member must be, also one that a later one of the same name replaces.
 local MEMBERS = {
     type = function(text)
@@ -36,6 +45,9 @@ local MEMBERS = {
     end,
     data = function()
         return true
+    end,
+    traceparent = function(text)
+        return text == "null" or byte(text) == QUOTE and is_traceparent(json_text.name(text) or "")
     end,
 }
 
@@ -68,8 +80,8 @@ local function members(text, at)
 end
 
 
--- {id, method, data} of a call that is allowed and within the limits, else nil or false. `id` and `data` are JSON as
--- it came. Source: docs/protocol.md, Commands.
+-- {id, method, data, traceparent or nil} of a call that is allowed and within the limits, else nil or false. `id` and
+-- `data` are JSON as it came. Source: docs/protocol.md, Commands.
 function _M.parse(text)
     if #text > settings.message_bytes or not (find(text, '"call"', 1, true) or find(text, "\\u", 1, true)) then
         return nil
@@ -83,7 +95,13 @@ function _M.parse(text)
     if not settings.calls_allow[method] or #data > settings.data_bytes or not json_text.is_utf8(text) then
         return nil
     end
-    return { id = found.id == "-0" and "0" or found.id, method = method, data = data }
+    local traceparent = found.traceparent ~= "null" and found.traceparent
+    return {
+        id = found.id == "-0" and "0" or found.id,
+        method = method,
+        data = data,
+        traceparent = traceparent and json_text.name(traceparent) or nil,
+    }
 end
 
 

@@ -52,16 +52,20 @@ function finish_with(done, result) {
 }
 
 function request(call, who, settings) {
+    const headers = {
+        'Content-Type': 'application/json',
+        'X-Client-Id': who.client,
+        'X-Connection-Id': who.connection,
+        'X-Request-Id': who.request_id,
+        'X-Tidegate-Via': 'njs',
+    };
+    if (call.traceparent) {
+        headers.traceparent = call.traceparent;
+    }
     return ngx.fetch(`${settings.calls_url}/${call.method}`, {
         method: 'POST',
         body: call.data,
-        headers: {
-            'Content-Type': 'application/json',
-            'X-Client-Id': who.client,
-            'X-Connection-Id': who.connection,
-            'X-Request-Id': who.request_id,
-            'X-Tidegate-Via': 'njs',
-        },
+        headers: headers,
         max_response_body_size: settings.answer_bytes + STATUS_BYTES,
     });
 }

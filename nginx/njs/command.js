@@ -2,13 +2,15 @@
 
 import json from 'json.js';
 
-const KEYS = ['"type"', '"id"', '"method"', '"data"'];
+const KEYS = ['"type"', '"id"', '"method"', '"data"', '"traceparent"'];
+// Of W3C Trace Context, 3.2: version, trace, span, flags.
+const TRACEPARENT = /^"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"$/;
 const NUMBER = /^(0|-?[1-9][0-9]{0,14})$/; // within 2^53, and written in the only way
 const STRING = /^"[^\\]*"$/;
 const NULL = Buffer.from('null');
 const PERHAPS = {perhaps: true};
 
-// {id, method, data} of a call that is allowed and within the limits; `id` is JSON text and `data` bytes, both as they
+// {id, method, data, traceparent or ''} of a call that is allowed and within the limits; `id` is JSON text and `data` bytes, both as they
 // came. PERHAPS: it may be a call that the service carries out, written in a way that is left to it. Null: nobody carries
 // it out as a call. Source: docs/protocol.md, Commands.
 function parse(bytes, settings) {
@@ -38,7 +40,18 @@ function parse(bytes, settings) {
     if (id === '' || data.length > settings.data_bytes) {
         return null;
     }
-    return isId(id) ? {id: id, method: method.slice(1, -1), data: data} : PERHAPS;
+    const traceparent = text(found['"traceparent"']);
+    if (isEscaped(traceparent)) {
+        return PERHAPS;
+    }
+    if (traceparent !== '' && traceparent !== 'null' && !TRACEPARENT.test(traceparent)) {
+        return null;
+    }
+    const call = {id: id, method: method.slice(1, -1), data: data, traceparent: traceparent.slice(1, -1)};
+    if (traceparent === 'null') {
+        call.traceparent = '';
+    }
+    return isId(id) ? call : PERHAPS;
 }
 
 function text(bytes) {

@@ -409,13 +409,14 @@ class App:
         self.gateway.ping_queued(session, self.heartbeat.mark)
         session.wire.put(self.heartbeat.ping_frame)
 
-    async def _call(self, session: Session, method: str, data: bytes) -> tuple[int, bytes]:
+    async def _call(self, session: Session, method: str, data: bytes, traceparent: str | None) -> tuple[int, bytes]:
         answer = await self._caller.call(
             client=session.client,
             connection=session.connection,
             request_id=f"{session.connection}-{next(self._requests)}",
             method=method,
             data=data,
+            traceparent=traceparent,
         )
         return answer.status, answer.data
 

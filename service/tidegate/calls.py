@@ -52,9 +52,19 @@ class Caller:
         """Cuts the calls in flight: they end as unavailable, as do those that come later."""
         await self._http.stop()
 
-    async def call(self, *, client: str, connection: str, request_id: str, method: str, data: bytes) -> CallResult:
+    async def call(
+        self,
+        *,
+        client: str,
+        connection: str,
+        request_id: str,
+        method: str,
+        data: bytes,
+        traceparent: str | None = None,
+    ) -> CallResult:
         """The application's answer, whatever its status. ``data`` is JSON; ``request_id`` is visible ASCII and this
-        call's own. Raises NotAllowed, CallTimeout, CallUnavailable or CallBadAnswer."""
+        call's own; ``traceparent`` goes on as it came. Raises NotAllowed, CallTimeout, CallUnavailable or
+        CallBadAnswer."""
         url = self._urls.get(method)
         if url is None:
             raise NotAllowed("this method may not be called")
@@ -65,6 +75,8 @@ class Caller:
             "X-Request-Id": request_id,
             "X-Tidegate-Via": "service",
         }
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         begun_s = time.monotonic()
         try:
             async with asyncio.timeout(self._calls.timeout_s):

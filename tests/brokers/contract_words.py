@@ -1,4 +1,5 @@
-"""What every broker promises of the word by which a message is conflated: it goes wherever the message goes."""
+"""What every broker promises of the word by which a message is conflated: it goes wherever the message goes. And of the
+span that pushed it: the journal has it."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from tidegate.core.model import Message, Position, Publication
 
 WORDS = (None, "north", None, "x" * 128, "A.b_c@-9")
 CLIENTS = (None, None, "bob", "bob", None)
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Words:
@@ -40,3 +42,30 @@ class Words:
             assert await broker.publish([Publication("group:a", b"1", "k", None, "south")]) == [first]
             kept = await broker.history("group:a", None, messages=10, size=10_000)
             assert [message.conflate for message in kept.messages] == ["north"]
+
+    async def test_the_span_that_pushed_a_message_is_kept_with_it_for_who_asks_the_journal(self):
+        async with self.node() as (broker, heard):
+            await broker.subscribe("group:a")
+            asked = [
+                Publication("group:a", b"1", None, None, None, SPAN),
+                Publication("group:a", b"2", None, "bob", "north", SPAN),
+                Publication("group:a", b"3", None, None, "south"),
+            ]
+            positions = await broker.publish(asked)
+            await eventually(lambda: len(heard.events) == len(asked))
+            for publication, position in zip(asked, positions, strict=True):
+                assert isinstance(position, Position)
+                kept = await broker.entry("group:a", position)
+                assert kept is not None
+                assert (kept.epoch, kept.offset) == (position.epoch, position.offset)
+                for name in ("stream", "data", "client", "conflate", "traceparent"):
+                    assert getattr(kept, name) == getattr(publication, name)
+            page = await broker.history("group:a", None, messages=10, size=10_000)
+            for messages in (heard.events, page.messages):
+                said = [(event.conflate, event.client) for event in messages if isinstance(event, Message)]
+                assert said == [(publication.conflate, publication.client) for publication in asked]
+            last = positions[-1]
+            assert isinstance(last, Position)
+            for gone in (Position(last.epoch, 4), Position(last.epoch, 0), Position("another", 1)):
+                assert await broker.entry("group:a", gone) is None
+            assert await broker.entry("group:never", last) is None

@@ -96,6 +96,7 @@ async def test_a_push_is_one_command_and_pushes_of_one_turn_share_a_round_trip()
     with RedisServer() as server:
         async with Node(server, "n1", timing=slow_beats()) as node:
             await push(node.broker, "group:a", b"0")
+            await eventually(lambda: node.broker.backlog.is_read)  # and has looked
             reads, calls = reads_and_calls(server)
             await asyncio.gather(*(push(node.broker, f"group:{i}", b"1") for i in range(100)))
             reads_then, calls_then = reads_and_calls(server)
@@ -204,7 +205,8 @@ async def test_one_script_asks_for_the_tops_of_many_streams_and_keeps_them(monke
             run = one.broker.membership.run
 
             async def noted(script: Script, *args: Any) -> Any:
-                scripts.append(script.name)
+                if script.name not in ("ingress", "waiting"):
+                    scripts.append(script.name)
                 return await run(script, *args)
 
             monkeypatch.setattr(one.broker.membership, "run", noted)

@@ -92,6 +92,8 @@ REJECTED: list[tuple[list[Any], str]] = [
     (["group", "a", "data", "1", "key", "k" * 129], "bad key"),
     (["group", "a", "data", "1", "conflate", ""], "bad conflate"),
     (["group", "a", "data", "1", "conflate", b"\xff"], "bad conflate"),
+    (["group", "a", "data", "1", "traceparent", "00-1-2-01"], "bad traceparent"),
+    (["group", "a", "data", "1", "traceparent", b"\xff"], "bad traceparent"),
     ([str(i) for i in range(100)], "unknown field"),
 ]
 

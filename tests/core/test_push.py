@@ -33,6 +33,7 @@ def test_a_push_has_one_address(fields: dict[str, Any], stream: str | None) -> N
         ({"all": True, "key": "ä" * 129}, "bad key"),
         ({"all": True, "conflate": ""}, "bad conflate"),
         ({"all": True, "conflate": "a b"}, "bad conflate"),
+        ({"all": True, "traceparent": "00-1-2-01"}, "bad traceparent"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_few_words(fields: dict[str, Any], reason: str) -> None:

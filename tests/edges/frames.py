@@ -18,6 +18,12 @@ from tests.support import eventually, scaled
 
 CONTINUATION = 0
 KIB = 1024
+TRACED = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+UNTRACED = [
+    b"7", b'""', b"[]", b'"%b"' % TRACED.upper(), b'"%b "' % TRACED, b'"ff%b"' % TRACED[2:], b'"%b-x"' % TRACED,
+    b'"00-%b-00f067aa0ba902b7-01"' % (b"0" * 32), b'"00-4bf92f3577b34da6a3ce929d0e0e4736-%b-01"' % (b"0" * 16),
+]  # fmt: skip
+SPANNED = b'{"type":"call","id":%d,"method":"orders.create","data":1,"traceparent":%b}'
 
 
 def call(number: int, method: str, data: str) -> bytes:
@@ -207,6 +213,18 @@ class Calls:
             assert (reply["status"], reply["data"]["client"]) == (201, name)
             again = await peer.ask(type="call", id=2, method="orders.create", data={"n": 1})
             assert again["data"]["order"] == reply["data"]["order"] + 1  # another X-Request-Id
+
+    async def test_a_call_passes_the_span_on_that_it_comes_from(self, s: Stand, name: str) -> None:
+        async with s.peer(name) as peer:
+            await peer.event()
+            for text, said in ((b'"%b"' % TRACED, TRACED.decode()), (b"null", None)):
+                peer.send_text(SPANNED % (1, text))
+                reply = await peer.event()
+                assert (reply["status"], reply["data"].get("traceparent")) == (201, said)
+            for text in UNTRACED:
+                peer.send_text(SPANNED % (2, text))
+                error = await peer.event()
+                assert (error["id"], error["code"]) == (2, "bad_request"), text
 
     async def test_what_goes_wrong_with_a_call_is_said(self, s: Stand, name: str) -> None:
         async with s.peer(name) as peer:

@@ -28,7 +28,7 @@ function parse(texts, more) {
     const ours = Object.assign({}, settings, more);
     return texts.map((text) => {
         const call = command.parse(Buffer.from(text, 'hex'), ours);
-        return call === null ? null : call === command.PERHAPS ? 'perhaps' : [call.id, call.method, hex(call.data)];
+        return call === null ? null : call === command.PERHAPS ? 'perhaps' : [call.id, call.method, hex(call.data), call.traceparent];
     });
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.edges.frames import TRACED, UNTRACED
 from tests.edges.lua_code import ALLOW, DATA_BYTES, Lua
 from tests.nginx.test_certificate import made
 from tests.scripted import says, server
@@ -96,6 +97,9 @@ _COMMANDS = [
     b'{"type":"call","id":9007199254740992,"method":"echo"}',
     b'{"type":"call","id":"\\ud83d\\ude00%b","method":"echo"}' % (b"\\n" * 63),
     b'{"type":"call","type":"call","id":"x","id":2,"method":"other","method":"echo","data":1,"data":2}',
+    b'{"type":"call","id":1,"method":"echo","traceparent":"%b"}' % TRACED,
+    b'{"type":"call","traceparent":"%b","traceparent":null,"id":1,"method":"echo","data":[1]}' % TRACED,
+    b'{"type":"call","id":1,"method":"echo","traceparent":"\\u0030%b"}' % TRACED[1:],
 ]
 _NOT_OURS = [
     b"ping", b"", b"{", b"[]", b"{}", b'"call"', b'{"type":"call",}',
@@ -131,11 +135,13 @@ _NOT_OURS = [
     b'{"type":"call","id":1,"method":"echo","data":"%b"}' % (b"x" * (DATA_BYTES - 1)),
     b'{"type":"call","id":1,"method":"echo","data":"\xff"}',
     b'{"type":"call","id":"\xff","method":"echo"}',
+    *(b'{"type":"call","id":1,"method":"echo","traceparent":%b}' % text for text in UNTRACED),
+    b'{"type":"call","id":1,"method":"echo","traceparent":7,"traceparent":"%b"}' % TRACED,
 ]  # fmt: skip
 
 _PARSE = """
     local call = require("command").parse(text)
-    return call and call.id .. " " .. call.method .. " " .. call.data
+    return call and call.id .. " " .. call.method .. " " .. (call.traceparent or "-") .. " " .. call.data
 """.replace("\n", " ")
 
 
@@ -149,7 +155,8 @@ def _call(text: bytes) -> bytes:
         data = protocol.check_size(bytes(command.data), DATA_BYTES)
     except (protocol.NotUnderstood, Refused, UnicodeDecodeError):
         return b"nil"
-    return b"%b %b %b" % (json.dumps(command.id, ensure_ascii=False).encode(), command.method.encode(), data)
+    words = (json.dumps(command.id, ensure_ascii=False), command.method, command.traceparent or "-")
+    return " ".join(words).encode() + b" " + data
 
 
 def _taken(answer: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.edges.frames import SPANNED, TRACED, UNTRACED
 from tests.edges.njs import call, njs
 from tidegate import calls
 from tidegate.core.errors import CallBadAnswer
@@ -41,6 +42,7 @@ VALUES = [
 CALLS = [
     b'{"type":"call","id":%b,"method":"echo","data":%b}',
     b' { "method" : "orders.create" , "data" :\t%b\n, "id" : %b , "type" : "call" } ',
+    b'{"type":"call","id":%%b,"method":"echo","traceparent":"%b","data":%%b}' % TRACED,
 ]
 IDS = [
     b"1",
@@ -69,6 +71,7 @@ def test_a_call_is_taken_only_as_the_service_would_and_with_the_same_bytes():
     chance = random.Random(7)
     texts = [CALLS[0] % (id_, value) for id_ in IDS for value in VALUES]
     texts += [CALLS[1] % (value, id_) for id_ in IDS[:5] for value in VALUES]
+    texts += [CALLS[2] % (id_, b"1") for id_ in IDS]
     texts += [mutated(chance, chance.choice(texts)) for _ in range(6000)]
     taken = njs({"kind": "parse", "texts": [text.hex() for text in texts]})
     assert sum(call is not None for call in taken) > 200
@@ -84,7 +87,8 @@ def test_a_call_is_taken_only_as_the_service_would_and_with_the_same_bytes():
                 assert odd or b"\\" in text, text  # a name with an escape
         else:
             assert command is not None, text
-            id_, method, data = found
+            id_, method, data, traceparent = found
+            assert traceparent == (command.traceparent or "")
             assert (msgspec.json.decode(id_), method) == (command.id, command.method), text
             assert id_.encode() == msgspec.json.encode(command.id)
             assert bytes.fromhex(data) == bytes(command.data), text
@@ -98,7 +102,7 @@ def test_what_is_no_call_or_beyond_a_limit_is_left_to_the_service():
         b'{"type":"call","id":1,"method":null}', b'{"type":"call","id":1,"method":"echo","key":1}',
         b'{"type":"publish","group":"a","data":"call"}',
         call(1, b'"' + b"x" * 65_535 + b'"'), call(1, b"[" * 64 + b"]" * 64), call(1, b"[" * 5000),
-        b"\xef\xbb\xbf" + call(1),
+        b"\xef\xbb\xbf" + call(1), *(SPANNED.replace(b"orders.create", b"echo") % (1, text) for text in UNTRACED),
     ]  # fmt: skip
     perhaps = [
         b'{"type":"call","id":1,"method":"ech\\u006f"}', b'{"type":"\\u0063all","id":1,"method":"echo"}',

@@ -22,16 +22,20 @@ from tidegate.metrics import Metrics
 
 LIMITS = PushLimits(data_bytes=200, json_depth=8)
 REASONS = {
-    "bad JSON", "bad client", "bad group", "bad key", "bad conflate", "several addresses", "no address",
+    "bad JSON", "bad client", "bad group", "bad key", "bad conflate", "bad traceparent", "several addresses",
+    "no address",
     "unknown field", "field given twice", "no data", "all must be 1", "too_large", "too_deep",
 }  # fmt: skip
+
+NAMES = {b"client", b"group", b"all", b"data", b"key", b"conflate", b"traceparent"}
 
 _nobody = cast(Any, None)
 _ingress = Ingress(_nobody, _nobody, _nobody, LIMITS, lambda stream, outcome: None, _nobody)
 _limits = msgspec.structs.replace(Config().limits, data_bytes=LIMITS.data_bytes, json_depth=LIMITS.json_depth)
 _api = cast(Any, SimpleNamespace(config=msgspec.structs.replace(Config(), limits=_limits), metrics=Metrics()))
 _anybody = SimpleNamespace(require_stream=lambda stream: None)  # a key that may push to all streams
-_handler = cast(Any, SimpleNamespace(api=_api, caller=_anybody, not_allowed=0))
+_request = SimpleNamespace(headers={})
+_handler = cast(Any, SimpleNamespace(api=_api, caller=_anybody, not_allowed=0, request=_request))
 
 
 def check(data: bytes) -> None:
@@ -63,7 +67,7 @@ def _without_blanks(push: Publication) -> Publication:
 def _over_http(fields: list[bytes]) -> Publication | Refused | None:
     """What a batch would make of the same push; None where it cannot be said in JSON."""
     named = dict(zip(fields[::2], fields[1::2], strict=True))
-    if len(named) < len(fields) // 2 or not named.keys() <= {b"client", b"group", b"all", b"data", b"key", b"conflate"}:
+    if len(named) < len(fields) // 2 or not named.keys() <= NAMES:
         return None
     try:
         msgspec.json.decode(named.get(b"data", b""))

@@ -108,7 +108,7 @@ def _unhex(text: str | None) -> bytes | None:
 
 _PARSE = """
     local call = require("command").parse(text)
-    return call and call.id .. " " .. call.method .. " " .. call.data or ""
+    return call and call.id .. " " .. call.method .. " " .. (call.traceparent or "-") .. " " .. call.data or ""
 """.replace("\n", " ")
 
 
@@ -123,32 +123,35 @@ class _Commands:
         inputs = [text for text in inputs if len(text) <= LIMITS["message_bytes"]]
         wanted = [call_of(text) for text in inputs]
         by_njs = [
-            ours if found == "perhaps" else found and (json.loads(found[0]), found[1], bytes.fromhex(found[2]))
+            ours
+            if found == "perhaps"
+            else found and (json.loads(found[0]), found[1], found[3], bytes.fromhex(found[2]))
             for found, ours in zip(njs.njs(_job("parse", inputs)), wanted, strict=True)
         ]
         by_lua = [_spoken(found) for found in asyncio.run(self._lua.run(_PARSE, list(inputs)))]
         return differences(inputs, {"service": wanted, "njs": by_njs, "Lua": by_lua})
 
 
-def call_of(text: bytes) -> tuple[str | int, str, bytes] | None:
-    """Id, method and data of a call that the service would carry out."""
+def call_of(text: bytes) -> tuple[str | int, str, str, bytes] | None:
+    """Id, method, trace and data of a call that the service would carry out."""
     try:
         text.decode()
         command = protocol.decode_command(text, depth=LIMITS["json_depth"])
         if not isinstance(command, protocol.Call) or command.method not in ALLOW:
             return None
-        return command.id, command.method, protocol.check_size(bytes(command.data), LIMITS["data_bytes"])
+        data = protocol.check_size(bytes(command.data), LIMITS["data_bytes"])
+        return command.id, command.method, command.traceparent or "", data
     except (protocol.NotUnderstood, Refused, UnicodeDecodeError):
         return None
 
 
-def _spoken(answer: bytes) -> tuple[str | int, str, bytes] | None:
+def _spoken(answer: bytes) -> tuple[str | int, str, str, bytes] | None:
     if not answer:
         return None
     text = answer.decode()
     id_, end = json.JSONDecoder().raw_decode(text)
-    method, _, data = text[end + 1 :].partition(" ")
-    return id_, method, data.encode()
+    method, traceparent, data = text[end + 1 :].split(" ", 2)
+    return id_, method, traceparent.strip("-"), data.encode()
 
 
 @contextlib.contextmanager
@@ -254,7 +257,8 @@ def _verdict(sent: bytes) -> Verdict:
 def _as_passed(sent: bytes, did: list[njs.Step]) -> Verdict:
     """What the service makes of what a session of njs passed on; with the calls that it made and nobody asked for."""
     found = _verdict(njs.all_for("service", did)[len(njs.REQUEST) :])
-    asked = [call_of(mask(sent[start - 4 : start], sent[start:end])) for start, end in _bounds(sent) if start > 4]
+    texts = (call_of(mask(sent[start - 4 : start], sent[start:end])) for start, end in _bounds(sent) if start > 4)
+    asked = [(id_, method, data) for id_, method, _, data in filter(None, texts)]
     made = [(json.loads(step[1]), step[2], step[3]) for step in did if step[0] == "call"]
     made_up = [("call", data) for id_, method, data in made if (id_, method, data) not in asked]
     return Verdict(found.heard + made_up, found.close)

@@ -58,6 +58,7 @@ _COMMANDS = (
     b'"type":', b'"id":', b'"group":', b'"data":', b'"method":', b'"epoch":', b'"offset":', b'"limit":', b'"key":',
     b'"conflate":', b'"token":', b'"join"', b'"leave"', b'"publish"', b'"history"', b'"presence"', b'"call"',
     b'"refresh"', b'"ping"', b'"echo"', b"\\u0063all",
+    b'"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"',
 )  # fmt: skip
 _YAML = (
     b"server:", b"auth:", b"groups:", b"limits:", b"edge:", b"internal:", b"broker:", b"trunk:", b"\n  ", b"!!int ",
@@ -80,7 +81,10 @@ _TOKENS = (
 )  # fmt: skip
 _CALLBACKS = (b'"client":"', b'"groups":["', b'"publish":', b'"expires":1900000000')
 _CURSORS = (b'{"client:a":["e",1]', b'"group:', b'"all":["k3f9",')
-_ENTRIES = (b"client\x1e", b"\x1egroup\x1e", b"\x1eall\x1e1", b"\x1ekey\x1e", b"\x1econflate\x1e", b"\x1edata\x1e")
+_ENTRIES = (
+    b"client\x1e", b"\x1egroup\x1e", b"\x1eall\x1e1", b"\x1ekey\x1e", b"\x1econflate\x1e", b"\x1edata\x1e",
+    b"\x1etraceparent\x1e", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+)  # fmt: skip
 _TRUNK = (
     b"\x05\x00\x00\x00", b"\xff\xff\xff\xff", b"lowest 1\n", b"worker w\n", b"connection n1-7\n", b"term 2\n",
     b" ", b"\n", b"orders 0-0\n", b"\x0b", b"\r\n", "\u2028".encode(), "\x85".encode(), b"GET / HTTP/1.1\r\n",

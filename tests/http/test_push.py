@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.http.node import BEARER, JSON, KEY, head, node
+from tests.brokers.contract_words import SPAN
+from tests.http.node import BEARER, JSON, KEY, Node, head, node
 from tests.peer import Peer
 from tests.support import Logs
 from tidegate.core.errors import BrokerDown, NotTried, Refused
@@ -35,6 +36,25 @@ async def test_a_push_reaches_who_follows_the_stream() -> None:
             event = await alice.event()
             del event["time"]
             assert event == {"type": "message", **position, "data": address}
+
+
+async def test_a_push_is_kept_with_the_span_of_its_request_or_its_own() -> None:
+    other = SPAN.replace("4bf9", "4bfa")
+    async with node() as n:
+        for header in (SPAN, "00-broken", SPAN + ", " + SPAN):  # malformed: as if there were none
+            await n.push("groups/a", 1, traceparent=header)
+        items = [{"group": "a", "data": 2}, {"group": "a", "data": 3, "traceparent": other}]
+        answer = await n.call("POST", "/api/push", {"pushes": items}, {"traceparent": SPAN})
+        assert [result["offset"] for result in answer.json["results"]] == [4, 5]
+        kept = [await n.app.broker.entry("group:a", await position(n, offset)) for offset in range(1, 6)]
+        assert [message and message.traceparent for message in kept] == [SPAN, None, None, SPAN, other]
+        wrong = {"pushes": [{"group": "a", "data": 1, "traceparent": "00-broken"}]}
+        assert (await n.call("POST", "/api/push", wrong)).json["results"][0]["error"]["code"] == "bad_request"
+        assert list((await n.history("groups/a"))["messages"][0]) == ["offset", "time", "data"]
+
+
+async def position(n: Node, offset: int) -> Position:
+    return Position((await n.app.broker.top("group:a")).epoch, offset)
 
 
 async def test_a_push_may_name_the_word_that_it_is_conflated_by() -> None:

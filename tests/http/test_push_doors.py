@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.brokers.contract_words import SPAN
 from tests.brokers.server import RedisServer
 from tests.http.node import node
 from tests.support import eventually
+from tidegate.core.model import Position
 
 ITEMS: list[dict[str, Any]] = [
     {"group": "a", "data": '"plain"'},
@@ -31,6 +33,9 @@ ITEMS: list[dict[str, Any]] = [
     {"group": "word", "data": "19", "conflate": "x" * 129},
     {"group": "word", "data": "20", "conflate": "a/b"},
     {"group": "word", "data": "21", "conflate": ""},
+    {"group": "span", "data": "22", "traceparent": SPAN},
+    {"group": "span", "data": "23", "traceparent": SPAN.upper()},
+    {"group": "span", "data": "24", "traceparent": ""},
     {"group": "size", "data": '"%s"' % ("x" * 98)},
     {"group": "size", "data": '"%s"' % ("x" * 99)},
     {"group": "size", "data": '"%s"' % ("ä" * 49)},
@@ -67,4 +72,8 @@ async def test_a_push_by_http_and_one_through_redis_meet_the_same_rules() -> Non
             assert by_http == through_redis
             page = await n.app.broker.history("group:word", None, messages=9, size=999)
             assert [message.conflate for message in page.messages] == ["north", "north"]
-            assert by_http.count(True) == 12
+            for offset in (1, 2):
+                kept = await n.app.broker.entry("group:span", Position(page.start.epoch, offset))
+                assert kept is not None
+                assert kept.traceparent == SPAN
+            assert by_http.count(True) == 13

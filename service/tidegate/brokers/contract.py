@@ -169,6 +169,10 @@ class Broker(Protocol):
         continued, or for None the newest position. Where ``since`` is the beginning of the stream
         in an earlier common epoch, the answer starts at offset 0 of the present one without a gap."""
 
+    async def entry(self, stream: str, position: Position) -> Message | None:
+        """The message at ``position`` as the journal has it, with what is told to nobody; None where it has not, or is
+        of another epoch. Each asks the journal: this is for who looks, not for deliveries."""
+
     # Presence: eventually true; a killed node's connections vanish by themselves
     async def presence_join(self, info: ConnectionInfo) -> None:
         """This node's connection is here, in these groups (call again when they change)."""

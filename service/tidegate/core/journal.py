@@ -12,7 +12,7 @@ from itertools import islice
 from tidegate.core.model import Gap, History, Message, Position
 
 # Bytes that a kept message costs beside its data (measured: struct, numbers, bytes object, deque slot), and a word of
-# it (its publisher's name, what it is conflated by) beside its characters.
+# it (its publisher's name, what it is conflated by, its trace) beside its characters.
 MESSAGE_OVERHEAD = 188
 WORD_OVERHEAD = 49
 
@@ -35,16 +35,25 @@ class Journal:
     def position(self) -> Position:
         return Position(self.epoch, self.top)
 
-    def append(self, data: bytes, now_ms: int, client: str | None = None, conflate: str | None = None) -> Message:
+    def append(
+        self,
+        data: bytes,
+        now_ms: int,
+        client: str | None = None,
+        conflate: str | None = None,
+        traceparent: str | None = None,
+    ) -> Message:
         """The next message of the stream, now kept."""
         self.top += 1
-        message = Message(self.stream, self.epoch, self.top, now_ms, data, client, conflate)
+        message = Message(self.stream, self.epoch, self.top, now_ms, data, client, conflate, traceparent)
         self.messages.append(message)
         self.size += len(data) + MESSAGE_OVERHEAD  # as `cost`, without another call
         if client is not None:
             self.size += len(client) + WORD_OVERHEAD
         if conflate is not None:
             self.size += len(conflate) + WORD_OVERHEAD
+        if traceparent is not None:
+            self.size += len(traceparent) + WORD_OVERHEAD
         return message
 
     def trim(self, most: int, oldest_ms: float) -> None:
@@ -91,4 +100,6 @@ def cost(message: Message) -> int:
         size += WORD_OVERHEAD + len(message.client)
     if message.conflate is not None:
         size += WORD_OVERHEAD + len(message.conflate)
+    if message.traceparent is not None:
+        size += WORD_OVERHEAD + len(message.traceparent)
     return size

@@ -17,9 +17,12 @@ import msgspec
 ALL = "all"
 CURSOR_BYTES = 4096
 KEY_CHARACTERS = 128  # of an idempotency key
+# W3C Trace Context, 3.2: version, trace, the span that asks, flags. Neither trace nor span is all zeros.
+TRACEPARENT = "(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 MAX_OFFSET = 2**53  # the largest integer that a JavaScript client reads exactly
 
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
+_TRACEPARENT = re.compile(rf"{TRACEPARENT}\Z", re.ASCII)
 _EPOCH = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
 
 GapReason: TypeAlias = Literal["expired", "reset", "skipped"]
@@ -38,7 +41,8 @@ Cursor: TypeAlias = dict[str, Position]
 
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One journalled message. ``data`` is JSON text as it came in; ``client`` published it, or None. Of those with the
-    same ``conflate`` the newest stands for all; clients are not told of that word."""
+    same ``conflate`` the newest stands for all; ``traceparent`` is the span that pushed it, where the journal itself
+    was asked (``Broker.entry``). Clients are told of neither."""
 
     stream: str
     epoch: str
@@ -47,6 +51,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     client: str | None = None
     conflate: str | None = None
+    traceparent: str | None = None
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -90,13 +95,14 @@ class History(msgspec.Struct, frozen=True):
 
 class Publication(msgspec.Struct, frozen=True):
     """What a publisher asks for. ``key`` makes it idempotent within its stream; ``client`` is set
-    where a connected client published it; ``conflate`` is for the message."""
+    where a connected client published it; ``conflate`` and ``traceparent`` are for the message."""
 
     stream: str
     data: bytes
     key: str | None = None
     client: str | None = None
     conflate: str | None = None
+    traceparent: str | None = None
 
 
 class Retention(msgspec.Struct, frozen=True):
@@ -162,6 +168,10 @@ class NodeInfo(msgspec.Struct, frozen=True):
 def is_id(text: str) -> bool:
     """Whether ``text`` may name a client, a group or a device."""
     return _ID.match(text) is not None
+
+
+def is_traceparent(text: str) -> bool:
+    return _TRACEPARENT.match(text) is not None
 
 
 def client_stream(client: str) -> str:

@@ -13,11 +13,14 @@ from typing import Annotated, TypeAlias, get_args
 import msgspec
 
 from tidegate.core.errors import BadRequest, Refused, TooDeep, TooLarge, UnknownCommand
-from tidegate.core.model import KEY_CHARACTERS, Gap, History, Message, Position, is_id, is_position
+from tidegate.core.model import KEY_CHARACTERS, TRACEPARENT, Gap, History, Message, Position, is_id, is_position
 
 SUBPROTOCOL = "tidegate.v1"
 
 Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)] | Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
+
+Traceparent: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"^{TRACEPARENT}\Z")]
 
 
 class _Command(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", gc=False):
@@ -39,6 +42,7 @@ class Publish(_Command, tag="publish"):
     data: msgspec.Raw
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_CHARACTERS)] | None = None
     conflate: str | None = None
+    traceparent: Traceparent | None = None
 
 
 class ReadHistory(_Command, tag="history"):
@@ -55,6 +59,7 @@ class ReadPresence(_Command, tag="presence"):
 class Call(_Command, tag="call"):
     method: str
     data: msgspec.Raw = msgspec.Raw(b"null")
+    traceparent: Traceparent | None = None
 
 
 class Refresh(_Command, tag="refresh"):

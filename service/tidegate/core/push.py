@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tidegate.core.errors import BadPush
-from tidegate.core.model import ALL, KEY_CHARACTERS, Publication, client_stream, group_stream, is_id
+from tidegate.core.model import ALL, KEY_CHARACTERS, Publication, client_stream, group_stream, is_id, is_traceparent
 from tidegate.core.protocol import check_depth, check_size
 
 # Bytes of the longest name or key in UTF-8, for what has to cut before it can decode.
@@ -28,6 +28,7 @@ def publication(
     all: bool = False,
     key: str | None = None,
     conflate: str | None = None,
+    traceparent: str | None = None,
 ) -> Publication:
     """The push that these fields ask for; ``data`` is for ``check_data``. Raises BadPush."""
     if (client is not None) + (group is not None) + all > 1:
@@ -42,7 +43,9 @@ def publication(
         raise BadPush("no address", _ONE_ADDRESS)
     if key is not None:
         check_key(key)
-    return Publication(stream, data, key, None, None if conflate is None else check_conflate(conflate))
+    if traceparent is not None and not is_traceparent(traceparent):
+        raise BadPush("bad traceparent", "traceparent: as W3C Trace Context has it, in lower case")
+    return Publication(stream, data, key, None, check_conflate(conflate), traceparent)
 
 
 def check_conflate(word: str | None) -> str | None:

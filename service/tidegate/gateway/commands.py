@@ -40,7 +40,8 @@ class NewPolicies(msgspec.Struct):
 
 Change: TypeAlias = MembershipOrder | NewRights | NewPolicies  # what happens to a connection without its asking
 
-CallFunction = Callable[[Session, str, bytes], Awaitable[tuple[int, bytes]]]  # (session, method, data) -> status, JSON
+# (session, method, data, traceparent) -> status, JSON
+CallFunction = Callable[[Session, str, bytes, str | None], Awaitable[tuple[int, bytes]]]
 
 
 class Commands:
@@ -166,7 +167,9 @@ class Commands:
             raise NotAllowed(f"the token does not allow publishing to {group}")
         data = protocol.check_size(bytes(command.data), self._config.limits.data_bytes)
         key = None if command.key is None else _own_key(session.client, command.key)
-        publication = Publication(group_stream(group), data, key, session.client, check_conflate(command.conflate))
+        publication = Publication(
+            group_stream(group), data, key, session.client, check_conflate(command.conflate), command.traceparent
+        )
         await self._new_streams.publishes(session, publication.stream)
         (result,) = await self._broker.publish([publication])
         if isinstance(result, Refused):
@@ -257,7 +260,7 @@ class Commands:
 
     async def _make_call(self, session: Session, command: protocol.Call, data: bytes) -> None:
         try:
-            status, answer = await self._call(session, command.method, data)
+            status, answer = await self._call(session, command.method, data, command.traceparent)
         except Refused as exc:
             self.refuse(session, command.id, exc)
         else:

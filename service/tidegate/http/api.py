@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from tidegate import __version__
 from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooLarge
-from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream
+from tidegate.core.model import ALL, Position, Publication, client_stream, group_stream, is_traceparent
 from tidegate.core.protocol import history_fields, position_of
 from tidegate.core.push import PushLimits, check_conflate, check_data, check_key, publication
 from tidegate.http.handler import ApiContext, ApiHandler, Response, decode
@@ -48,6 +48,7 @@ class _Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     all: bool = False
     key: str | None = None
     conflate: str | None = None
+    traceparent: str | None = None
 
 
 _push_decoder = msgspec.json.Decoder(_Push)
@@ -71,7 +72,8 @@ async def _push(handler: ApiHandler, stream: str) -> Response:
     key = _header_key(handler)
     asked = handler.decode(_push_decoder)
     data, conflate = check_data(bytes(asked.data), _limits(handler.api)), check_conflate(asked.conflate)
-    (result,) = await handler.api.gateway.push([Publication(stream, data, key, None, conflate)])
+    push = Publication(stream, data, key, None, conflate, _header_traceparent(handler))
+    (result,) = await handler.api.gateway.push([push])
     if isinstance(result, Refused):
         raise result
     return Response(202, _accepted(stream, result))
@@ -99,7 +101,13 @@ def _publication(raw: msgspec.Raw, handler: ApiHandler) -> Publication | Refused
         item = decode(_item_decoder, bytes(raw), "the item")
         data = check_data(bytes(item.data), _limits(api))
         asked = publication(
-            data, client=item.client, group=item.group, all=item.all, key=item.key, conflate=item.conflate
+            data,
+            client=item.client,
+            group=item.group,
+            all=item.all,
+            key=item.key,
+            conflate=item.conflate,
+            traceparent=_header_traceparent(handler) if item.traceparent is None else item.traceparent,
         )
         handler.caller.require_stream(asked.stream)
         return asked
@@ -121,6 +129,12 @@ def _header_key(handler: ApiHandler) -> str | None:
         return check_key(headers["Idempotency-Key"].encode("latin-1").decode())  # Tornado reads headers as Latin-1
     except UnicodeDecodeError:
         raise BadRequest("the key is not UTF-8") from None
+
+
+def _header_traceparent(handler: ApiHandler) -> str | None:
+    """Of the request. One that is malformed is left out, as W3C Trace Context, 3.3 demands."""
+    text = handler.request.headers.get("traceparent")
+    return text if text is not None and is_traceparent(text) else None
 
 
 def _accepted(stream: str, position: Position) -> bytes:

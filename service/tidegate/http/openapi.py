@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from tidegate import __version__
 from tidegate.config.settings import Config
 from tidegate.core.errors import NotTried, Refused
-from tidegate.core.model import KEY_CHARACTERS
+from tidegate.core.model import KEY_CHARACTERS, TRACEPARENT
 from tidegate.http.handler import Response
 
 Schema: TypeAlias = dict[str, Any]
@@ -162,7 +162,14 @@ def _schemas(operations: Operations, config: Config) -> Schema:
     refusal = _object({"code": {"type": "string", "enum": sorted(codes)}, "message": text})
     conflate = {**_ref("Id"), "description": "Of messages with the same word a slow connection gets the newest."}
     push = {"data": any_json, "conflate": conflate}
-    item = {"client": _ref("Id"), "group": _ref("Id"), "all": {"const": True}, **push, "key": _ref("Key")}
+    item = {
+        "client": _ref("Id"),
+        "group": _ref("Id"),
+        "all": {"const": True},
+        **push,
+        "key": _ref("Key"),
+        "traceparent": _ref("Traceparent"),
+    }
     node = {
         "node": text,
         "version": text,
@@ -182,12 +189,17 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Limit": {"type": "integer", "minimum": 0, "maximum": 1000},
         "Time": {"type": "integer", "description": "Unix time in milliseconds."},
         "Key": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS, "description": _DESCRIPTIONS["key"]},
+        "Traceparent": {
+            "type": "string",
+            "pattern": f"^{TRACEPARENT}$",
+            "description": "The span that pushes, as W3C Trace Context has it; without it the request's header is.",
+        },
         "Connection": {"type": "string", "pattern": "^[A-Za-z0-9_.@-]{1,128}$"},
         # Bodies
         "Push": _object(push, ["conflate"]),
         "Pushes": _object({"pushes": _list(_ref("Item"), maxItems=config.limits.batch_pushes)}),
         "Item": {
-            **_object(item, ["client", "group", "all", "key", "conflate"]),
+            **_object(item, ["client", "group", "all", "key", "conflate", "traceparent"]),
             "oneOf": [{"required": [name]} for name in ("client", "group", "all")],
         },
         # Answers

@@ -239,6 +239,11 @@ class MemoryBroker:
     async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
         return self._streams.history(stream, since, messages, size)
 
+    async def entry(self, stream: str, position: Position) -> Message | None:
+        before = Position(position.epoch, position.offset - 1)
+        page = self._streams.history(stream, before, messages=1, size=1)
+        return page.messages[0] if page.messages and page.gap is None else None
+
     # Presence
 
     async def presence_join(self, info: ConnectionInfo) -> None:

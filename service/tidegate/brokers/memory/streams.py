@@ -71,7 +71,9 @@ class MemoryStreams:
         stream = publication.stream
         journal = self._journals.get(stream) or self._open_journal(stream)
         before = journal.size
-        message = journal.append(publication.data, self._now_ms(), publication.client, publication.conflate)
+        message = journal.append(
+            publication.data, self._now_ms(), publication.client, publication.conflate, publication.traceparent
+        )
         retention = self._retention(stream)
         journal.trim(retention.messages, message.time_ms - retention.age_s * 1000)
         self.journal_bytes += journal.size - before

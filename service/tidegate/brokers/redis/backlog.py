@@ -23,7 +23,7 @@ SAID_S = 60.0  # between two lines of the log
 REASON = "backlog_full"
 # Why an entry is rejected, as its copy says (docs/protocol.md, Push through Redis).
 REASONS = (
-    *("no address", "several addresses", "bad client", "bad group", "bad key", "bad conflate"),
+    *("no address", "several addresses", "bad client", "bad group", "bad key", "bad conflate", "bad traceparent"),
     *("no data", "bad JSON", "all must be 1", "unknown field", "field given twice"),
     *(TooLarge.code, TooDeep.code, KeyReused.code, "failed 5 times", REASON),
 )
@@ -45,6 +45,11 @@ class Backlog:
         self.rejected = 0
         self.oldest_s = 0.0
         self._rejects: Tally = Counter(dict.fromkeys(map(_word, REASONS), 0))
+
+    @property
+    def is_read(self) -> bool:
+        """Whether this node reads the ingress."""
+        return self._looked_s > -math.inf
 
     def note_rejected(self, reason: str) -> None:
         self._rejects[_word(reason)] += 1
@@ -68,7 +73,7 @@ class Backlog:
         metrics.gauge(
             "tidegate_ingress_reading",
             "1 for the node that reads the ingress: one of all.",
-            lambda: float(self._looked_s > -math.inf),
+            lambda: float(self.is_read),
         )
         metrics.tallied(
             "tidegate_ingress_rejects", "Entries of the ingress that this node rejected.", ("reason",), self._rejects

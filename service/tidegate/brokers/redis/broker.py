@@ -254,6 +254,9 @@ class RedisBroker:
     async def history(self, stream: str, since: Position | None, *, messages: int, size: int) -> History:
         return await self.streams.history(stream, since, messages, size)
 
+    async def entry(self, stream: str, position: Position) -> Message | None:
+        return await self.streams.entry(stream, position)
+
     # Presence
 
     async def presence_join(self, info: ConnectionInfo) -> None:

@@ -215,13 +215,13 @@ class Ingress:
 
 def _publication(names: list[str], values: list[bytes]) -> Publication:
     """Raises BadPush."""
-    if not set(names) <= {"client", "group", "all", "data", "key", "conflate"}:
+    if not set(names) <= {"client", "group", "all", "data", "key", "conflate", "traceparent"}:
         raise _bad("unknown field")
     if len(set(names)) < len(names):
         raise _bad("field given twice")
     fields = dict(zip(names, values, strict=True))
     data, everyone, key = fields.pop("data", None), fields.pop("all", None), fields.pop("key", None)
-    conflate = fields.pop("conflate", None)
+    conflate, traceparent = fields.pop("conflate", None), fields.pop("traceparent", None)
     address = {kind: id.decode(errors="replace") for kind, id in fields.items()}
     try:
         push = publication(
@@ -231,6 +231,7 @@ def _publication(names: list[str], values: list[bytes]) -> Publication:
             all=everyone is not None,
             key=None if key is None else key.decode(),
             conflate=None if conflate is None else conflate.decode(errors="replace"),
+            traceparent=None if traceparent is None else traceparent.decode(errors="replace"),
         )
     except UnicodeError:
         raise _bad("bad key") from None

@@ -29,6 +29,7 @@ BEGIN = Script("begin")
 BEAT = Script("beat")
 PUBLISH = Script("publish")
 READ = Script("read")
+ENTRY = Script("entry")
 TOPS = Script("tops")
 ORDER = Script("order")
 INGRESS = Script("ingress")
@@ -43,7 +44,8 @@ EVENTS_TAKE = Script("events_take")
 EVENTS_SETTLE = Script("events_settle")
 FORWARDING = (EVENTS_TAKE, EVENTS_SETTLE)
 ALL = (
-    BEGIN, BEAT, PUBLISH, READ, TOPS, ORDER, INGRESS, SHED, WAITING, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE, *FORWARDING
+    BEGIN, BEAT, PUBLISH, READ, ENTRY, TOPS, ORDER, INGRESS, SHED, WAITING, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE,
+    *FORWARDING,
 )  # fmt: skip
 
 

@@ -185,6 +185,7 @@ class RedisStreams:
             if publication.key is not None or ids:
                 digest = hashlib.blake2b(publication.data, digest_size=16).hexdigest()
             args += [publication.data, publication.client or "", digest, publication.conflate or ""]
+            args.append(publication.traceparent or "")
         try:
             reply: bytes = await membership.run(redis_scripts.PUBLISH, names, *args)
         except (BrokerDown, InternalError) as exc:
@@ -251,6 +252,18 @@ class RedisStreams:
             gap = Gap(stream, epoch, first, position.offset, _REASONS[reason])
         page = [_message(stream, epoch, *reply[i : i + 4]) for i in range(1, len(reply), 4)]
         return History(position, int(top), page, gap)
+
+    async def entry(self, stream: str, position: Position) -> Message | None:
+        """Past the tail and whatever was announced: neither has all of it."""
+        keys, age_ms = self._membership.keys, max(1, int(self.retention(stream).age_s * 1000))
+        found = await self._membership.run(
+            redis_scripts.ENTRY,
+            [keys.meta(stream), keys.journal(stream)],
+            age_ms,
+            position.epoch,
+            position.offset,
+        )
+        return _message(stream, position.epoch, *found) if found else None
 
     # Following
 
@@ -414,6 +427,17 @@ def _answer(line: str, epoch: str) -> Position | Refused:
             return InternalError(f"Redis cannot journal it: {line[1:101]}")
 
 
-def _message(stream: str, epoch: str, id: bytes, data: bytes, client: bytes, conflate: bytes) -> Message:
+def _message(
+    stream: str, epoch: str, id: bytes, data: bytes, client: bytes, conflate: bytes, traceparent: bytes = b""
+) -> Message:
     offset, _, time_ms = id.partition(b"-")
-    return Message(stream, epoch, int(offset), int(time_ms), data, client.decode() or None, conflate.decode() or None)
+    return Message(
+        stream,
+        epoch,
+        int(offset),
+        int(time_ms),
+        data,
+        client.decode() or None,
+        conflate.decode() or None,
+        traceparent.decode() or None,
+    )

@@ -1,7 +1,8 @@
 #!lua
 -- Journals messages of one stream in order: deduplicate, offset, append, trim, wake up.
 -- KEYS[5] the ingress lease, then a key for each message that has a digest.
--- ARGV: generation node channel messages age_ms meta_ms key_ms token, then per message: data client digest conflate.
+-- ARGV: generation node channel messages age_ms meta_ms key_ms token, then per message: data client digest conflate
+-- traceparent.
 -- key_ms 0: keys stay until they are deleted. token: refused unless the lease holds it; '' asks for none.
 -- Answers "<writes> <epoch>" and for each message "+<offset>", "=<offset>" (a repeat), "!" (key reused),
 -- "-<error>" (and nothing after it was tried).
@@ -23,8 +24,9 @@ end
 open(s, now, ARGV[6])
 local answers, next_key, count = { '' }, 6, nil
 
-for i = 9, #ARGV, 4 do
+for i = 9, #ARGV, 5 do
   local data, client, digest, conflate = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local traceparent = ARGV[i + 4]
   local key, known
   if digest ~= '' then
     key = KEYS[next_key]
@@ -39,11 +41,16 @@ for i = 9, #ARGV, 4 do
   else
     local offset = int(s.n + 1)
     local fields = { 'd', data }
-    if client ~= '' or conflate ~= '' then
+    if client ~= '' or conflate ~= '' or traceparent ~= '' then
       fields[3], fields[4] = 'c', client -- before the word, where earlier versions look for it
     end
-    if conflate ~= '' then
+    if conflate ~= '' or traceparent ~= '' then
       fields[5], fields[6] = 'k', conflate
+    end
+    if traceparent ~= '' then
+      fields[7], fields[8] = 't', traceparent -- for who asks for this entry: no wake-up has it
+    end
+    if conflate ~= '' then
       client = client .. ' ' .. conflate
     end
     local added = redis.pcall('XADD', journal, 'MAXLEN', '=', most, offset .. '-' .. int(now), unpack(fields))
