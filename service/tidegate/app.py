@@ -41,6 +41,7 @@ from tidegate.gateway.readiness import Readiness
 from tidegate.gateway.rechecks import LOOK_S, Rechecks
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
+from tidegate.gateway.tracing import Tracing, make_trace
 from tidegate.http import operations
 from tidegate.http.handler import ApiContext, InternalApplication
 from tidegate.metrics import Metrics, Tally
@@ -96,9 +97,12 @@ class App:
         self._caller = Caller(config.calls, observe=self._observe_call)
         self._requests = itertools.count(1)
         self._shares = Shares(_call_soon)
+        self.trace = make_trace(config.trace)
+        self.metrics.ages.turns = self.trace.fanned
         self.write_batch = WriteBatch(_call_soon, self._shares, written=self.metrics.ages.written)
-        self.replay = Replay(self.broker, self.tasks, self.metrics)
-        self.hub = Hub(self.replay, self.write_batch.before_writing, fan_out)
+        self.replay = Replay(self.broker, self.tasks, self.metrics, self.trace)
+        self.hub = Hub(self.replay, self.write_batch.before_writing, fan_out, self.trace.fanned)
+        self._tracing = Tracing(self.broker, self.trace, self.hub, self.node)
         recovery = Recovery(
             self.hub,
             self.replay,
@@ -117,7 +121,7 @@ class App:
             call=self._call,
             verify=self._verify if self.verifier else None,
         )
-        self.readiness = Readiness(self.broker, time.monotonic)
+        self.readiness = Readiness(self.broker, time.monotonic, self.trace)
         self.gateway = Gateway(
             config,
             self.broker,
@@ -359,6 +363,7 @@ class App:
             hosts=Hosts(names(config.internal.hosts, config.internal.address), "internal.hosts"),
             metrics=self.metrics,
             readiness=self.readiness,
+            tracing=self._tracing,
             public_port=self.public_port,
         )
 

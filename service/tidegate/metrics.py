@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, product
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -100,11 +100,13 @@ class Durations:
 
 
 class Ages:
-    """How old the messages of a turn are when they are written. ``note`` hears each that the node hears."""
+    """How old the messages of a turn are when they are written. ``note`` hears each that the node hears. ``turns`` gets
+    the time (Unix ms) of each turn that had any."""
 
     def __init__(self, seconds: Durations) -> None:
         self._seconds = seconds
         self._journalled_ms: defaultdict[int, int] = defaultdict(int)  # of how many messages of this turn
+        self.turns: deque[Any] = deque(maxlen=0)
 
     def note(self, message: Message) -> None:
         self._journalled_ms[message.time_ms] += 1
@@ -116,6 +118,7 @@ class Ages:
             for time_ms, messages in self._journalled_ms.items():
                 self._seconds.observe(max(0.0, now_ms - time_ms) / 1000, messages)
             self._journalled_ms.clear()
+            self.turns.append(now_ms)
 
 
 class Metrics(Collector):

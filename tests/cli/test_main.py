@@ -18,6 +18,7 @@ SERVING = ("tornado", "redis", "aiohttp", "uvloop")
 WORK = {
     "push": (1, ["--all", "1"]),
     "tail": (1, ["all", "--count", "1"]),
+    "trace": (1, ["all", "1"]),
     "token": (0, ["--sub", "alice"]),
     "render": (0, ["--out", "OUT"]),
     "doctor": (1, ["ws://127.0.0.1:1/", "--api"]),

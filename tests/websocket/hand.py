@@ -13,6 +13,7 @@ from tidegate.core.errors import CloseCode
 from tidegate.core.outbox import Outbox
 from tidegate.core.pace import UNLIMITED, Rates
 from tidegate.metrics import Metrics
+from tidegate.trace import OFF
 from tidegate.turn import Flushable, WriteBatch
 from tidegate.websocket.heartbeat import Heartbeat
 from tidegate.websocket.peer import Peer, PeerContext
@@ -187,6 +188,8 @@ class HandSocket(Outbox):
 
 class HandGateway:
     """Of the gateway, what a peer asks when time passes."""
+
+    trace = OFF
 
     def ping_queued(self, session: Any, mark: bytes) -> None:
         pass

@@ -19,7 +19,7 @@ over (docs/decisions/0013).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -36,6 +36,8 @@ from tidegate.core.model import (
     RejectedPush,
 )
 from tidegate.metrics import Metrics
+
+ANSWER_S = 1.0  # that other nodes have for an answer
 
 # A metric of every broker: its name, and what it says.
 RECORDS_GIVEN_UP = ("tidegate_records_given_up", "Records of cursor=last for which their client had too many devices.")
@@ -58,6 +60,7 @@ class MembershipOrder(msgspec.Struct, frozen=True, tag="membership"):
 
 
 Order = CloseOrder | MembershipOrder
+NodeChange = Literal["came", "stopped", "died"]
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -112,6 +115,19 @@ class Receiver(StreamReceiver, Protocol):
     def on_order(self, order: Order) -> None: ...
 
 
+class Neighbour(Protocol):
+    """Who answers what other nodes ask, and is told of them."""
+
+    async def on_question(self, question: bytes) -> bytes:
+        """This node's answer. Raises msgspec.MsgspecError where it does not understand."""
+
+    def on_node(self, node: str, what: NodeChange) -> None:
+        """Another node was found to be there, or no longer."""
+
+    def on_lost(self, info: ConnectionInfo) -> None:
+        """A connection was found in presence whose node has died."""
+
+
 class Broker(Protocol):
     """``sweep_s``: how often ``sweep`` is to be called, in seconds; None where there is nothing to sweep."""
 
@@ -144,6 +160,12 @@ class Broker(Protocol):
     @property
     def clock_off_ms(self) -> float | None:
         """This machine's time of day less the server's, as last seen; None where there is no server."""
+
+    def meet(self, neighbour: Neighbour) -> None:
+        """It is this node's; to be called before ``start``."""
+
+    async def ask(self, question: bytes) -> dict[str, bytes | None]:
+        """What every other node answers, by node; None: nothing within ``ANSWER_S``."""
 
     # Streams
     async def publish(self, publications: Sequence[Publication]) -> list[Position | Refused]:

@@ -49,6 +49,9 @@ class ApiClient:
         self._connection, self._prefix = _connection(url)
         self._answered = False
 
+    def close(self) -> None:
+        self._connection.close()
+
     def call(
         self,
         method: str,

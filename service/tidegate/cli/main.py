@@ -38,6 +38,7 @@ COMMANDS = {
     "doctor": "measure a running deployment, and say what is wrong with it",
     "push": "push a message",
     "tail": "follow a stream",
+    "trace": "say what became of a message, or of a client",
     "token": "make a token for a client",
     "forward-events": "post to the application who comes and goes",
     "completion": "have a shell complete these commands",

@@ -19,6 +19,7 @@ from tidegate.config.endpoints import HOST, PATH_LENGTH, Address, Host, Network,
 from tidegate.config.events import EventsSettings
 from tidegate.config.section import Section
 from tidegate.config.texts import ApiKey, Group, Method, Word
+from tidegate.config.trace import TraceSettings
 from tidegate.core.model import Retention, group_of
 from tidegate.core.patterns import matches
 
@@ -445,6 +446,7 @@ class Config(Section, frozen=True, dict=True):
     events: EventsSettings = msgspec.field(default_factory=EventsSettings)
     edge: EdgeSettings = msgspec.field(default_factory=EdgeSettings)
     log: LogSettings = msgspec.field(default_factory=LogSettings)
+    trace: TraceSettings = msgspec.field(default_factory=TraceSettings)
 
     @cached_property
     def _policies(self) -> dict[str, GroupPolicy]:

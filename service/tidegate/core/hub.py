@@ -14,6 +14,7 @@ and costs the others nothing.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
@@ -22,6 +23,11 @@ from tidegate.core.model import Gap, Message, Position, kind_of
 from tidegate.core.session import Session, Sink, Transport
 
 Write: TypeAlias = Callable[[Iterable[Transport], Sequence[bytes]], None]  # these frames to each of these
+
+
+# What went out together: the stream, where it was then, how many messages they were, to how many sessions. A number is
+# whatever their reader puts between them.
+FanOuts: TypeAlias = deque[tuple[str, Position, int, int] | float]
 
 
 def put_all(wires: Iterable[Transport], waiting: Sequence[bytes]) -> None:
@@ -120,14 +126,19 @@ class HubListener(Protocol):
 
 class Hub:
     """All audiences and all sessions of this node. ``at_turn_end`` takes what is to be called when this turn of the
-    loop ends; ``write`` is how frames get to those for whom nothing waits."""
+    loop ends; ``write`` is how frames get to those for whom nothing waits; ``fanned`` gets what went out."""
 
     def __init__(
-        self, listener: HubListener, at_turn_end: Callable[[Callable[[], None]], object], write: Write = put_all
+        self,
+        listener: HubListener,
+        at_turn_end: Callable[[Callable[[], None]], object],
+        write: Write = put_all,
+        fanned: FanOuts | None = None,
     ) -> None:
         self._listener = listener
         self._at_turn_end = at_turn_end
         self._write = write
+        self._note = (deque(maxlen=0) if fanned is None else fanned).append
         self.audiences: dict[str, Audience] = {}
         self.clients: dict[str, dict[str, Session]] = {}  # client -> connection -> session
         self._heard: list[Message] = []
@@ -245,13 +256,14 @@ class Hub:
             return
         live = audience.live
         write(live.values(), waiting)
-        followers = len(live)
+        followers, messages = len(live), len(waiting)
         if audience.shared:
             followers = audience.followers
             self._move(audience, waiting, heard)
         else:
             audience.position = heard
-        self.deliveries += followers * len(waiting)
+        self._note((audience.stream, heard, messages, followers))
+        self.deliveries += followers * messages
         self.delivered_bytes += followers * sum(map(len, waiting))
 
     def _move(self, audience: Audience, waiting: Sequence[bytes], position: Position) -> None:

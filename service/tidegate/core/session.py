@@ -56,7 +56,11 @@ class Sender(Protocol):
 
 
 class Sink(Protocol):
-    """Carries what is said to all sessions of a stream as one, to where they are: a trunk (docs/trunk.md)."""
+    """Carries what is said to all sessions of a stream as one, to where they are: a trunk (docs/trunk.md). ``worker``:
+    who is at its other end."""
+
+    @property
+    def worker(self) -> str: ...
 
     def hear(self, stream: str, before: Position, after: Position, waiting: Sequence[bytes], /) -> None:
         """These frames, to those who follow the stream there; they bring it from ``before`` to ``after``."""

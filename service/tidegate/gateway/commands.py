@@ -66,6 +66,7 @@ class Commands:
         self._tasks = tasks
         self._metrics = metrics
         self._new_streams = new_streams
+        self._trace = recovery.trace
         self._call = call
         self._verify = verify
         self._answers = Answers()
@@ -117,6 +118,8 @@ class Commands:
                 case _:
                     assert_never(command)
         except Refused as exc:
+            if isinstance(command, protocol.Join):
+                self._trace.join_refused(session, command.group, exc)
             self.refuse(session, command.id, exc)
         return False
 
@@ -146,8 +149,9 @@ class Commands:
             return False
         if new and command.group not in session.lasting:
             self._new_streams.joined(session, stream)
-        waiting = session.wire.size
+        waiting, was = session.wire.size, None if new else session.position(stream)
         session.send(protocol.encode_reply(command.id, {"stream": stream, **session.join_fields(stream)}))
+        self._trace.joined(session, stream, was)
         self._recovery.start_delivery(session, stream)
         self._answers.made(session.connection, session.wire.size - waiting)
         return new
@@ -156,6 +160,7 @@ class Commands:
         stream = group_stream(check_group(command.group))
         if stream not in session.streams:
             raise BadRequest(f"not in {command.group}")
+        self._trace.left(session, stream, "by itself", session.position(stream))
         self._recovery.detach(session, stream)
         session.send(protocol.encode_reply(command.id, {"stream": stream}))
         return True
@@ -232,7 +237,9 @@ class Commands:
         """The groups that it may not be in any more, and has left; it has not been told."""
         gone = [group for group in session.groups if not self.may_join(session, group)]
         for group in gone:
-            self._recovery.detach(session, group_stream(group))
+            stream = group_stream(group)
+            self._trace.left(session, stream, "not_allowed", session.position(stream))
+            self._recovery.detach(session, stream)
         return gone
 
     def _say_left(self, session: Session, groups: Sequence[str]) -> None:
@@ -288,6 +295,7 @@ class Commands:
             session.lasting -= {order.group}
             if stream not in session.streams:
                 return False
+            self._trace.left(session, stream, "removed", session.position(stream))
             self._recovery.detach(session, stream)
             session.send(protocol.encode_left(stream, "removed"))
             return True
@@ -298,6 +306,7 @@ class Commands:
         if session.ended:
             return False
         session.send(protocol.encode_joined(stream, session.join_fields(stream)))
+        self._trace.joined(session, stream)
         self._recovery.start_delivery(session, stream)
         return True
 

@@ -100,6 +100,7 @@ class Gateway:
         self._commands = commands
         self._recovery = recovery
         self._replay = replay
+        self.trace = replay.trace
         self._records = OwnedRecords(broker, tasks)
         self._hub = hub
         self._tasks = tasks
@@ -125,6 +126,7 @@ class Gateway:
 
     def on_gap(self, gap: Gap, position: Position) -> None:
         self._metrics.broker_gaps += 1
+        self.trace.gap(None, gap)
         self._hub.on_gap(gap, position)
 
     def on_moved(self, stream: str, position: Position) -> None:
@@ -253,9 +255,11 @@ class Gateway:
                 {stream: session.join_fields(stream) for stream in streams},
             )
         )
+        self.trace.connected(session)
         for stream in session.refused:
             self._metrics.refusals[NotAllowed.code,] += 1
             session.send(protocol.encode_left(stream, "not_allowed"))
+            self.trace.left(session, stream, "not_allowed")
         for stream in streams:
             self._recovery.start_delivery(session, stream)
         self._records.save(session)
@@ -370,7 +374,7 @@ class Gateway:
             return
         if session.confirmations is not None and code is not CloseCode.SLOW_CONSUMER:
             session.confirmations.closing = session.positions()  # a slow consumer never gets what waits
-        self.unsubscribe_all(session)
+        self.unsubscribe_all(session, code)
         session.wire.close(code, reason or code.reason)
 
     def remove(self, session: Session, *, confirmed: bool) -> None:
@@ -396,16 +400,18 @@ class Gateway:
         shows."""
         info = self.info(session)
         self.unsubscribe_all(session)
+        self.trace.moved(session)
         if not session.dropped:
             session.dropped = True
             if session.welcomed:
                 self._records.save(session)
         return info
 
-    def unsubscribe_all(self, session: Session) -> None:
-        """Nothing of any stream is queued from here on, whoever closes. Idempotent."""
+    def unsubscribe_all(self, session: Session, code: CloseCode | None = None) -> None:
+        """Nothing of any stream is queued from here on, whoever closes. Idempotent. ``code``: where we do."""
         if session.ended:
             return
+        self.trace.ended(session, code)
         session.ended = True
         confirmations, session.confirmations = session.confirmations, None  # leaving streams must not forget positions
         self._recovery.detach_all(session)

@@ -160,9 +160,11 @@ class Moves:
         the edge is answered."""
         session = resumed.session
         session.welcomed = True
+        starts = {}
         for stream in list(session.streams):
             known, page = resumed.cursor.get(stream), session.tracks[stream].page
             fields = session.join_fields(stream)
+            starts[stream] = session.position(stream)
             if known is None:  # a lasting membership that was made meanwhile
                 session.wire.track(stream)
                 session.send(protocol.encode_joined(stream, fields))
@@ -170,8 +172,10 @@ class Moves:
                 # Its beginning has moved (docs/decisions/0013), and no welcome says so.
                 session.send(protocol.encode_gap(Gap(stream, str(fields["epoch"]), None, 0, "reset")))
             self._recovery.start_delivery(session, stream)
+        self._gateway.trace.resumed(session, starts)
         for stream, reason in resumed.left.items():
             session.send(protocol.encode_left(stream, reason))
+            self._gateway.trace.left(session, stream, reason)
         if resumed.record is not None:
             # What its client has confirmed is what it had: that more was queued for it proves nothing.
             confirmed = resumed.cursor | resumed.record

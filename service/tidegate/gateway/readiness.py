@@ -13,6 +13,7 @@ from typing import Literal
 from tidegate import log
 from tidegate.brokers.contract import Broker
 from tidegate.core.errors import BrokerDown
+from tidegate.trace import OFF, Trace
 
 Trouble = Literal["starting", "broker_down"]
 
@@ -21,9 +22,10 @@ class Readiness:
     """``ready``: the newest canary passed, in ``lag_ms``. ``lost``: it did not; ``trouble`` and ``reason`` say why, in
     a word and in many. ``losses``: how often that began. ``clock`` gives seconds that only grow."""
 
-    def __init__(self, broker: Broker, clock: Callable[[], float]) -> None:
+    def __init__(self, broker: Broker, clock: Callable[[], float], trace: Trace = OFF) -> None:
         self._broker = broker
         self._clock = clock
+        self._trace = trace
         self._since_s = clock()  # when it became so
         self.ready = False
         self.lost = False
@@ -45,6 +47,7 @@ class Readiness:
     def _fail(self, reason: str) -> None:
         if self.ready:
             log.warning("broker.lost", error=reason)
+            self._trace.broker("broker_lost", reason)
             self._since_s = self._clock()
         self.losses += not self.lost
         self.lost, self.ready = True, False
@@ -55,6 +58,8 @@ class Readiness:
         if not self.ready:
             outage = {"outage_s": round(self.not_ready_s, 3), "error": self.reason} if self.lost else {}
             log.info("broker.ready", lag_ms=round(lag_ms, 3), **outage)
+            if self.lost:
+                self._trace.broker("broker_ready")
         self.lost, self.ready = False, True
 
     @property

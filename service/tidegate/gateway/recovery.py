@@ -13,7 +13,7 @@ from collections.abc import Callable
 from tidegate.brokers.contract import Broker
 from tidegate.core.errors import BrokerDown, Refused
 from tidegate.core.hub import Audience, Hub
-from tidegate.core.model import Position, group_of
+from tidegate.core.model import Gap, Position, group_of
 from tidegate.core.session import WAITING, Session
 from tidegate.gateway.replay import Replay
 from tidegate.locks import Locks
@@ -40,6 +40,7 @@ class Recovery:
         self._broker = broker
         self._tasks = tasks
         self._metrics = metrics
+        self.trace = replay.trace
         self._locks = Locks()
 
     async def attach(self, session: Session, stream: str, since: Position | None) -> None:
@@ -100,8 +101,11 @@ class Recovery:
         track = session.tracks[stream]
         if track.page is not None:
             self._metrics.recovered(track.page)
+            if track.page.gap is not None:
+                self.trace.gap(session, track.page.gap)
         elif track.reset:
             self._metrics.reset()
+            self.trace.gap(session, Gap(stream, track.epoch, None, track.offset, "reset"))
         session.queue_first_page(stream)
         audience = self._hub.audiences[stream]
         if not audience.settle(session):
@@ -129,6 +133,7 @@ class Recovery:
     def _fall_back(self, session: Session, stream: str, *, latest: bool) -> None:
         """From live back to reading the journal, as fast as the peer takes it."""
         audience = self._catch_up(session, stream)
+        self.trace.slow(session, stream, "latest" if latest else "replay")
         session.fall_back(stream, latest=latest)
         self._metrics.fell_back["latest" if latest else "replay",] += 1
         self._replay.read_on(session, audience)

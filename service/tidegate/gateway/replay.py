@@ -18,6 +18,7 @@ from tidegate.core.session import PAGE_BYTES, PAGE_MESSAGES, WAITING, Session, T
 from tidegate.locks import Locks
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
+from tidegate.trace import OFF, Trace
 
 RETRY_S = 1.0
 
@@ -25,10 +26,11 @@ RETRY_S = 1.0
 class Replay:
     """The hub's listener."""
 
-    def __init__(self, broker: Broker, tasks: Tasks, metrics: Metrics) -> None:
+    def __init__(self, broker: Broker, tasks: Tasks, metrics: Metrics, trace: Trace = OFF) -> None:
         self._broker = broker
         self._tasks = tasks
         self._metrics = metrics
+        self.trace = trace
         self.paging = Locks()  # by connection: one page at a time
 
     # The hub says
@@ -66,8 +68,10 @@ class Replay:
                         return
                     if page.gap is not None:
                         self._metrics.gaps += 1
+                        self.trace.gap(session, page.gap)
                     if isinstance(page, Newest):
                         self._metrics.skipped += page.skipped
+                        self._note_skipped(session, stream, page)
                         session.queue_newest(stream, page)
                     else:
                         session.queue_page(stream, page)
@@ -89,6 +93,11 @@ class Replay:
             session.start_reading(stream)  # what was held until now is in the page that comes
             newest.add(await self.page(stream, newest.end))
         return newest
+
+    def _note_skipped(self, session: Session, stream: str, newest: Newest) -> None:
+        if newest.skipped:
+            whole = Gap(stream, newest.end.epoch, newest.start.offset + 1, newest.end.offset, "skipped")
+            self.trace.gap(session, whole, [message.offset for message in newest.messages])
 
     async def room(self, session: Session) -> None:
         """Returns when the outbox is nearly empty, or the session has ended."""

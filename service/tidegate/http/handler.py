@@ -51,6 +51,7 @@ from tidegate.core.errors import (
 from tidegate.core.model import group_stream, is_id
 from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.readiness import Readiness
+from tidegate.gateway.tracing import Tracing
 from tidegate.metrics import Metrics
 from tidegate.tornado_seam import AnswerHandler, Request, bytes_received
 
@@ -74,6 +75,7 @@ class ApiContext(msgspec.Struct):
     hosts: Hosts
     metrics: Metrics
     readiness: Readiness
+    tracing: Tracing
     public_port: int
 
 

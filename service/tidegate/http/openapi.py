@@ -13,6 +13,7 @@ from tidegate.config.settings import Config
 from tidegate.core.errors import NotTried, Refused
 from tidegate.core.model import KEY_CHARACTERS, TRACEPARENT
 from tidegate.http.handler import Response
+from tidegate.http.trace_schemas import trace_schemas
 
 Schema: TypeAlias = dict[str, Any]
 Errors: TypeAlias = tuple[type[Refused], ...]
@@ -40,6 +41,8 @@ _DESCRIPTIONS = {
     "offset": "With epoch: the position to read after.",
     "limit": "So many at most; 100 if it is not given. 0, of a journal: the position only, without one the newest.",
     "connection": "Only this connection.",
+    "stream": "The message's; with an offset, else its newest. A client's own names the client too.",
+    "client": "Only what concerns this client; without a stream, all that is remembered of it.",
     "key": "Makes a push idempotent: repeated within 5 minutes for the same stream it returns the first position.",
 }
 
@@ -88,7 +91,14 @@ def _described(path: str, operation: Operation, keys: bool) -> Schema:
     return described
 
 
-_QUERY = {"epoch": "Epoch", "offset": "Offset", "limit": "Limit", "connection": "Connection"}
+_QUERY = {
+    "epoch": "Epoch",
+    "offset": "Offset",
+    "limit": "Limit",
+    "connection": "Connection",
+    "stream": "Stream",
+    "client": "Id",
+}
 
 
 def _parameter(place: str, name: str, schema: Schema, description: str, *, required: bool = False) -> Schema:
@@ -234,6 +244,7 @@ def _schemas(operations: Operations, config: Config) -> Schema:
                 "data": {"type": "string", "description": "The first KiB of it, as text."},
             }
         ),
+        **trace_schemas(),
         "Nodes": _object({"nodes": _list(_ref("Node"))}),
         "Node": _object(node),
         "Health": _object(

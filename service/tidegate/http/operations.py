@@ -27,7 +27,7 @@ from tidegate.core.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from tidegate.http import api, health, openapi
+from tidegate.http import api, health, openapi, trace
 from tidegate.http.handler import ApiHandler, Endpoint, Response, Route
 from tidegate.http.openapi import Errors, Operation, Operations, Schema
 
@@ -104,6 +104,17 @@ OPERATIONS: Operations = {
     ("GET", "/api/nodes"): Operation(api.nodes, "The running nodes", 200, "Nodes", _BROKER),
     ("GET", "/api/health"): Operation(
         health.health, "How the nodes and the server behind them are, without secrets", 200, "Health", _API
+    ),
+    ("GET", "/api/trace"): Operation(
+        trace.trace,
+        "What became of a message of a stream, or of a client, on all nodes; kept for the newest",
+        200,
+        "Trace",
+        _API,
+        ("stream", "epoch", "offset", "client", "limit"),
+    ),
+    ("GET", "/api/refusals"): Operation(
+        trace.refusals, "The newest handshakes that were refused, on all nodes", 200, "Refusals", _API, ("limit",)
     ),
     ("GET", "/api/openapi.json"): Operation(
         _description, "This description", 200, "application/json", (*_OPEN, OriginNotAllowed), keyed=False

@@ -7,6 +7,7 @@ edge proves that it knows ``trunk.key``: an HMAC of what this node made up for t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import secrets
 import socket
@@ -182,10 +183,10 @@ class TrunkServer:
         try:
             await self._shake_hands(transport, head)
         except Refused as error:
-            self._answer_refusal(transport, error)
+            self._answer_refusal(transport, error, head)
         except Exception as exc:
             log.error("handshake.failed", error=exc)
-            self._answer_refusal(transport, InternalError("internal error"))
+            self._answer_refusal(transport, InternalError("internal error"), head)
 
     async def _shake_hands(self, transport: LinkedTransport, head: bytes) -> None:
         context = self._context
@@ -274,8 +275,13 @@ class TrunkServer:
         self._moves.go_on(resumed)
         transport.welcomed()
 
-    def _answer_refusal(self, transport: LinkedTransport, error: Refused) -> None:
-        self._context.metrics.handshakes[error.code,] += 1
+    def _answer_refusal(self, transport: LinkedTransport, error: Refused, head: bytes) -> None:
+        context = self._context
+        context.metrics.handshakes[error.code,] += 1
+        who: tuple[str | None, str | None] = None, None
+        with contextlib.suppress(BadRequest):
+            who = context.rules.stranger(read_request(head), None)
+        context.gateway.trace.refused(error, *who)
         log.debug("handshake.refused", code=error.code, error=error.message)
         transport.refuse(handshake.refusal(error))
 

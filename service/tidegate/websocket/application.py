@@ -203,7 +203,9 @@ class HandshakeHandler(WebSocketHandler):
         """Answers with the contract's error object."""
         error = self.refusal
         assert error is not None
-        self.application.context.metrics.handshakes[error.code,] += 1
+        context = self.application.context
+        context.metrics.handshakes[error.code,] += 1
+        context.gateway.trace.refused(error, *context.rules.stranger(cast(Request, self.request), self._peer()))
         log.debug("handshake.refused", code=error.code, error=error.message)
         headers = httputil.HTTPHeaders(
             {

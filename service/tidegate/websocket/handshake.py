@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tidegate.auth.callback import PASSED_ON, Callback, Login, question
 from tidegate.auth.grants import Grant, unrestricted
 from tidegate.auth.hosts import Hosts, Networks
 from tidegate.auth.origins import Origins
-from tidegate.auth.tokens import Verifier
+from tidegate.auth.tokens import TOKEN_BYTES, Verifier
 from tidegate.core.errors import BadRequest, MethodNotAllowed, NotFound, Refused, Unauthorized, UpgradeRequired
 from tidegate.core.model import decode_cursor, is_id
 from tidegate.core.protocol import SUBPROTOCOL, check_group
@@ -95,6 +96,15 @@ class Rules(msgspec.Struct):
         if self.verifier is None:
             return unrestricted(client_in(query))
         return self.verifier.verify(token or token_in(headers, query), time.time())
+
+    def stranger(self, request: Request, peer: str | None) -> tuple[str | None, str | None]:
+        """Who a refused handshake said to be, which proves nothing, and from where it came; None where it said neither.
+        Never raises."""
+        client = None
+        with contextlib.suppress(Refused, ValueError, RecursionError):
+            query = read_query(request.query)
+            client = client_in(query) if "client" in query else claimed(tokens_in(request.headers, query)[:1])
+        return client, self._address(request.headers, peer) or None
 
     def _address(self, headers: HTTPHeaders, peer: str | None) -> str:
         """The client's, as its edge says; without an edge the peer's."""
@@ -184,6 +194,19 @@ def tokens_in(headers: HTTPHeaders, query: dict[str, str]) -> list[str]:
     if len(tokens) > 1:
         raise BadRequest("the token is given in more than one place")
     return tokens
+
+
+class _Claimed(msgspec.Struct):
+    sub: str = ""
+
+
+def claimed(tokens: list[str]) -> str | None:
+    """The client that a token names, whoever made it. Raises ValueError."""
+    for token in tokens:
+        part = token.split(".")[1] if token.count(".") >= 2 and len(token) <= TOKEN_BYTES else ""
+        sub = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)), type=_Claimed).sub
+        return sub if is_id(sub) else None
+    return None
 
 
 def client_in(query: dict[str, str]) -> str:

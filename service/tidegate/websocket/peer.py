@@ -144,6 +144,7 @@ class Peer:
         self.wire = None
         self._context.heartbeat.forget(self)
         self._context.gateway.remove(session, confirmed=answered)
+        self._context.gateway.trace.closed(session, code, answered=answered)
         self._context.metrics.closed(code)
         log.info(
             "connection.closed",

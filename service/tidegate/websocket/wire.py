@@ -479,11 +479,11 @@ class Wire(Outbox):
         self._unblock()
         self._loop.remove_reader(self._fd)
         self._reader = None
-        self.clear()
         self.sock.close()
         peer, self.peer = self.peer, None
         if peer is not None:
             peer.on_closed(self._code, answered)
+        self.clear()
 
 
 def _first(waiting: list[bytes], size: int) -> list[bytes]:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tidegate.brokers.contract import RECORDS_GIVEN_UP, Claim, MembershipOrder, Order, Receiver
+from tidegate.brokers.contract import RECORDS_GIVEN_UP, Claim, MembershipOrder, Neighbour, Order, Receiver
 from tidegate.brokers.memory.keys import KEY_BYTES, IdempotencyKeys
 from tidegate.brokers.memory.records import MemoryRecords
 from tidegate.brokers.memory.streams import MemoryStreams
@@ -141,6 +141,12 @@ class MemoryBroker:
 
     async def condition(self) -> None:
         """There is no server."""
+
+    def meet(self, neighbour: Neighbour) -> None:
+        """There are no others."""
+
+    async def ask(self, question: bytes) -> dict[str, bytes | None]:
+        return {}
 
     def sweep(self) -> None:
         """Forgets what is too old, some at a time."""

@@ -15,6 +15,7 @@ from tidegate.brokers.contract import (
     Claim,
     CloseOrder,
     MembershipOrder,
+    Neighbour,
     Order,
     Receiver,
     ServerCondition,
@@ -27,6 +28,7 @@ from tidegate.brokers.redis.orders import Orders
 from tidegate.brokers.redis.pipeline import Address
 from tidegate.brokers.redis.presence import RedisPresence
 from tidegate.brokers.redis.pubsub import PubSub
+from tidegate.brokers.redis.questions import MARK, Questions
 from tidegate.brokers.redis.records import RedisRecords
 from tidegate.brokers.redis.scripts import KeyNames
 from tidegate.brokers.redis.streams import RedisStreams
@@ -116,6 +118,7 @@ class RedisBroker:
             tail_bytes=tail_bytes,
         )
         self.orders = Orders(self.membership, on_order=self._ordered, on_lost=self._orders_lost)
+        self.questions = Questions(self.membership, self.wakeups, self._tasks)
         self.presence = RedisPresence(self.membership, events)
         self.records = RedisRecords(self.membership, meta_age_s, records_per_client)
         self.backlog = Backlog(self.membership, most_entries=ingress_entries, most_bytes=ingress_bytes)
@@ -159,9 +162,14 @@ class RedisBroker:
 
     def _woken(self, channel: bytes, payload: bytes) -> None:
         if channel == self.orders.channel:
+            if payload[:1] == MARK:
+                self.questions.on_question(payload)
+                return
             if payload == b"roster":
                 self.membership.beat_now()
             self.orders.wake()
+        elif channel == self.questions.channel:
+            self.questions.on_answer(payload)
         else:
             self.streams.heard(channel, payload)
 
@@ -232,6 +240,14 @@ class RedisBroker:
     @property
     def clock_off_ms(self) -> float | None:
         return self.membership.clock_off_ms
+
+    def meet(self, neighbour: Neighbour) -> None:
+        self.questions.neighbour = neighbour
+        self.membership.on_node = neighbour.on_node
+        self.presence.on_lost = neighbour.on_lost
+
+    async def ask(self, question: bytes) -> dict[str, bytes | None]:
+        return await self.questions.ask(question)
 
     # Streams
 

@@ -28,6 +28,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from tidegate import log
+from tidegate.brokers.contract import NodeChange
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, ConnectionLost, Pipeline
 from tidegate.brokers.redis.scripts import KeyNames, Script
@@ -96,6 +97,8 @@ class ClusterMembership:
         self.members: dict[str, int] = {}  # node -> its last beat, Redis' ms
         self.info = NodeInfo(node, "", 0, 0, False, None)
         self.clock_off_ms: float | None = None  # this machine's time of day less Redis', at the last beat
+        self.on_node: Callable[[str, NodeChange], None] = lambda node, what: None
+        self._known: dict[str, int] | None = None  # the members of whom ``on_node`` was told
         self._on_up = on_up
         self.up = asyncio.Event()
         self.up_since_s = 0.0
@@ -405,8 +408,21 @@ class ClusterMembership:
         self._gone_ms = int(answer[4])
         roster = {answer[i].decode(): (int(answer[i + 1]), int(answer[i + 2])) for i in range(5, len(answer), 3)}
         self.members = {node: beat for node, (beat, _) in roster.items()}
+        self._tell_changes()
         self._beaten_s = sent_s
         return roster
+
+    def _tell_changes(self) -> None:
+        """Who was there at the first beat is no news."""
+        known, self._known = self._known, self.members
+        if known is None:
+            return
+        for node in self.members.keys() - known.keys():
+            self.on_node(node, "came")
+        for node, beat in known.items():
+            if node not in self.members and node != self.node:
+                silent = self._now_ms - beat > self.timing.dead_s * 1000
+                self.on_node(node, "died" if silent or beat <= self._gone_ms else "stopped")
 
     async def _beat_on(self, pipeline: Pipeline, server: ServerInfo) -> None:
         """Returns in doubt. Raises BrokerDown when the link has ended."""

@@ -8,6 +8,7 @@ is written again where Redis may have lost it, and now and then so that it does 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
 
 import msgspec
@@ -35,6 +36,7 @@ class RedisPresence:
         self._unwritten: dict[str, ConnectionInfo] = {}  # what Redis may lack, or have too much; by connection
         self._came_from: dict[str, str] = {}  # the node that a connection here had before
         self._untold: list[str] = []  # connections that the application must hear of once more
+        self.on_lost: Callable[[ConnectionInfo], None] = lambda info: None
         self._may_be_lost = False  # it was away: the others may have said so
         self._lost_ms: bytes | None = None  # when they did, as far as all was told again
 
@@ -126,6 +128,9 @@ class RedisPresence:
         key = self._membership.keys.connections(client)
         (raw,) = await self._membership.commands(("HVALS", key))
         found = [_decoder.decode(info) for info in raw]
+        for info in found:
+            if not self._membership.alive(info.node):
+                self.on_lost(info)
         await self._forget(key, [info.connection for info in found if not self._membership.alive(info.node)])
         return [info for info in found if self._membership.alive(info.node)]
 

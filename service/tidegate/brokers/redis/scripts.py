@@ -59,7 +59,8 @@ class KeyNames:
         self.infos = f"{prefix}:infos"
         self.lost = f"{prefix}:lost"  # nodes that died, by when that was noticed
         self.orders = f"{prefix}:orders"
-        self.nodes_channel = f"{prefix}:nodes:wake"  # an order, or "roster"
+        self.nodes_channel = f"{prefix}:nodes:wake"  # an order, "roster", or a question
+        self.answers_channel = f"{prefix}:{{node:{node}}}:answers"
         self.pulse_channel = f"{prefix}:{{node:{node}}}:pulse"
         self.push = f"{prefix}:push"
         self.push_lease = f"{prefix}:push:lease"

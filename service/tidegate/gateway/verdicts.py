@@ -1,0 +1,449 @@
+"""What became of a message, or is the matter with a client, in plain words: for whoever looks for one that did not
+come.
+
+Worst first. Each is drawn from what nodes remember (traced.py), and says no more than that proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from tidegate.core.errors import CloseCode
+from tidegate.core.model import kind_of
+from tidegate.gateway.traced import GOOD, Delivery
+from tidegate.trace import Step
+
+MOST = 10  # verdicts about clients of a group, where none was asked about
+LIFE_MS = 60_000  # before a message: who died within was there when it should have been heard
+
+JournalState = Literal["kept", "trimmed", "none", "reset", "unknown"]
+
+
+class Verdict(msgspec.Struct, omit_defaults=True):
+    code: str
+    words: str
+    client: str | None = None
+
+
+class Journal(msgspec.Struct, omit_defaults=True):
+    """What the journal says of the message. ``first``: the oldest offset that it holds, where the message is older."""
+
+    state: JournalState
+    top: int | None = None
+    first: int | None = None
+    time: int | None = None
+    bytes: int | None = None
+    client: str | None = None
+    traceparent: str | None = None
+    error: str | None = None
+
+
+class Asked(msgspec.Struct):
+    """A message, what the journal says of it, and what all nodes answered. ``followers``: to how many it went the
+    moment that it was heard; ``not_heard``: nodes that follow its stream and have not come so far; ``silent``: nodes
+    that did not answer; ``since_ms``: from then on none of those that did has forgotten anything."""
+
+    stream: str
+    epoch: str
+    offset: int
+    client: str | None
+    journal: Journal
+    deliveries: Sequence[Delivery]
+    counts: dict[str, int]
+    steps: Sequence[Step]
+    followers: int
+    not_heard: Sequence[str]
+    silent: Sequence[str]
+    since_ms: int
+    connected: Sequence[str]  # the client's connections, now
+
+    @property
+    def name(self) -> str:
+        return f"{self.stream} {self.epoch}:{self.offset}"
+
+
+def at(time_ms: int) -> str:
+    return (
+        datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+    )
+
+
+# A message
+
+
+def of_message(asked: Asked) -> list[Verdict]:
+    found = [*_of_journal(asked), *_of_nodes(asked)]
+    if asked.journal.state in ("none", "reset"):
+        return found
+    if asked.client is not None:
+        found += _of_client(asked, asked.client)
+    else:
+        found += _of_all(asked)
+    return found
+
+
+def _of_journal(asked: Asked) -> list[Verdict]:
+    journal, name = asked.journal, asked.name
+    match journal.state:
+        case "none":
+            words = (
+                f"{asked.stream} has no message {asked.offset}: its newest is {journal.top}. It was not journalled; "
+            )
+            return [Verdict("not_journalled", words + "look at what the push was answered")]
+        case "reset":
+            words = f"{asked.stream} was started anew: its epoch is another one than {asked.epoch} now, so "
+            return [Verdict("reset", words + f"{name} is gone, and clients that had not got it were told reset")]
+        case "trimmed":
+            words = f"{name} is no longer in the journal, which begins at {journal.first}: who was away is told a gap"
+            return [Verdict("trimmed", words)]
+        case "unknown":
+            return [Verdict("broker_unknown", f"the journal could not be read ({journal.error})")]
+        case _:
+            return []
+
+
+def _of_nodes(asked: Asked) -> list[Verdict]:
+    found = [
+        Verdict("not_heard", f"node {node} follows {asked.stream} and has not heard {asked.epoch}:{asked.offset} yet")
+        for node in asked.not_heard
+    ]
+    found += [
+        Verdict("no_answer", f"node {node} did not answer: what it knows is missing here") for node in asked.silent
+    ]
+    return found + _died(asked.steps, asked.journal.time)
+
+
+def _died(steps: Iterable[Step], time_ms: int | None) -> list[Verdict]:
+    """Nodes that were there when the message came, and died."""
+    died: dict[str, int] = {}
+    for step in steps:
+        if step.kind == "node_died" and step.about and (time_ms is None or step.time_ms >= time_ms - LIFE_MS):
+            died.setdefault(step.about, step.time_ms)
+    return [
+        Verdict(
+            "node_died",
+            f"node {node} died (noticed at {at(time_ms)}): what it had written but no pong confirmed may be lost, and "
+            "so is what it knew of its connections; their clients come back with their cursors",
+        )
+        for node, time_ms in died.items()
+    ]
+
+
+def _of_all(asked: Asked) -> list[Verdict]:
+    found: list[Verdict] = []
+    told: set[str] = set()
+    for each in asked.deliveries:
+        if each.state not in GOOD and each.state != "later" and each.client not in told and len(told) < MOST:
+            told.add(each.client)
+            found += _of_client(asked, each.client)
+    for step in _newest_of_each(step for step in asked.steps if step.kind == "join_refused"):
+        if step.client is not None and step.client not in told and len(told) < MOST:
+            told.add(step.client)
+            found.append(_join_refused(asked.stream, step))
+    good = sum(asked.counts.get(state, 0) for state in GOOD)
+    if good:
+        confirmed = asked.counts.get("confirmed", 0)
+        words = f"{asked.name} went to {_count(good, 'connection')}, {confirmed} of which confirmed it"
+        found.append(Verdict("delivered", words))
+    elif not asked.followers:
+        words = f"nobody followed {asked.stream} when {asked.name} came, as far as any node that answers remembers"
+        found.append(Verdict("nobody_followed", words + _as_far_as(asked)))
+    return found
+
+
+def _of_client(asked: Asked, client: str) -> list[Verdict]:
+    """Why the client has it, or has not."""
+    mine = [each for each in asked.deliveries if each.client == client]
+    good = [each for each in mine if each.state in GOOD]
+    bad = [each for each in mine if each.state not in GOOD]
+    if any(each.state not in _ABSENT for each in mine):
+        bad = [each for each in bad if each.state not in _ABSENT]  # another of its connections tells more
+    found = [
+        Verdict(_CODES[each.state], _WORDS[each.state](asked, each), client) for each in bad if each.state != "later"
+    ]
+    if good:
+        best = min(good, key=lambda each: GOOD.index(each.state))
+        later = Verdict("confirmed" if best.state == "confirmed" else "delivered", _delivered(asked, best), client)
+        return [later, *found] if best.state == "confirmed" else [*found, later]
+    if found and found[0].code not in ("left_before", "closed_before"):
+        return found
+    return [*_never(asked, client, mine), *found]
+
+
+def _never(asked: Asked, client: str, mine: Sequence[Delivery]) -> list[Verdict]:
+    """It did not go to any of its connections: why not, as far as steps tell."""
+    found: list[Verdict] = []
+    steps = [step for step in asked.steps if step.client == client]
+    refused = [step for step in steps if step.kind == "join_refused" and step.stream == asked.stream]
+    refused += [
+        step for step in steps if step.kind == "left" and step.stream == asked.stream and step.reason == "not_allowed"
+    ]
+    found += [_join_refused(asked.stream, step) for step in _newest_of_each(refused)]
+    shakes = [step for step in steps if step.kind == "refused"]
+    if shakes and not _was_let_in(steps, shakes[-1].time_ms):
+        found.append(_handshake_refused(client, shakes))
+    for step in [step for step in steps if step.kind == "lost"][-1:]:
+        words = f"{client} was connected to {step.about} ({step.connection}), which died: whether it got "
+        found.append(
+            Verdict("node_died", words + f"{asked.name} there is not known; it comes back with its cursor", client)
+        )
+    later = [each for each in mine if each.state == "later"]
+    for each in later[-1:]:
+        words = f"{client} followed {asked.stream} only later: {_on(each)} its delivery began after {_place(each)}"
+        found.append(Verdict("joined_later", words + _when(each.since_ms), client))
+    if found or mine:
+        return found
+    known = [step for step in steps if step.kind in ("connected", "resumed", "ended")]
+    if asked.connected or known:
+        if kind_of(asked.stream) == "group":
+            names = sorted({*asked.connected, *(step.connection for step in known if step.connection)})
+            words = (
+                f"{client} was never in {asked.stream}: it was connected ({', '.join(names[:5])}) and did not join it"
+            )
+            found.append(Verdict("never_joined", words + _as_far_as(asked), client))
+    else:
+        words = f"{client} was not connected to any node that answers, and is not now"
+        found.append(Verdict("never_connected", words + _as_far_as(asked), client))
+    return found
+
+
+def _delivered(asked: Asked, each: Delivery) -> str:
+    how = "from the journal, when it was back" if each.replayed else "as it came"
+    if each.state == "confirmed":
+        return f"{each.client} got {asked.name} {_on(each)} ({how}): its peer has confirmed it"
+    if each.state == "handed":
+        where = f"handed to the edge's worker {each.worker} for {each.client}, {_on(each)} ({how})"
+    else:
+        where = f"written to the socket of {each.client}, {_on(each)} ({how})"
+    if each.ended_ms is None:
+        proof = "no pong has confirmed it (yet; without cursor=last none does): look at the client"
+    else:
+        proof = (
+            f"that ended at {at(each.ended_ms)} with {each.code} before anything confirmed it: it may not have arrived"
+        )
+    return f"{asked.name} was {where}; {proof}"
+
+
+def _on(each: Delivery) -> str:
+    return f"on connection {each.connection}"
+
+
+def _place(each: Delivery) -> str:
+    return "an unknown position" if each.start is None else f"{each.start.epoch}:{each.start.offset}"
+
+
+def _when(time_ms: int | None) -> str:
+    return "" if time_ms is None else f", at {at(time_ms)}"
+
+
+def _as_far_as(asked: Asked) -> str:
+    """Where the message may be older than what nodes remember."""
+    time_ms = asked.journal.time
+    if time_ms is None or time_ms < asked.since_ms:
+        return f" (nothing is remembered of before {at(asked.since_ms)})"
+    return ""
+
+
+def _unsent(asked: Asked, each: Delivery) -> str:
+    return (
+        f"{asked.name} waits for {each.client} {_on(each)}, among {each.unsent_bytes} bytes that its peer has not "
+        "taken: the client does not read, or its network is slow"
+    )
+
+
+def _thrown_away(asked: Asked, each: Delivery) -> str:
+    why = "as a slow consumer " if each.code == CloseCode.SLOW_CONSUMER else ""
+    return (
+        f"{each.client} did not get {asked.name} {_on(each)}: that was closed {why}({each.code}) at "
+        f"{at(each.ended_ms or 0)}, and {each.unsent_bytes} bytes that waited for it were thrown away, this message "
+        "among them; the client gets it when it comes back with its cursor"
+    )
+
+
+def _waiting(asked: Asked, each: Delivery) -> str:
+    return f"{each.client} {_on(each)} has not come so far yet: it reads what it missed, as fast as it takes it"
+
+
+def _skipped(asked: Asked, each: Delivery) -> str:
+    return (
+        f"{each.client} was too slow {_on(each)}, and under policy latest {asked.name} was passed over for a newer one"
+    )
+
+
+def _expired(asked: Asked, each: Delivery) -> str:
+    return (
+        f"{each.client} was told a gap (expired) in place of {asked.name} {_on(each)}{_when(each.since_ms)}: it came "
+        f"back, and the journal no longer held what followed its position; keep more (history.messages, history.age_s)"
+    )
+
+
+def _reset(asked: Asked, each: Delivery) -> str:
+    return f"{each.client} was told a reset of {asked.stream} {_on(each)}: its position could not be continued"
+
+
+def _closed_before(asked: Asked, each: Delivery) -> str:
+    return (
+        f"{each.client} was gone: connection {each.connection} had ended at {at(each.ended_ms or 0)} with {each.code}, "
+        f"before {asked.name} was queued for it; it gets it when it comes back with its cursor"
+    )
+
+
+def _left(asked: Asked, each: Delivery) -> str:
+    return f"{each.client} had left {asked.stream} {_on(each)} before {asked.name} came"
+
+
+def _unknown(asked: Asked, each: Delivery) -> str:
+    return f"whether {each.client} got {asked.name} {_on(each)} is not known any more{_as_far_as(asked)}"
+
+
+_WORDS = {
+    "unsent": _unsent,
+    "thrown_away": _thrown_away,
+    "waiting": _waiting,
+    "skipped": _skipped,
+    "expired": _expired,
+    "reset": _reset,
+    "closed_before": _closed_before,
+    "left": _left,
+    "unknown": _unknown,
+}
+_ABSENT = ("closed_before", "left", "later", "unknown")
+_CODES = {
+    "unsent": "unsent",
+    "thrown_away": "thrown_away",
+    "waiting": "waiting",
+    "skipped": "gap_skipped",
+    "expired": "gap_expired",
+    "reset": "gap_reset",
+    "closed_before": "closed_before",
+    "left": "left_before",
+    "unknown": "too_old",
+}
+
+
+def _newest_of_each(steps: Iterable[Step]) -> list[Step]:
+    """Of each client the newest."""
+    return list({step.client: step for step in steps}.values())
+
+
+def _was_let_in(steps: Sequence[Step], since_ms: int) -> bool:
+    return any(step.kind in ("connected", "resumed") and step.time_ms >= since_ms for step in steps)
+
+
+def _join_refused(stream: str | None, step: Step) -> Verdict:
+    why = f"{step.code}: {step.message}" if step.code else f"{step.reason}"
+    words = f"{step.client} is not in {stream}: its join was refused at {at(step.time_ms)} ({why})"
+    return Verdict("join_refused", words, step.client)
+
+
+def _handshake_refused(client: str, shakes: Sequence[Step]) -> Verdict:
+    newest = shakes[-1]
+    words = (
+        f"{_count(len(shakes), 'handshake')} that named {client} {'was' if len(shakes) == 1 else 'were'} refused, the "
+        f"newest at {at(newest.time_ms)}: {newest.status} {newest.code}, {newest.message}"
+    )
+    return Verdict("handshake_refused", words, client)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# A client
+
+
+def of_client(client: str, connections: Sequence[str], steps: Sequence[Step], silent: Sequence[str]) -> list[Verdict]:
+    """What is the matter with it, by its steps, which are in the order of their times."""
+    found: list[Verdict] = []
+    mine = [step for step in steps if step.client == client]
+    shakes = [step for step in mine if step.kind == "refused"]
+    if shakes and not _was_let_in(mine, shakes[-1].time_ms):
+        found.append(_handshake_refused(client, shakes))
+    refused: dict[str | None, Step] = {}
+    for step in mine:
+        if step.kind == "join_refused" or (step.kind == "left" and step.reason == "not_allowed"):
+            refused[step.stream] = step
+        elif step.kind == "joined":
+            refused.pop(step.stream, None)
+    found += [_join_refused(stream, step) for stream, step in refused.items()]
+    gaps: dict[str, list[Step]] = {}
+    for step in mine:
+        if step.kind == "gap":
+            gaps.setdefault(str(step.reason), []).append(step)
+    for reason, told in gaps.items():
+        newest = f"the newest at {at(told[-1].time_ms)} on connection {told[-1].connection}: {words_of(told[-1])}"
+        found.append(
+            Verdict(f"gap_{reason}", f"{client} was told {_count(len(told), 'gap')} ({reason}), {newest}", client)
+        )
+    slow = [step for step in mine if step.kind == "ended" and step.code == CloseCode.SLOW_CONSUMER]
+    for step in slow[-1:]:
+        words = f"{client} was closed as a slow consumer (4008) {_count(len(slow), 'time')}, the newest at "
+        words += f"{at(step.time_ms)}: {step.unsent_bytes} bytes were thrown away"
+        found.append(Verdict("slow_closed", words, client))
+    found += [Verdict("no_answer", f"node {node} did not answer: what it knows is missing here") for node in silent]
+    found += _died(steps, None)
+    if connections:
+        found.append(Verdict("connected", f"{client} is connected ({', '.join(connections[:5])})", client))
+    else:
+        ends = [step for step in mine if step.kind == "closed"]
+        last = f"; {ends[-1].connection} ended at {at(ends[-1].time_ms)} with {ends[-1].code}" if ends else ""
+        found.append(Verdict("not_connected", f"{client} is not connected{last}", client))
+    return found
+
+
+# Steps
+
+
+def words_of(step: Step) -> str:
+    """A step in words, without its time, its node and whose it is."""
+    match step.kind:
+        case "journalled":
+            return f"journalled as {step.epoch}:{step.offset}"
+        case "heard":
+            return f"heard, and handed to {_count(int(step.code or 0), 'connection')} at once"
+        case "connected" | "resumed":
+            streams = ", ".join(
+                f"{name} after {where.offset}" for name, where in list((step.streams or {}).items())[:10]
+            )
+            how = "connected" if step.kind == "connected" else "taken up from another node"
+            return f"{how}{_over(step)}: {streams}"
+        case "refused":
+            return f"handshake refused: {step.status} {step.code}, {step.message}"
+        case "lost":
+            return f"node {step.about} died with this connection"
+        case "moved":
+            return "goes on at another node"
+        case "joined":
+            return f"joined {step.stream} after {step.offset}"
+        case "join_refused":
+            return f"join of {step.stream or 'a group'} refused: {step.code}, {step.message}"
+        case "left":
+            return f"left {step.stream} ({step.reason})" + ("" if step.offset is None else f" at {step.offset}")
+        case "gap" if step.first is None:
+            return f"told a gap in {step.stream} ({step.reason}): it goes on after {step.last} of epoch {step.epoch}"
+        case "gap":
+            rest = f", but for {len(step.kept)} of them" if step.kept else ""
+            return f"told a gap in {step.stream} ({step.reason}): {step.first} to {step.last}{rest}"
+        case "slow":
+            return f"too slow for {step.stream}: back to its journal ({step.reason}), {step.unsent_bytes} bytes unsent"
+        case "ended":
+            who = f"we close with {step.code}" if step.code is not None else "the peer ends it"
+            return f"nothing more is queued: {who}, {step.unsent_bytes} bytes unsent"
+        case "closed":
+            return f"closed with {step.code}" + (", all before it confirmed" if step.answered else "")
+        case "node_came" | "node_stopped" | "node_died":
+            return f"node {step.about} {step.kind.removeprefix('node_')}"
+        case "broker_lost":
+            return f"lost the broker ({step.message})"
+        case "broker_ready":
+            return "has the broker again"
+        case _:
+            return step.kind
+
+
+def _over(step: Step) -> str:
+    return "" if step.worker is None else f" over the edge's worker {step.worker}"

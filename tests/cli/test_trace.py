@@ -1,0 +1,370 @@
+"""``tidegate trace``: messages that did not arrive, for a reason that the test has planted; it must name it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.brokers.nodes import shorter
+from tests.brokers.server import RedisServer
+from tests.peer import Peer, Refusal
+from tests.service_fixture import running
+from tests.support import Logs, eventually
+from tests.tokens import SECRET
+from tests.trunk.worker import linked
+from tidegate.app import App
+from tidegate.auth import tokens
+from tidegate.brokers.redis import broker as broker_redis
+from tidegate.cli.main import main
+from tidegate.config.load import load
+from tidegate.core.errors import CloseCode
+from tidegate.core.model import Position, Publication, encode_cursor
+
+KIB = 1024
+
+
+class Operator:
+    """Runs the command against a node, and reads what it prints."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], app: App) -> None:
+        self._capsys = capsys
+        self._url = f"http://localhost:{app.internal_port}"
+
+    async def runs(self, *args: str) -> str:
+        code = await asyncio.to_thread(main, ["trace", *args, "--url", self._url])
+        out, err = self._capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out
+
+    async def told(self, *args: str) -> list[str]:
+        """The verdicts: what an operator reads first."""
+        out = await self.runs(*args)
+        return [line.strip().removeprefix("=> ") for line in out.splitlines() if line.startswith("  => ")]
+
+    async def asks(self, **query: object) -> dict[str, Any]:
+        """The API's answer."""
+        async with aiohttp.ClientSession() as http:
+            params = {name: str(value) for name, value in query.items()}
+            async with http.get(f"{self._url}/api/trace", params=params) as answer:
+                assert answer.status == 200, await answer.text()
+                found: dict[str, Any] = await answer.json()
+                return found
+
+
+async def push(app: App, stream: str, data: bytes = b"1") -> Position:
+    (position,) = await app.gateway.push([Publication(stream, data)])
+    assert isinstance(position, Position)
+    return position
+
+
+async def later() -> None:
+    """Returns when the clock, which counts milliseconds here, has moved on."""
+    now_ms = int(time.time() * 1000)
+    await eventually(lambda: int(time.time() * 1000) > now_ms)
+
+
+async def arrives(peer: Peer) -> None:
+    await peer.until(lambda event: event["type"] == "message")
+
+
+async def test_one_that_arrived_is_said_to_whom_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app, Peer(app.public_port, client="alice", groups="news") as alice:
+        operator = Operator(capsys, app)
+        await push(app, "group:news")
+        await arrives(alice)
+        out = await operator.runs("group:news", "1")
+        assert "went to 1 connection, 0 of which confirmed it" in out
+        assert f"alice {app.node}-1 on {app.node}: written" in out
+        assert f"{app.node} - heard, and handed to 1 connection at once" in out
+        (told,) = await operator.told("group:news", "1", "--client", "alice")
+        assert "was written to the socket of alice" in told
+        assert "without cursor=last none does" in told
+        found = await operator.asks(stream="group:news")
+        assert found["journal"]["state"] == "kept"
+        assert found["counts"] == {"written": 1}
+        assert [step["kind"] for step in found["steps"]] == ["journalled", "heard"]
+
+
+async def test_a_pong_or_a_close_proves_that_it_arrived(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice", cursor="last") as alice:
+            await push(app, "client:alice")
+            await arrives(alice)
+            (told,) = await operator.told("client:alice", "1")
+            assert "was written to the socket of alice" in told
+            (session,) = app.hub.of_client("alice")
+            app._ping(session)
+            assert session.confirmations is not None
+            confirmed = session.confirmations.confirmed
+            await eventually(lambda: confirmed["client:alice"].offset == 1)
+            (told,) = await operator.told("client:alice", "1")
+            assert told.endswith("its peer has confirmed it")
+            position = await push(app, "client:alice")
+            await arrives(alice)
+            app.gateway.close(session, CloseCode.DISCONNECTED)
+            assert await alice.ended() == CloseCode.DISCONNECTED
+        await eventually(lambda: not app.metrics.open_connections)
+        (told,) = await operator.told("client:alice", f"{position.epoch}:2")
+        assert told.endswith("its peer has confirmed it")
+        async with Peer(app.public_port, client="bob") as bob:  # without cursor=last
+            await push(app, "client:bob")
+            await arrives(bob)
+            (session,) = app.hub.of_client("bob")
+            app.gateway.close(session, CloseCode.DISCONNECTED)
+            await bob.ended()
+        await eventually(lambda: not app.metrics.open_connections)
+        (told,) = await operator.told("client:bob", "1")
+        assert told.endswith("its peer has confirmed it")
+
+
+async def test_a_client_that_never_joined(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app, Peer(app.public_port, client="alice") as alice:
+        await alice.event()
+        operator = Operator(capsys, app)
+        await push(app, "group:news")
+        told = await operator.told("group:news", "1", "--client", "alice")
+        assert told == [f"alice was never in group:news: it was connected ({app.node}-1) and did not join it"]
+        assert (await operator.told("group:news", "1"))[0].startswith("nobody followed group:news when group:news ")
+        told = await operator.told("group:news", "1", "--client", "bob")
+        assert told == ["bob was not connected to any node that answers, and is not now"]
+        assert (await operator.told("group:news", "2"))[0].startswith("group:news has no message 2: its newest is 1.")
+
+
+async def test_a_join_that_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(GROUPS={"closed": {"join": "nobody"}}) as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice") as alice, Peer(app.public_port, client="bob", groups="closed"):
+            assert (await alice.ask(type="join", id=1, group="closed"))["code"] == "not_allowed"
+            await push(app, "group:closed")
+            (told,) = await operator.told("group:closed", "1", "--client", "alice")
+            assert told.startswith("alice is not in group:closed: its join was refused at ")
+            assert "(not_allowed: not allowed to join closed)" in told
+            (told,) = await operator.told("group:closed", "1", "--client", "bob")
+            assert told.startswith("bob is not in group:closed: its join was refused at ")
+            assert any("alice is not in group:closed" in words for words in await operator.told("group:closed"))
+            assert "bob is not in group:closed" in (await operator.told("--client", "bob"))[0]
+
+
+async def test_a_slow_consumer_whose_close_threw_it_away(
+    capsys: pytest.CaptureFixture[str], expected_logs: Logs
+) -> None:
+    expected_logs.allow("connection")
+    async with running(LIMITS__OUTBOX_BYTES=327_680) as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice", groups="news", rcvbuf=16 * KIB) as alice:
+            await alice.event()
+            alice.reading.clear()
+            pushed = 0
+            while app.hub.of_client("alice"):
+                await push(app, "group:news", b'"' + b"x" * 8 * KIB + b'"')
+                pushed += 1
+                await asyncio.sleep(0)
+            (told, *_) = await operator.told("group:news", str(pushed), "--client", "alice")
+            assert "was closed as a slow consumer (4008) at " in told
+            assert "bytes that waited for it were thrown away, this message among them" in told
+            (told, *_) = await operator.told("group:news", "1", "--client", "alice")
+            assert "was written to the socket of alice" in told, "what the kernel took is not thrown away by us"
+        assert "closed as a slow consumer (4008)" in (await operator.told("--client", "alice"))[0]
+
+
+async def test_a_message_that_waits_for_a_client_that_does_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice", groups="news", rcvbuf=16 * KIB) as alice:
+            await alice.event()
+            alice.reading.clear()
+            (session,) = app.hub.of_client("alice")
+            newest = 0
+            while session.wire.size < 100 * KIB:
+                newest = (await push(app, "group:news", b'"' + b"x" * 8 * KIB + b'"')).offset
+                await asyncio.sleep(0)
+            (told,) = await operator.told("group:news", str(newest), "--client", "alice")
+            assert "waits for alice" in told
+            assert "bytes that its peer has not taken" in told
+            assert (await operator.asks(stream="group:news", offset=1))["counts"] == {"written": 1}
+            await alice.cut()
+            await eventually(lambda: not app.hub.of_client("alice"))
+            (told,) = await operator.told("group:news", str(newest), "--client", "alice")
+            assert "that was closed (1006) at " in told
+            assert "this message among them" in told
+
+
+async def test_a_journal_that_was_trimmed_before_the_client_was_back(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(HISTORY__MESSAGES=5) as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice") as alice:
+            await alice.event()
+            await push(app, "client:alice")
+            await arrives(alice)
+        await eventually(lambda: not app.hub.of_client("alice"))
+        for _ in range(19):
+            newest = await push(app, "client:alice")
+        await later()
+        cursor = encode_cursor({"client:alice": Position(newest.epoch, 1)})
+        assert cursor is not None
+        async with Peer(app.public_port, client="alice", cursor=cursor) as alice:
+            await alice.until(lambda event: event.get("offset") == 20)
+            told = await operator.told("client:alice", "7")
+            assert "is no longer in the journal, which begins at 16" in told[0]
+            assert "alice was told a gap (expired) in place of client:alice" in told[1]
+            (told_of_newest, *_) = await operator.told("client:alice", "18")
+            assert "(from the journal, when it was back)" in told_of_newest
+            out = await operator.runs("--client", "alice")
+            assert "told a gap in client:alice (expired): 2 to 15" in out
+
+
+async def test_a_token_that_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    auth = {"AUTH__MODE": "jwt", "AUTH__KEY": SECRET}
+    settings = load(None, {f"TIDEGATE_{name}": value for name, value in auth.items()}).auth
+    old = tokens.sign(settings, {"sub": "alice", "exp": int(time.time()) - 3600})
+    async with running(**auth) as app:
+        operator = Operator(capsys, app)
+        with pytest.raises(Refusal):
+            await Peer(app.public_port, token=old).connect()
+        with pytest.raises(Refusal):
+            await Peer(app.public_port, token="a.b.c").connect()
+        await push(app, "client:alice")
+        told = await operator.told("client:alice", "1")
+        assert told[0].startswith("1 handshake that named alice was refused, the newest at ")
+        assert told[0].endswith(": 401 unauthorized, the token has expired")
+        assert (await operator.told("--client", "alice"))[0] == told[0]
+        refused = (await operator.runs("--refused")).splitlines()
+        assert len(refused) == 2
+        assert "401 unauthorized client=- address=127.0.0.1 the token is not a JWT" in refused[0]
+        assert old not in "".join(refused)
+
+
+async def test_who_left_or_came_later(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app, Peer(app.public_port, client="alice", groups="news") as alice:
+        operator = Operator(capsys, app)
+        await push(app, "group:news")
+        await arrives(alice)
+        await alice.ask(type="leave", id=1, group="news")
+        await push(app, "group:news")
+        await alice.ask(type="join", id=2, group="news")
+        await push(app, "group:news")
+        await arrives(alice)
+        assert "was written to the socket of alice" in (await operator.told("group:news", "1", "--client", "alice"))[0]
+        (told,) = await operator.told("group:news", "2", "--client", "alice")
+        assert told.startswith("alice had left group:news on connection")
+        assert "was written to the socket of alice" in (await operator.told("group:news", "3", "--client", "alice"))[0]
+        async with Peer(app.public_port, client="bob", groups="news") as bob:
+            await bob.event()
+            (told,) = await operator.told("group:news", "3", "--client", "bob")
+            assert told.startswith("bob followed group:news only later")
+
+
+async def test_over_a_trunk_it_is_said_which_worker_it_was_handed_to(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "t.sock")
+    async with running(TRUNK__SOCKET=path) as app, linked(path) as worker:
+        operator = Operator(capsys, app)
+        clients = [(await worker.welcome(f"client=c{number}&groups=news"))[0] for number in range(3)]
+        await push(app, "group:news")
+        for client in clients:
+            await client.gets("message")
+        (link,) = app._trunks.all_links()
+        found = await operator.asks(stream="group:news", offset=1)
+        assert (found["counts"], found["workers"]) == ({"handed": 3}, {link.worker: 3})
+        assert f"handed to worker {link.worker} for 3 connections" in await operator.runs("group:news", "1")
+        (told,) = await operator.told("group:news", "1", "--client", "c1")
+        assert f"was handed to the edge's worker {link.worker} for c1" in told
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_redis, "Timing", shorter)
+
+
+async def dies(app: App) -> None:
+    """As kill -9 would end it, as far as the others see."""
+    broker: Any = app.broker
+    await broker._tasks.cancel_all()
+    for connection in (broker.membership._pipeline, broker.wakeups._connection):
+        connection.end("dead")
+    broker.membership.up.clear()
+
+
+@pytest.mark.usefixtures("fast")
+async def test_two_nodes_answer_as_one_until_one_dies(capsys: pytest.CaptureFixture[str], expected_logs: Logs) -> None:
+    expected_logs.allow("broker.lost")
+    with RedisServer() as redis:
+        settings: dict[str, Any] = {"BROKER__KIND": "redis", "BROKER__URL": redis.url}
+        async with running(**settings) as one, running(**settings, SERVER__NODE="n2") as two:
+            operator = Operator(capsys, one)
+
+            async def both() -> bool:
+                return len(await one.broker.nodes()) == 2
+
+            await eventually(both)
+            async with (
+                Peer(one.public_port, client="bob", groups="news") as bob,
+                Peer(two.public_port, client="alice", groups="news") as alice,
+            ):
+                await push(one, "group:news")
+                await arrives(alice)
+                await arrives(bob)
+                found = await operator.asks(stream="group:news", offset=1)
+                assert found["counts"] == {"written": 2}
+                assert {node["node"]: node["followers"] for node in found["nodes"]} == {one.node: 1, two.node: 1}
+                assert "heard, and handed to 1 connection at once" in await operator.runs("group:news", "1")
+                out = await operator.runs("--client", "alice")
+                assert f"{two.node}-1 on {two.node} since" in out
+                assert f"answered by {one.node}, {two.node}" in out
+                await dies(two)
+
+                async def noticed() -> bool:
+                    told = await operator.told("group:news", "1", "--client", "alice")
+                    return any(words.startswith(f"node {two.node} died") for words in told)
+
+                await eventually(noticed, 15)
+                await push(one, "group:news")
+                told = await operator.told("group:news", "2", "--client", "alice")
+                assert told[0].startswith(f"node {two.node} died (noticed at ")
+                assert any(f"alice was connected to {two.node}" in words for words in told), told
+            await two.tasks.cancel_all()
+
+
+async def test_what_is_off_says_so_and_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(TRACE__ENABLED="false") as app, Peer(app.public_port, client="alice", groups="news") as alice:
+        operator = Operator(capsys, app)
+        await push(app, "group:news")
+        await arrives(alice)
+        found = await operator.asks(stream="group:news", client="alice")
+        assert [step["kind"] for step in found["steps"]] == ["journalled"]
+        assert not app.trace.fanned
+        assert not list(app.trace.steps())
+        assert "trace.enabled" in (await operator.told("group:news", "1", "--client", "alice"))[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ([], "of what?"),
+        (["news"], "news: a stream is"),
+        (["group:news", "x"], "x: OFFSET or EPOCH:OFFSET"),
+        (["--client", "a b"], "--client"),
+        (["group:news", "--limit", "0"], "--limit"),
+        (["group:news", "--refused"], "--refused"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(
+    args: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trace", *args]) == 2
+    assert named in capsys.readouterr().err
+
+
+async def test_json_is_the_answer_of_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app:
+        await push(app, "all")
+        found = json.loads(await Operator(capsys, app).runs("all", "1", "--json"))
+        assert (found["stream"], found["offset"], found["journal"]["state"]) == ("all", 1, "kept")

@@ -1,0 +1,88 @@
+"""What a node remembers is bounded, and what is kept of a message is little."""
+
+from __future__ import annotations
+
+from tests.core.transcript import new_session
+from tidegate.core import frames, protocol
+from tidegate.core.errors import CloseCode, NotAllowed
+from tidegate.core.hub import Audience
+from tidegate.core.model import Gap, Message, Position
+from tidegate.trace import REFUSALS, Trace, unsent_of
+
+
+def trace(**changes: int) -> Trace:
+    sizes = {"messages": 100, "steps": 100} | changes
+    return Trace(**sizes, wall=lambda: 5.0)
+
+
+def test_a_ring_is_full_by_what_its_steps_name() -> None:
+    kept = trace(steps=30)
+    starts = {f"group:g{number}": Position("e1", number) for number in range(9)}
+    for number in range(5):
+        kept.resumed(new_session(number=number), starts)
+    assert [step.connection for step in kept.connections] == ["n1-2", "n1-3", "n1-4"]
+    assert kept.connections.since_ms == 5001, "and it says from when on it remembers all"
+
+
+def test_who_joins_and_leaves_all_the_time_pushes_out_nobody_who_came() -> None:
+    kept = trace(steps=10)
+    kept.connected(new_session("alice"))
+    mallory = new_session("mallory", 2)
+    mallory.follow(Audience("group:a", Position("e1", 1)), None)
+    for _ in range(100):
+        kept.joined(mallory, "group:a")
+        kept.left(mallory, "group:a", "by itself", Position("e1", 1))
+        kept.join_refused(mallory, "x" * 1000, NotAllowed("y" * 1000))
+    assert [step.client for step in kept.connections] == ["alice"]
+    assert len(list(kept.streams)) == 10
+    assert all(step.stream in (None, "group:a") for step in kept.streams), "a name that is none is not kept"
+
+
+def test_refused_handshakes_are_bounded_too() -> None:
+    kept = trace()
+    for _ in range(REFUSALS + 5):
+        kept.refused(NotAllowed("z" * 1000), "alice", "10.0.0.7")
+    assert len(list(kept.refusals)) == REFUSALS
+    assert {len(str(step.message)) for step in kept.refusals} == {300}
+
+
+def test_a_message_is_found_among_those_of_its_turn_with_the_time_of_the_turn() -> None:
+    kept = trace()
+    kept.fanned.append(("group:a", Position("e1", 3), 3, 7))
+    kept.fanned.append(("group:b", Position("e1", 9), 1, 1))
+    kept.fanned.append(1000.0)
+    kept.fanned.append(("group:a", Position("e1", 4), 1, 8))
+    kept.fanned.append(2000.0)
+    found = kept.heard("group:a", Position("e1", 1))
+    assert found is not None
+    assert (found.time_ms, found.followers) == (1000, 7)
+    newest = kept.heard("group:a", Position("e1", 4))
+    assert newest is not None
+    assert (newest.time_ms, newest.followers) == (2000, 8)
+    assert kept.heard("group:a", Position("e2", 1)) is None
+    assert kept.heard("group:a", Position("e1", 5)) is None
+
+
+def test_of_the_frames_that_wait_the_first_message_of_each_stream_is_found() -> None:
+    def message(stream: str, offset: int, data: bytes = b'"x"', client: str | None = None) -> bytes:
+        return frames.text(protocol.encode_message(Message(stream, "e1", offset, 0, data, client)))
+
+    gap = frames.text(protocol.encode_gap(Gap("group:a", "e1", 1, 2, "expired")))
+    large = message("group:b", 7, b'"' + b"x" * 70_000 + b'"', "bob")
+    waiting = [message("group:a", 2)[20:], gap, message("group:a", 3), large, message("group:a", 4)]
+    assert unsent_of(waiting) == {"group:a": Position("e1", 3), "group:b": Position("e1", 7)}
+    assert unsent_of(waiting, "group:b") == {"group:b": Position("e1", 7)}
+
+
+def test_what_is_switched_off_keeps_nothing() -> None:
+    kept = trace(messages=0, steps=0)
+    session = new_session()
+    session.welcomed = True
+    kept.connected(session)
+    kept.ended(session, CloseCode.DISCONNECTED)
+    kept.closed(session, 4501, answered=True)
+    kept.refused(NotAllowed("no"), None, None)
+    kept.node("n2", "died")
+    kept.fanned.append(1.0)
+    assert list(kept.steps()) == []
+    assert not kept.fanned
