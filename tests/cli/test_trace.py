@@ -23,7 +23,7 @@ from tidegate.auth import tokens
 from tidegate.brokers.redis import broker as broker_redis
 from tidegate.cli.main import main
 from tidegate.config.load import load
-from tidegate.core.errors import CloseCode
+from tidegate.core.errors import CloseCode, NotAllowed
 from tidegate.core.model import Position, Publication, encode_cursor
 
 KIB = 1024
@@ -349,8 +349,8 @@ async def test_what_is_off_says_so_and_costs_nothing(capsys: pytest.CaptureFixtu
     ("args", "named"),
     [
         ([], "of what?"),
-        (["news"], "news: a stream is"),
-        (["group:news", "x"], "x: OFFSET or EPOCH:OFFSET"),
+        (["news"], "'news' is no stream"),
+        (["group:news", "x"], "'x' is no position"),
         (["--client", "a b"], "--client"),
         (["group:news", "--limit", "0"], "--limit"),
         (["group:news", "--refused"], "--refused"),
@@ -368,3 +368,12 @@ async def test_json_is_the_answer_of_the_api(capsys: pytest.CaptureFixture[str])
         await push(app, "all")
         found = json.loads(await Operator(capsys, app).runs("all", "1", "--json"))
         assert (found["stream"], found["offset"], found["journal"]["state"]) == ("all", 1, "kept")
+
+
+async def test_what_a_stranger_made_up_gives_no_orders_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app, Peer(app.public_port, client="alice") as alice:
+        operator = Operator(capsys, app)
+        app.trace.join_refused(app.hub.of_client("alice")[0], "news", NotAllowed("no \x1b[31m\u202e"))
+        await alice.event()
+        out = await operator.runs("--client", "alice")
+        assert r"no \u001b[31m\u202e" in out

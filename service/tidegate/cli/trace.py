@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from tidegate.cli.api_client import ApiClient
-from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_url, until_reader_leaves, write_json
+from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_json, add_url, until_reader_leaves, write_json
+from tidegate.cli.terminal import paint
 from tidegate.core.model import Position, is_id, is_position, is_stream
 
 DESCRIPTION = (
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refused", action="store_true", help="the newest refused handshakes")
     parser.add_argument("--limit", type=int, metavar="N", default=100, help="steps and connections (default: 100)")
     add_url(parser)
-    parser.add_argument("--json", action="store_true", help="the answer of the API")
+    add_json(parser, "the answer of the API")
 
 
 class _Any(msgspec.Struct):
@@ -69,14 +70,20 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
             return 0
         found = service.call("GET", path, _Any)
         for line in _refused(found) if args.refused else _lines(found):
-            print(line)
+            print(_visible(line))
         sys.stdout.flush()
     return 0
 
 
+def _visible(line: str) -> str:
+    """What clients made up may be orders to a terminal. The answer itself is in colour."""
+    shown = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in line)
+    return paint(shown, "bold", sys.stdout) if shown.startswith("  => ") else shown
+
+
 def _path(args: argparse.Namespace) -> str:
     if not 1 <= args.limit <= 1000:
-        raise Usage("--limit: from 1 to 1000")
+        raise Usage(f"--limit {args.limit}: from 1 to 1000")
     query: dict[str, object] = {"limit": args.limit}
     if args.refused:
         if args.stream or args.client:
@@ -84,11 +91,11 @@ def _path(args: argparse.Namespace) -> str:
         return f"/api/refusals?{urlencode(query)}"
     if args.client is not None:
         if not is_id(args.client):
-            raise Usage("--client: a client's id")
+            raise Usage(f"--client {args.client!r}: a client's id is 1-128 characters of A-Z a-z 0-9 _ . @ -")
         query["client"] = args.client
     if args.stream is not None:
         if not is_stream(args.stream):
-            raise Usage(f"{args.stream}: a stream is client:ID, group:NAME or all")
+            raise Usage(f"{args.stream!r} is no stream: client:ID, group:NAME or all")
         query |= {"stream": args.stream, **_position(args.position)}
     elif args.client is None:
         raise Usage("of what? STREAM and an offset, or --client, or --refused")
@@ -104,7 +111,7 @@ def _position(text: str | None) -> dict[str, object]:
             return {"offset": offset}
         if is_position(Position(epoch, int(offset))):
             return {"epoch": epoch, "offset": offset}
-    raise Usage(f"{text}: OFFSET or EPOCH:OFFSET, as push prints them")
+    raise Usage(f"{text!r} is no position: OFFSET or EPOCH:OFFSET, as push prints them")
 
 
 def _lines(found: _Any) -> list[str]:
