@@ -19,7 +19,7 @@ MIXED = {"swap_version": 4, "kill_node": 1, "kill_pubsub": 1, "kill_redis": 1}
 def run_through(folder: Path, **options: Any) -> Scenario:
     """All nodes are of the last release at first, and at the end."""
     release = last_release()
-    scenario = run(folder, 120, before=release, nodes=2, faults=THROUGH, most=1, every_s=0.5, drain_s=1, **options)
+    scenario = run(folder, 10, before=release, nodes=2, faults=THROUGH, most=1, every_s=0.5, drain_s=1, **options)
     print("\n".join(scenario.log), f"closed {scenario.ends}")
     assert scenario.done == THROUGH
     return scenario
