@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -296,6 +297,9 @@ async def test_the_url_that_is_printed_is_one_that_answers(start_process: Start,
     line = await node.process.line("and push:")
     url = f"http://{shown}:{node.internal}/"
     assert f"Open {url} and push" in line
+    pushing = f"{url}api/clients/alice/push"
+    quoted = f"'{pushing}'" if "[" in pushing else pushing  # shells take [::1] for a pattern
+    await node.process.line(f"  curl {re.escape(quoted)} ")
     assert (await eventually(lambda: node.logged("service.started")))[0]["console"] == url
     async with aiohttp.ClientSession() as http:
         for path in ("", "healthz", "api/nodes"):

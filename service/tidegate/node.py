@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shlex
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -128,4 +129,5 @@ def _say_where(app: App) -> None:
     log.say(f"Tidegate {tidegate.__version__} runs. Open {console} and push:")
     key = " -H 'Authorization: Bearer <key>'" if app.api_keys.required else ""
     data = """-H 'Content-Type: application/json' -d '{"data": {"n": 1}}'"""
-    log.say(f"  curl {console}api/clients/alice/push{key} {data}")
+    url = shlex.quote(f"{console}api/clients/alice/push")  # shells take [::1] for a pattern
+    log.say(f"  curl {url}{key} {data}")
