@@ -72,7 +72,7 @@ class Node:
         self.public = free_port()
         self.internal = free_port()
         self.upstream = f"127.0.0.1:{self.public}"
-        self._settings = {
+        self.settings = {
             "LIMITS__LAG_S": PATIENT_S,
             **settings,
             "SERVER__PORT": self.public,
@@ -82,9 +82,9 @@ class Node:
             self.socket = f"{folder}/node.sock"
             self.upstream = f"unix:{self.socket}"
             # Workers of nginx run as another user where tests run as root.
-            self._settings |= {"SERVER__SOCKET": self.socket, "SERVER__SOCKET_MODE": "0666"}
+            self.settings |= {"SERVER__SOCKET": self.socket, "SERVER__SOCKET_MODE": "0666"}
         if settings.get("EDGE__TRUNK") and not settings.get("TRUNK__PORT"):
-            self._settings |= {"TRUNK__SOCKET": f"{folder}/trunk.sock", "SERVER__SOCKET_MODE": "0666"}
+            self.settings |= {"TRUNK__SOCKET": f"{folder}/trunk.sock", "SERVER__SOCKET_MODE": "0666"}
         self._starts = 0
         self.process: Process
 
@@ -92,7 +92,7 @@ class Node:
         self._starts += 1
         folder = self.folder / str(self._starts)
         folder.mkdir(parents=True)
-        self.process = Process(sys.executable, "-m", "tidegate", "serve", folder=folder, env=environ(self._settings))
+        self.process = Process(sys.executable, "-m", "tidegate", "serve", folder=folder, env=environ(self.settings))
 
     async def ready(self) -> None:
         """Returns when it listens, and hears signals."""

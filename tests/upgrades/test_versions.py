@@ -144,6 +144,35 @@ async def test_what_a_client_has_is_remembered_from_one_version_to_the_other_and
             await leaves(alice)
 
 
+async def test_a_client_that_has_moved_is_taken_over_at_a_node_of_the_last_release(folder):
+    """Its record names it with the term of its move, which the last release knows nothing of."""
+    async with two_nodes(folder, EDGE__HOLD_S=5) as (old, new), contextlib.AsyncExitStack() as ends:
+        more = Node(folder / "more", {**new.settings, "SERVER__NODE": "more"})
+        more.folder.mkdir()
+        upstreams = [new.upstream, more.upstream]
+        (folder / "edge").mkdir()
+        edge = Edge("openresty", folder / "edge", {"EDGE__UPSTREAMS": upstreams, "EDGE__TRUNK": True})
+        edge.start()
+        ends.callback(edge.process.kill)
+        await edge.ready()
+        alice, welcome = await welcomed(edge.port, "alice", cursor="last", device="phone")
+        ends.push_async_callback(alice.cut)
+        assert welcome["node"].startswith("new."), "the other one does not run yet"
+        more.start()
+        ends.callback(more.process.kill)
+        await more.ready()
+        assert await new.process.stop() == 0
+
+        async def has_moved() -> bool:
+            (connection,) = await more.connections("alice")
+            return str(connection["node"]).startswith("more.")
+
+        await eventually(has_moved)
+        again, _ = await welcomed(old.public, "alice", cursor="last", device="phone")
+        ends.push_async_callback(again.cut)
+        assert await alice.ended() == 4502
+
+
 # Edges
 
 

@@ -15,7 +15,7 @@ class EarlierNode(Node):
         self._starts += 1
         folder = self.folder / str(self._starts)
         folder.mkdir(parents=True)
-        env = release.environ(environ(self._settings))
+        env = release.environ(environ(self.settings))
         self.process = Process(*release.command("serve"), folder=folder, env=env, cwd=release.folder)
 
 

@@ -136,8 +136,10 @@ class Gateway:
         self._hub.deliver()  # what was said before it
         match order:
             case CloseOrder():
+                # 0.2.0 knows no terms, and names a connection that has moved as its record does.
+                connection = order.connection and order.connection.partition("#")[0]
                 for session in self._hub.of_client(order.client):
-                    if order.connection in (None, session.connection):
+                    if connection in (None, session.connection):
                         self._obey(session, CloseCode(order.code))
             case MembershipOrder():
                 for session in self._hub.of_client(order.client):
