@@ -1,7 +1,8 @@
 """Three real nodes, one real Redis, pushes, clients that come and go with cursors, and faults on a seeded schedule.
 
 ``await Scenario(seed, seconds, folder).run()`` raises AssertionError with every complaint; the schedule is in ``log``.
-``python -m tests.faults.runner SEED SECONDS [--edge VARIANT] [--faults NAME…] [--plant PLANT]`` does so from a shell.
+``python -m tests.faults.runner SEED SECONDS [--edge VARIANT] [--faults NAME…] [--plant PLANT]`` does so from a shell;
+``--last-release --faults swap_version …`` with nodes of two releases.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.faults.ledger import ALL, Ledger, Push, Reader
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
 from tests.support import eventually, scaled
-from tests.upgrades.release import Release
+from tests.upgrades.release import Release, last_release
 
 PUSHERS = 20
 CHECKED_PER_S = 20  # pushes that a run must have made to mean anything
@@ -417,7 +418,9 @@ async def _main(args: argparse.Namespace) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tidegate-faults-"))
     faults = dict.fromkeys(args.faults, 1) or None
     options = {"plant": args.plant, "edge": args.edge, "fsync": args.fsync, "faults": faults, "most": args.most}
-    scenario = Scenario(args.seed, args.seconds, folder, **options)
+    scenario = Scenario(
+        args.seed, args.seconds, folder, before=last_release() if args.last_release else None, **options
+    )
     try:
         await scenario.run()
         shutil.rmtree(folder)
@@ -445,4 +448,5 @@ if __name__ == "__main__":
     parser.add_argument("--fsync", default="always")
     parser.add_argument("--faults", nargs="*", default=[])
     parser.add_argument("--most", type=int, default=1000)
+    parser.add_argument("--last-release", action="store_true", help="what all nodes are of at first")
     asyncio.run(_main(parser.parse_args()))

@@ -192,7 +192,7 @@ async def let_in(edges: dict[str, Edge], node: str) -> list[Guest]:
     found = []
     for name, edge in edges.items():
         others: list[Peer] = []  # who stay meanwhile: an edge takes the node with fewer connections
-        while len(others) < 4:
+        while len(others) < 8:
             client = f"{name}-{node}-{len(others)}"
             peer, welcome = await welcomed(edge.port, client, groups="room")
             if welcome["node"].startswith(f"{node}."):
@@ -224,7 +224,7 @@ async def goes_on(guest: Guest, left: Node) -> Guest:
     peer = guest.peer
     await left.push(f"clients/{guest.client}", "meanwhile")
     with contextlib.suppress(TimeoutError):
-        code = await peer.ended(HOLD_S + 3)
+        code = await peer.ended(HOLD_S + 8)
         assert code == 1012, guest
         await peer.cut()
         peer, welcome = await welcomed(guest.port, guest.client, cursor=guest.cursor)
