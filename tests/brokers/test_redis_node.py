@@ -204,3 +204,15 @@ async def counted(app: App, name: str) -> float:
     lines = (await get(app, "/metrics"))[1].splitlines()
     (line,) = [line for line in lines if line.startswith(name + " ")]
     return float(line.split()[1])
+
+
+async def test_a_node_is_known_to_be_ready_as_soon_as_it_is():
+    """Who restarts nodes one after the other waits until one is ready, and stops the next, whose first clients must be
+    told then that they may move."""
+    with RedisServer() as server:
+        async with node(server.url) as one, node(server.url, SERVER__NODE="n2") as two:
+
+            async def known() -> bool:
+                return any(info.node == two.node and info.lag_ms is not None for info in await one.broker.nodes())
+
+            await eventually(known, 0.5)

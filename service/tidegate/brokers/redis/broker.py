@@ -228,8 +228,8 @@ class RedisBroker:
 
     def report(self, node: NodeInfo) -> None:
         was, self.membership.info = self.membership.info, node
-        if node.draining and not was.draining:
-            self.membership.beat_now()  # those who stop at the same time must know it soon
+        if (node.draining, node.lag_ms is None) != (was.draining, was.lag_ms is None):
+            self.membership.beat_now()  # those who stop now must know it soon
 
     async def nodes(self) -> list[NodeInfo]:
         return await self.membership.known_nodes()
