@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import shlex
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import tidegate
@@ -16,9 +18,10 @@ from tidegate.auth import keys as auth_keys
 from tidegate.auth.api_keys import ApiKeys
 from tidegate.config import load as configuration
 from tidegate.config.settings import Config
-from tidegate.core.errors import Unusable
+from tidegate.core.errors import Refused, Unusable
 from tidegate.process import open_files, signals
 from tidegate.process.addresses import backlog_limit, url_host
+from tidegate.process.manager import Manager
 
 
 def warn_of_few(files: open_files.FileShares, config: Config) -> None:
@@ -62,10 +65,21 @@ async def serve(config: Config, node: str, load_config: Callable[[], Config]) ->
         _say_where(app)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the collector need not look at it
-        await _unless_asked(app.drain(await asked.get()), asked)
+        manager = Manager()
+        app.tasks.spawn(manager.follow(partial(_is_known, app)), "manager")
+        drain_s = await asked.get()
+        manager.stopping()
+        await _unless_asked(app.drain(drain_s), asked)
         await app.stop()
     log.info("service.stopped", duration_ms=int(time.time() * 1000) - app.started_ms)
     return 0
+
+
+async def _is_known(app: App) -> bool:
+    """Whether it takes clients, and nodes that stop now would tell theirs to come here."""
+    with contextlib.suppress(Refused):
+        return any(info.node == app.node and info.lag_ms is not None for info in await app.broker.nodes())
+    return False
 
 
 async def reread(app: App, new: Config) -> tuple[list[str], list[str]]:
