@@ -33,6 +33,7 @@ cp "$away/cwd/service/__init__.py" "$away/cwd/tidegate.py"
 cd "$away/cwd"
 tidegate=$away/venv/bin/tidegate
 [ "$("$tidegate" --version)" = "$version" ]
+[ -e "$away/venv/share/tidegate/systemd/nginx.service.d/tidegate.conf" ]
 ports=$("$away/venv/bin/python" -c 'import socket
 sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 print(*(each.getsockname()[1] for each in sockets))')
