@@ -13,12 +13,24 @@ import yaml
 
 from tests.support import ROOT
 
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
-NODES: dict[str, Any] = yaml.safe_load((ROOT / "compose.nodes.yaml").read_text())
+
+class Loader(yaml.SafeLoader):
+    """Knows Compose's own tag for what goes in place of something, and not beside it."""
+
+
+Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))  # type: ignore[arg-type]
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.load((ROOT / name).read_text(), Loader)
+
+
+COMPOSE, NODES, PRODUCTION = load("compose.yaml"), load("compose.nodes.yaml"), load("compose.production.yaml")
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {name for name, service in SERVICES.items() if service["image"] == "tidegate"}
+OURS = {"rest", "service", "init", "node1", "node2", "node3", "forward-events"}  # run the image that is built here
 EDGES = {"plain", "njs", "openresty"}
+FOR_CLIENTS = {"${TIDEGATE_BIND:-0.0.0.0}:${TIDEGATE_TLS_PORT:-443}:8443"}
 
 # What would give a container more of its host than it needs.
 WIDE = {
@@ -48,7 +60,7 @@ def faults(services: dict[str, dict[str, Any]]) -> Iterator[str]:
             if name in EDGES and mode != ["ro"]:
                 yield f"{name}: {target} can be written to"
         for port in service.get("ports", ()):
-            if not re.match(r"\$\{TIDEGATE_BIND(_INTERNAL)?:-127\.0\.0\.1\}:", port):
+            if not re.match(r"\$\{TIDEGATE_BIND(_INTERNAL)?:-127\.0\.0\.1\}:", port) and port not in FOR_CLIENTS:
                 yield f"{name}: {port} is open to everybody"
         if service.get("logging", {}).get("options", {}).keys() != {"max-size", "max-file"}:
             yield f"{name}: its log has no limit"
@@ -61,6 +73,28 @@ def _user() -> str:
 def test_no_container_has_more_than_it_needs() -> None:
     assert set(SERVICES) == {"redis", "rest", "service", "init"} | EDGES
     assert list(faults(SERVICES)) == []
+
+
+def test_those_for_others_have_no_more_either_and_their_memory_is_bounded() -> None:
+    services = PRODUCTION["services"]
+    assert set(services) == {"redis", "init", "node1", "node2", "node3", "forward-events"} | EDGES
+    assert list(faults(services)) == []
+    for name, service in services.items():
+        assert "mem_limit" in service or name == "init", name
+        assert set(service.get("ports", ())) <= FOR_CLIENTS or name.startswith("node"), name
+        assert service["restart"] == ("no" if name == "init" else "unless-stopped")
+    assert services["redis"]["networks"] == ["redis"]
+    assert PRODUCTION["networks"]["redis"] == {"internal": True}
+    text = (ROOT / "compose.production.yaml").read_text()
+    assert not re.search("ANYWHERE|for-trying", text)
+
+
+@pytest.mark.parametrize("services", [SERVICES, PRODUCTION["services"]], ids=["trial", "production"])
+def test_one_image_is_built_once(services: dict[str, dict[str, Any]]) -> None:
+    assert [name for name, service in services.items() if "build" in service] == ["init"]
+    ours = {name: service for name, service in services.items() if name in OURS}
+    assert len({service["image"] for service in ours.values()}) == 1
+    assert {service["pull_policy"] for service in ours.values()} <= {"never", "${TIDEGATE_PULL:-never}"}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +122,8 @@ def test_each_that_is_taken_away_is_missed(name: str, change: Callable[[dict[str
 
 
 def test_several_nodes_are_no_softer_than_one() -> None:
-    assert {key for service in NODES["services"].values() for key in service} <= {"environment", "labels"}
+    assert {key for service in NODES["services"].values() for key in service} <= {"environment", "labels", "ports"}
+    assert list(faults({"service": SERVICES["service"] | NODES["services"]["service"]})) == []
 
 
 def test_the_image_is_built_from_what_is_locked_and_runs_as_nobody() -> None:
@@ -109,9 +144,12 @@ def test_no_secret_is_built_in() -> None:
     telling = re.compile(r"key|secret|token|password", re.IGNORECASE)
     names = re.findall(r"^(?:ENV|ARG) (.*)$", DOCKERFILE, re.MULTILINE)
     assert [line for line in names if telling.search(line)] == []
-    settings = {**COMPOSE["x-settings"], **NODES["x-settings"]}
+    settings = {**COMPOSE["x-settings"], **NODES["x-settings"], **PRODUCTION["x-settings"]}
     told = {name: value for name, value in settings.items() if telling.search(name)}
     assert told.pop("TIDEGATE_INTERNAL__KEYLESS_ANYWHERE") == "true"
+    assert told.pop("TIDEGATE_AUTH__KEY_FILE").startswith("/run/secrets/")
+    assert "key_file" in told["TIDEGATE_INTERNAL__API_KEYS"]
+    assert '"key":' not in told.pop("TIDEGATE_INTERNAL__API_KEYS")
     for name, value in told.items():  # of the environment, else one that says what it is
         assert re.fullmatch(r"\$\{TIDEGATE_\w+:-for-trying-only-[\w-]+\}", value), name
     ignored = (ROOT / ".dockerignore").read_text().splitlines()

@@ -38,4 +38,5 @@ for variant in $variants; do
     unset COMPOSE_FILE
     docker compose --profile "$variant" down --volumes --timeout 10 >/dev/null
 done
+[ $# != 0 ] || tools/compose_production_test.sh
 echo "== compose: all good"
