@@ -15,6 +15,7 @@ missing_packages() {
     missing_command redis-server redis-server
     missing_command openssl openssl
     missing_command njs njs
+    missing_command prometheus promtool
     missing_command luajit2 luajit
     missing_file libnginx-mod-http-js /usr/lib/nginx/modules/ngx_http_js_module.so
     missing_file libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
