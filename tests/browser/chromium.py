@@ -100,7 +100,7 @@ class Console:
         await expect(self.pill).to_have_text("Not connected")
 
     async def look(self, view: str) -> None:
-        """Goes to a view, as its link is called: Try, Watch, Find, Compare."""
+        """Goes to a view, as its link is called: Try, Watch, Find, Trace, Compare."""
         await self.page.get_by_role("navigation").get_by_role("link", name=view).click()
         await expect(self.page.locator(f"#view-{view.lower()}")).to_be_visible()
 

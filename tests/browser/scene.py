@@ -1,7 +1,7 @@
 """A console in the middle of its work, for tests that look at all of it, and for pictures of it.
 
-``python -m tests.browser.scene FOLDER`` makes the pictures: each view, dark and light, wide and narrow; the first of
-them is docs/console.png.
+``python -m tests.browser.scene FOLDER`` makes the pictures: each view, dark and light, wide and narrow.
+docs/console.png is ``try-wide-light.png``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import ViewportSize, expect
+from playwright.async_api import Page, ViewportSize, expect
 
 from tests.brokers.server import RedisServer
 from tests.browser.chromium import Chromium, Console, Service, chromium
 from tests.support import Process
 
-VIEWS = ("Try", "Watch", "Find", "Compare")
+VIEWS = ("Try", "Watch", "Find", "Trace", "Compare")
 WIDE: ViewportSize = {"width": 1440, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
+
+
+async def refuse(page: Page, service: Service, query: str) -> None:
+    """A handshake that is refused."""
+    await page.evaluate(
+        "(url) => new Promise((done) => { new WebSocket(url).onerror = done })",
+        f"ws://127.0.0.1:{service.public}/ws-notifications/?{query}",
+    )
 
 
 async def furnish(service: Service, redis: RedisServer, console: Console) -> None:
@@ -39,15 +47,14 @@ async def furnish(service: Service, redis: RedisServer, console: Console) -> Non
     await expect(console.rows).to_have_count(5)
     for fields in (["group", "news"], ["data", "1"], ["client", "alice", "data", "{"]):
         redis.command("XADD", "tidegate:push", "*", *fields)
-    for address in ("client=no/id", "client=bob&cursor=!"):
-        await page.evaluate(
-            "(url) => new Promise((done) => { new WebSocket(url).onerror = done })",
-            f"ws://127.0.0.1:{service.public}/ws-notifications/?{address}",
-        )
+    for query in ("client=no/id", "client=bob&cursor=!"):
+        await refuse(page, service, query)
     await console.look("Find")
     await page.locator("#lookup-form").get_by_role("button", name="Show").click()
     await expect(page.locator("#journal > li")).to_have_count(2)
     await expect(page.locator("#rejected > tr")).to_have_count(3)
+    await page.locator("#journal a").first.click()
+    await expect(page.locator("#trace-steps > li").first).to_be_visible()
     await console.look("Compare")
     await page.locator("#lane-name").fill("by name")
     await page.locator("#lane-address").fill(f"ws://localhost:{service.public}/ws-notifications/")

@@ -15,7 +15,7 @@ from playwright.async_api import Locator, Page, expect
 from tests import npm
 from tests.brokers.server import RedisServer
 from tests.browser.chromium import Service, chromium
-from tests.browser.scene import NARROW, VIEWS, WIDE, furnished
+from tests.browser.scene import NARROW, VIEWS, WIDE, furnished, refuse
 from tests.edges.edge import Node, stand
 from tests.support import Process, eventually
 
@@ -43,6 +43,8 @@ async def test_each_view_shows_what_is_so(start_process: Callable[..., Process])
             await expect(page.locator("#push-words")).to_contain_text("too_large")
             redis.command("XADD", "tidegate:push", "*", "group", "news", "data", "{")
             redis.command("XADD", "tidegate:push", "*", "data", "1")
+
+            await refuse(page, service, "client=bob&cursor=!")
 
             # Search in what has arrived.
             await page.locator("#feed-search").fill("123456789")
@@ -77,6 +79,10 @@ async def _watch(page: Page, node: str) -> None:
     counts = page.locator("#counts")
     await expect(counts.locator("tr", has_text="too_large").first).to_be_visible()
     await expect(counts.locator("tr", has_text="rejected")).to_contain_text("2")
+    refused = page.locator("#refusals > tr")
+    await expect(refused).to_have_count(1)
+    await expect(refused).to_contain_text("400 bad_request")
+    await expect(refused.get_by_role("link")).to_have_text("“bob”")  # as it calls itself
     pushes = page.get_by_role("img", name="Pushes per second")
     values = await eventually(lambda: _rates(pushes))
     assert values
@@ -98,6 +104,8 @@ async def _find(page: Page, epoch: str) -> None:
     form, journal = page.locator("#lookup-form"), page.locator("#journal > li")
     await form.get_by_role("button", name="Show").click()
     await expect(page.locator("#lookup-answer")).to_contain_text("alice has 1 connection")
+    position = page.locator("#lookup-answer tr", has_text="client:alice")
+    await expect(position.locator(".number").first).to_have_text("1")
     await expect(journal).to_have_count(1)
     assert await journal.locator(".data").inner_text() == BIG
 
@@ -113,7 +121,11 @@ async def _find(page: Page, epoch: str) -> None:
     await expect(journal).to_have_count(1)
     await expect(page.locator("#journal-words")).to_have_text("1 of 150 messages that are kept")
 
-    assert page.url.endswith("#find/group/news")  # what a reload shows again
+    await journal.locator("a").click()  # the address says what is traced, and a reload shows it again
+    assert page.url.endswith(f"#trace/message/group%3Anews/{epoch}/150")
+    await expect(page.locator("#trace-journal")).to_contain_text("kept")
+    await expect(page.locator("#trace-connections > tr")).to_contain_text("alice")
+    await expect(page.locator("#trace-steps > li").first).to_contain_text("journalled")
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ import { startRefusals } from './refusals.js';
 import { startRejected } from './rejected.js';
 import { forgetPositions, loadForm, loadPositions, saveForm, storageOf } from './store.js';
 import { startTiles } from './tiles.js';
+import { startTrace } from './trace.js';
 import { startViews } from './views.js';
 import { startWatch } from './watch.js';
 
@@ -354,10 +355,11 @@ function startMonitoring() {
   startTiles(meter);
   startWatch(meter);
   startNodes(api, meter, settings.node);
-  startRefusals(meter, CLOSES);
+  startRefusals(api, meter, CLOSES);
   startLookup(api, startJournal(api));
   startRejected(api);
   startCompare(api, settings, usualAddress);
+  startTrace(api);
   startViews();
   meter.start();
 }

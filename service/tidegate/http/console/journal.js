@@ -6,6 +6,7 @@
 import { inWords } from './api.js';
 import { at, counted, h, replace, say, streamBadge } from './dom.js';
 import { dataCell, valuesOf } from './json.js';
+import { linkTo } from './views.js';
 
 const PAGE = 100;
 const MOST_PAGES = 50; // of one search
@@ -99,7 +100,7 @@ export function startJournal(api) {
 
   const draw = (words) => {
     say(at('journal-words'), words);
-    replace(at('journal'), [...messages].reverse().map((message) => row(epoch, message)));
+    replace(at('journal'), [...messages].reverse().map((message) => row(stream, epoch, message)));
     at('journal-older').hidden = oldest;
     at('journal-none').hidden = messages.length > 0;
     at('journal-none').textContent = at('journal-search').value.trim() ? 'Nothing has that.' : 'It holds no message.';
@@ -124,12 +125,13 @@ export function startJournal(api) {
   };
 }
 
-function row(epoch, { offset, time, client, data }) {
+function row(stream, epoch, { offset, time, client, data }) {
+  const trace = linkTo('trace', 'message', stream, epoch, String(offset));
   return h(
     'li',
     { class: 'row message', 'data-offset': offset },
     h('time', { class: 'time', datetime: new Date(time).toISOString() }, clock.format(time)),
-    h('span', { class: 'offset', title: `epoch ${epoch}` }, `#${offset}`),
+    h('a', { class: 'offset', href: trace, title: `Trace it; epoch ${epoch}` }, `#${offset}`),
     client ? h('span', { class: 'from' }, client) : null,
     dataCell(data),
   );

@@ -2,7 +2,7 @@
 
 import { inWords } from './api.js';
 import { isId } from './cursor.js';
-import { at, counted, h, say } from './dom.js';
+import { at, counted, epochCell, h, say, streamBadge } from './dom.js';
 import { go, linkTo, onView } from './views.js';
 
 const NOT_AN_ID = 'is 1 to 128 of A-Z a-z 0-9 _ . @ -';
@@ -29,7 +29,8 @@ export function startLookup(api, showJournal) {
       showJournal(kind === 'all' ? 'all' : `${kind}:${name}`);
       if (kind === 'all') return;
       const found = await api.call('GET', `api/${kind}s/${name}`);
-      at('lookup-answer').replaceChildren(kind === 'client' ? clientAnswer(found) : groupAnswer(found));
+      const positions = kind === 'client' ? await positionsOf(api, name) : null;
+      at('lookup-answer').replaceChildren(kind === 'client' ? clientAnswer(found, positions) : groupAnswer(found));
     });
   const choose = (kind, name) => {
     form.elements.what.value = kind;
@@ -38,7 +39,7 @@ export function startLookup(api, showJournal) {
     at('lookup-name-field').hidden = kind === 'all';
   };
 
-  const clientAnswer = ({ client, connections, groups }) => {
+  const clientAnswer = ({ client, connections, groups }, positions) => {
     const disconnect = (connection) =>
       act(async () => {
         const query = connection ? `?connection=${encodeURIComponent(connection)}` : '';
@@ -58,6 +59,7 @@ export function startLookup(api, showJournal) {
         ),
         h('p', { class: 'hint' }, `on ${connection.node}, since ${sinceOf(connection)}`),
         chipsOf('group', connection.groups),
+        positionsTable(positions.get(connection.connection)),
       ),
     );
     const summary = `${client} has ${counted(connections.length, 'connection')}`;
@@ -66,7 +68,7 @@ export function startLookup(api, showJournal) {
     return h(
       'div',
       {},
-      h('div', { class: 'node-head' }, h('p', {}, summary), all),
+      h('div', { class: 'node-head' }, h('p', {}, summary), h('a', { href: linkTo('trace', 'client', client) }, 'Trace'), all),
       h('ul', { class: 'nodes' }, ...items),
       lasting,
       chipsOf('group', groups),
@@ -114,6 +116,46 @@ export function startLookup(api, showJournal) {
     choose(kind, name);
     show();
   });
+}
+
+/** How far each connection of a client was told, and is known to have received, by connection; empty where no node says. */
+async function positionsOf(api, client) {
+  try {
+    const { connections } = await api.call('GET', `api/trace?client=${client}&limit=1`);
+    return new Map(connections.map((connection) => [connection.connection, connection]));
+  } catch {
+    return new Map();
+  }
+}
+
+function positionsTable(traced) {
+  if (!traced) return h('p', { class: 'hint' }, 'Its node does not say how far it is.');
+  const { connection, positions, unsent_bytes } = traced;
+  const rows = Object.entries(positions).sort().map(([stream, { epoch, offset, confirmed }]) =>
+    h(
+      'tr',
+      {},
+      h('th', { scope: 'row' }, streamBadge(stream)),
+      epochCell(epoch, `${connection} ${stream}`),
+      h('td', { class: 'number' }, String(offset)),
+      h('td', { class: 'number' }, confirmed === null || confirmed === undefined ? '–' : String(confirmed)),
+    ),
+  );
+  return h(
+    'div',
+    {},
+    h(
+      'table',
+      { class: 'streams' },
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Stream'), ...['Epoch', 'Sent', 'Confirmed'].map(headOf))),
+      h('tbody', {}, ...rows),
+    ),
+    h('p', { class: 'hint' }, `${(unsent_bytes ?? 0).toLocaleString('en')} bytes wait to be sent`),
+  );
+}
+
+function headOf(name) {
+  return h('th', { scope: 'col', class: name === 'Epoch' ? null : 'number' }, name);
 }
 
 function sinceOf({ since_ms }) {

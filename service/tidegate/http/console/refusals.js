@@ -1,7 +1,8 @@
-/** What was refused, and what was closed: counts since this node started. */
+/** What was refused, and what was closed: counts since this node started, and the newest handshakes that any node refused. */
 
-import { at, h, replace } from './dom.js';
-import { onView } from './views.js';
+import { inWords } from './api.js';
+import { at, h, replace, say } from './dom.js';
+import { linkTo, onView } from './views.js';
 
 /** Codes in words, where they don't speak for themselves; those of closes are client.js'. Source: docs/protocol.md, Errors. */
 const WORDS = {
@@ -30,15 +31,40 @@ const COUNTED = [
   ['Connection closed', 'tidegate_closes_total', 'code', []],
 ];
 
+const clock = new Intl.DateTimeFormat('en-GB', { dateStyle: 'short', timeStyle: 'medium' });
+
 /** `closes`: close codes in words. Draws whenever `meter` has looked and the view is in sight. */
-export function startRefusals(meter, closes) {
-  const draw = () => {
-    if (at('view-watch').hidden || !meter.scrape) return;
-    replace(at('counts'), [...countRows(meter.scrape, closes)]);
-    at('counts-none').hidden = at('counts').childElementCount > 0;
+export function startRefusals(api, meter, closes) {
+  let found = []; // the newest refused handshakes
+  const search = at('refusals-search');
+
+  const drawNewest = () => {
+    const wanted = search.value.trim().toLowerCase();
+    const shown = found.filter((each) => Object.values(each).join(' ').toLowerCase().includes(wanted));
+    replace(at('refusals'), shown.map(refusalRow));
+    at('refusals-none').hidden = shown.length > 0;
+    at('refusals-none').textContent = found.length ? 'None of them has that.' : 'None is remembered.';
   };
+  const draw = async () => {
+    if (at('view-watch').hidden) return;
+    if (meter.scrape) replace(at('counts'), [...countRows(meter.scrape, closes)]);
+    at('counts-none').hidden = at('counts').childElementCount > 0;
+    if (!api.open) {
+      say(at('refusals-words'), 'The list needs the API key.');
+      return;
+    }
+    try {
+      found = (await api.call('GET', 'api/refusals?limit=200')).refusals;
+      say(at('refusals-words'), '');
+      drawNewest();
+    } catch (error) {
+      say(at('refusals-words'), inWords(error), true);
+    }
+  };
+  search.addEventListener('input', drawNewest);
   meter.onlook(draw);
   onView('watch', draw);
+  addEventListener('keychange', draw);
 }
 
 function* countRows(scrape, closes) {
@@ -59,4 +85,17 @@ function* countRows(scrape, closes) {
       );
     }
   }
+}
+
+function refusalRow({ time_ms, node, status, code, message, client, claimed, address }) {
+  const who = client === null ? '–' : h('a', { href: linkTo('trace', 'client', client) }, claimed ? `“${client}”` : client);
+  return h(
+    'tr',
+    {},
+    h('td', { class: 'time' }, clock.format(time_ms)),
+    h('th', { scope: 'row' }, h('code', {}, `${status} ${code}`)),
+    h('td', {}, who),
+    h('td', {}, [address, node].filter(Boolean).join(' at ')),
+    h('td', { class: 'says' }, message),
+  );
 }
