@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import tidegate
-from tidegate import log, tornado_seam
+from tidegate import log, tornado_seam, trace
 from tidegate.auth import api_keys, hosts, origins, tokens
 from tidegate.core import model, patterns, protocol
 from tidegate.http import api
@@ -30,6 +30,7 @@ OPERATORS = (
     "tidegate.config.",
     "tidegate.auth.keys",
     "tidegate.cli.",
+    "tidegate.doctor.",
     "tidegate.nginx.",
     "tidegate.brokers.redis.pipeline",
 )
@@ -48,6 +49,7 @@ EXPRESSIONS: dict[str, Callable[[Any], object]] = {
     "tidegate.core.protocol._STRING": lambda text: protocol._STRING.sub(b"", text.encode("latin1")),
     "tidegate.core.model._ID": model._ID.match,
     "tidegate.core.model._EPOCH": model._EPOCH.match,
+    "tidegate.core.model._TRACEPARENT": model._TRACEPARENT.match,
     "tidegate.core.patterns._PATTERN": patterns._PATTERN.match,
     "tidegate.auth.api_keys._KEY": lambda text: api_keys._KEY.match(text.encode("latin1")),
     "tidegate.auth.tokens._COMPACT": tokens._COMPACT.match,
@@ -56,6 +58,7 @@ EXPRESSIONS: dict[str, Callable[[Any], object]] = {
     "tidegate.auth.origins._ELSEWHERE": origins._ELSEWHERE.search,
     "tidegate.http.api._CONNECTION": api._CONNECTION.match,
     "tidegate.http.api._NUMBER": api._NUMBER.match,
+    "tidegate.trace._MESSAGE": lambda text: trace._MESSAGE.match(text.encode("latin1")),
     "tidegate.log._SECRET_TEXT": lambda text: log._SECRET_TEXT.sub("", text),
 }
 
