@@ -34,8 +34,7 @@ _ingress = Ingress(_nobody, _nobody, _nobody, LIMITS, lambda stream, outcome: No
 _limits = msgspec.structs.replace(Config().limits, data_bytes=LIMITS.data_bytes, json_depth=LIMITS.json_depth)
 _api = cast(Any, SimpleNamespace(config=msgspec.structs.replace(Config(), limits=_limits), metrics=Metrics()))
 _anybody = SimpleNamespace(require_stream=lambda stream: None)  # a key that may push to all streams
-_request = SimpleNamespace(headers={})
-_handler = cast(Any, SimpleNamespace(api=_api, caller=_anybody, not_allowed=0, request=_request))
+_handler = cast(Any, SimpleNamespace(api=_api, caller=_anybody, not_allowed=0))
 
 
 def check(data: bytes) -> None:
@@ -82,4 +81,4 @@ def _over_http(fields: list[bytes]) -> Publication | Refused | None:
             return None
         members = [member for member in members if not member.startswith('"all"')] + ['"all":true']
     item = f'{{{",".join([*members, ""])}"data":{named[b"data"].decode()}}}'
-    return api._publication(msgspec.Raw(item.encode()), _handler)
+    return api._publication(msgspec.Raw(item.encode()), _handler, None)

@@ -87,15 +87,16 @@ async def push_many(handler: ApiHandler) -> Response:
     if len(items) > most:
         raise TooLarge(f"{len(items)} pushes in one request, more than {most}")
     handler.pushes = len(items)
-    asked = [_publication(item, handler) for item in items]
+    span = _header_traceparent(handler)
+    asked = [_publication(item, handler, span) for item in items]
     publications = [each for each in asked if isinstance(each, Publication)]
     pushed = iter(await handler.api.gateway.push(publications) if publications else ())
     results = [_result(each, next(pushed)) if isinstance(each, Publication) else each.body for each in asked]
     return Response(200, b'{"results":[%b]}' % b",".join(results))
 
 
-def _publication(raw: msgspec.Raw, handler: ApiHandler) -> Publication | Refused:
-    """What an item of a batch asks for, or what is wrong with it."""
+def _publication(raw: msgspec.Raw, handler: ApiHandler, span: str | None) -> Publication | Refused:
+    """What an item of a batch asks for, or what is wrong with it. ``span``: of the request."""
     api = handler.api
     try:
         item = decode(_item_decoder, bytes(raw), "the item")
@@ -107,7 +108,7 @@ def _publication(raw: msgspec.Raw, handler: ApiHandler) -> Publication | Refused
             all=item.all,
             key=item.key,
             conflate=item.conflate,
-            traceparent=_header_traceparent(handler) if item.traceparent is None else item.traceparent,
+            traceparent=span if item.traceparent is None else item.traceparent,
         )
         handler.caller.require_stream(asked.stream)
         return asked
