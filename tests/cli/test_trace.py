@@ -45,7 +45,7 @@ class Operator:
     async def told(self, *args: str) -> list[str]:
         """The verdicts: what an operator reads first."""
         out = await self.runs(*args)
-        return [line.strip().removeprefix("=> ") for line in out.splitlines() if line.startswith("  => ")]
+        return [line.partition(": ")[2] for line in out.splitlines() if line.startswith("  => ")]
 
     async def asks(self, **query: object) -> dict[str, Any]:
         """The API's answer."""
@@ -79,6 +79,7 @@ async def test_one_that_arrived_is_said_to_whom_it_was_written(capsys: pytest.Ca
         await push(app, "group:news")
         await arrives(alice)
         out = await operator.runs("group:news", "1")
+        assert "  => delivered: group:news " in out
         assert "went to 1 connection, 0 of which confirmed it" in out
         assert f"alice {app.node}-1 on {app.node}: written" in out
         assert f"{app.node} - heard, and handed to 1 connection at once" in out
@@ -309,9 +310,11 @@ async def test_two_nodes_answer_as_one_until_one_dies(capsys: pytest.CaptureFixt
                 Peer(one.public_port, client="bob", groups="news") as bob,
                 Peer(two.public_port, client="alice", groups="news") as alice,
             ):
-                await push(one, "group:news")
+                span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+                await one.gateway.push([Publication("group:news", b"1", traceparent=span)])
                 await arrives(alice)
                 await arrives(bob)
+                assert f"1 bytes, traceparent {span}" in await operator.runs("group:news", "1")
                 found = await operator.asks(stream="group:news", offset=1)
                 assert found["counts"] == {"written": 2}
                 assert {node["node"]: node["followers"] for node in found["nodes"]} == {one.node: 1, two.node: 1}

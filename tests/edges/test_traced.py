@@ -24,7 +24,7 @@ async def told(node: Node, *args: str) -> list[str]:
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
-    return [line.strip().removeprefix("=> ") for line in out.decode().splitlines() if line.startswith("  => ")]
+    return [line.partition(": ")[2] for line in out.decode().splitlines() if line.startswith("  => ")]
 
 
 @pytest.mark.slow  # real processes: two nodes, Redis, nginx, and the command

@@ -85,6 +85,16 @@ async def test_without_its_broker_the_node_answers_alone() -> None:
             each.up()
 
 
+async def test_the_span_that_pushed_a_message_is_shown() -> None:
+    span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with node() as n:
+        await n.push("groups/news", 1, traceparent=span)
+        await n.push("groups/news", 2)
+        found = [(await n.call("GET", f"/api/trace?stream=group:news&offset={offset}")).json for offset in (1, 2)]
+        assert found[0]["journal"]["traceparent"] == span
+        assert "traceparent" not in found[1]["journal"]
+
+
 async def test_another_epoch_is_a_reset_and_a_replay_is_named_one() -> None:
     async with node() as n:
         position = await n.push("clients/alice", 1)

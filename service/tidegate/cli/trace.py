@@ -119,7 +119,7 @@ def _lines(found: _Any) -> list[str]:
     lines = [
         f"{found.stream} {found.epoch}:{found.offset}{_journalled(found.journal)}" if found.stream else found.client
     ]
-    lines += [f"  => {each['words']}" for each in found.verdicts]
+    lines += [f"  => {each['code']}: {each['words']}" for each in found.verdicts]
     if found.connections:
         lines += ["", "connections:"]
         lines += [f"  {_connection(each)}" for each in found.connections[:SHOWN]]

@@ -14,14 +14,13 @@ from tidegate.brokers.contract import Broker
 from tidegate.config.trace import TraceSettings
 from tidegate.core.errors import BrokerDown, Refused
 from tidegate.core.hub import Hub
-from tidegate.core.model import Message, Position
+from tidegate.core.model import Position
 from tidegate.gateway import verdicts
 from tidegate.gateway.traced import GOOD, Answer, Question, Traced
-from tidegate.gateway.verdicts import Asked, Journal, Verdict, words_of
+from tidegate.gateway.verdicts import Asked, Journal, JournalState, Verdict, words_of
 from tidegate.trace import Step, Trace
 
-# One message may be large; what is asked of the journal is that one.
-ONE = 1
+ONE = 1  # of what the journal still has, to learn where it begins
 
 
 def make_trace(settings: TraceSettings) -> Trace:
@@ -156,21 +155,20 @@ class Tracing:
                 return position, Journal("reset", newest.offset)
             if not 0 < position.offset <= newest.offset:
                 return position, Journal("none", newest.offset)
-            before = Position(position.epoch, position.offset - 1)
-            page = await self._broker.history(stream, before, messages=ONE, size=ONE)
+            message = await self._broker.entry(stream, position)
+            if message is None:
+                page = await self._broker.history(stream, None, messages=ONE, size=ONE)
+                state: JournalState = "trimmed" if page.start.epoch == position.epoch else "reset"
+                return position, Journal(state, page.top, page.start.offset + 1)
         except Refused as exc:
             return Position(epoch or "", offset or 0), Journal("unknown", error=exc.message)
-        if page.gap is not None or not page.messages:
-            first = page.start.offset + 1
-            return position, Journal("trimmed" if page.start.epoch == position.epoch else "reset", page.top, first)
-        message: Message = page.messages[0]
         return position, Journal(
             "kept",
-            page.top,
+            newest.offset,
             time=message.time_ms,
             bytes=len(message.data),
             client=message.client,
-            traceparent=getattr(message, "traceparent", None),
+            traceparent=message.traceparent,
         )
 
     async def _ask(self, question: Question) -> tuple[list[Answer], list[str]]:
