@@ -170,9 +170,11 @@ class Trace:
     # Connections
 
     def connected(self, session: Session) -> None:
-        """It was welcomed, and is where it was told that delivery begins."""
+        """It was welcomed, and is where it was told that delivery begins: each of its streams has a track still."""
         if self.on:
-            self._begun("connected", session, session.positions())
+            tracks = session.tracks.items()
+            starts = {stream: Position(track.epoch, track.offset) for stream, track in tracks}
+            self._begun("connected", session, starts)
 
     def resumed(self, session: Session, starts: Cursor) -> None:
         """It came from another node, or back to this one."""

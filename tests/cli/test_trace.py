@@ -221,6 +221,23 @@ async def test_a_journal_that_was_trimmed_before_the_client_was_back(capsys: pyt
             assert "told a gap in client:alice (expired): 2 to 15" in out
 
 
+async def test_what_a_client_misses_that_is_away_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice", groups="news") as alice:
+            await push(app, "client:alice")
+            await arrives(alice)
+            told = await operator.told("--client", "alice")
+            assert told == [f"alice is connected ({app.node}-1)"]
+        await eventually(lambda: not app.metrics.open_connections)
+        for stream in ("client:alice", "client:alice", "group:news"):
+            await push(app, stream)
+        told = await operator.told("--client", "alice")
+        assert told[0].startswith(f"alice has not got 2 to 3 of client:alice, which connection {app.node}-1 had not ")
+        assert told[1].startswith("alice has not got 1 of group:news, which connection")
+        assert told[2].startswith(f"alice is not connected; {app.node}-1 ended at ")
+
+
 async def test_a_token_that_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
     auth = {"AUTH__MODE": "jwt", "AUTH__KEY": SECRET}
     settings = load(None, {f"TIDEGATE_{name}": value for name, value in auth.items()}).auth

@@ -3,6 +3,7 @@ what comes of it (verdicts.py). Source: docs/decisions/0066."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from tidegate.gateway.traced import GOOD, Answer, Question, Traced
 from tidegate.gateway.verdicts import Asked, Journal, JournalState, Verdict, words_of
 from tidegate.trace import Step, Trace
 
+STREAMS = 20  # of a client, whose newest message is looked up
 ONE = 1  # of what the journal still has, to learn where it begins
 
 
@@ -120,11 +122,28 @@ class Tracing:
             ],
             "verdicts": [
                 *_off(answers),
+                *await self._behind(client, answers, steps),
                 *verdicts.of_client(client, [each.connection for _, each in connections], steps, silent),
             ],
             "nodes": _answered(answers) + _silent(silent),
             "steps": [_shown(step) for step in steps[-limit:]],
         }
+
+    async def _behind(self, client: str, answers: Sequence[Answer], steps: Sequence[Step]) -> list[Verdict]:
+        """Of each of its connections, or where there is none of the one that ended last."""
+        places = {
+            each.connection: {stream: Position(at.epoch, at.offset) for stream, at in each.positions.items()}
+            for answer in answers
+            for each in answer.connections
+        }
+        if not places:
+            ended = [step for step in steps if step.kind == "ended" and step.client == client]
+            places = {str(step.connection): step.streams or {} for step in ended[-1:]}
+        tops: dict[str, Position] = {}
+        for stream in list({stream: None for place in places.values() for stream in place})[:STREAMS]:
+            with contextlib.suppress(Refused):
+                tops[stream] = await self._broker.top(stream)
+        return [each for name, place in places.items() for each in verdicts.behind(client, name, place, tops)]
 
     async def refusals(self, limit: int) -> dict[str, Any]:
         """Refused handshakes, newest first."""

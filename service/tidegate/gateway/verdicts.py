@@ -6,14 +6,14 @@ Worst first. Each is drawn from what nodes remember (traced.py), and says no mor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
 from tidegate.core.errors import CloseCode
-from tidegate.core.model import kind_of
+from tidegate.core.model import Position, kind_of
 from tidegate.gateway.traced import GOOD, Delivery
 from tidegate.trace import Step
 
@@ -392,6 +392,18 @@ def of_client(client: str, connections: Sequence[str], steps: Sequence[Step], si
         ends = [step for step in mine if step.kind == "closed"]
         last = f"; {ends[-1].connection} ended at {at(ends[-1].time_ms)} with {ends[-1].code}" if ends else ""
         found.append(Verdict("not_connected", f"{client} is not connected{last}", client))
+    return found
+
+
+def behind(client: str, connection: str, places: Mapping[str, Position], tops: Mapping[str, Position]) -> list[Verdict]:
+    """What its streams have that was not queued for this connection, which is there, or was the client's last."""
+    found: list[Verdict] = []
+    for stream, place in places.items():
+        top = tops.get(stream, place)
+        if top.epoch == place.epoch and top.offset > place.offset:
+            some = f"{place.offset + 1} to {top.offset}" if top.offset > place.offset + 1 else str(top.offset)
+            words = f"{client} has not got {some} of {stream}, which connection {connection} had not come to"
+            found.append(Verdict("behind", words + ": it gets what the journal holds, from there on", client))
     return found
 
 
