@@ -67,6 +67,7 @@ def test_each_reason_for_which_every_epoch_changes_is_counted() -> None:
     seen = Vitals(lambda: True)
     for why in (*words, "no word of n2"):
         seen.went_back(why)
+    seen.emptied()
     assert set(seen._resets.values()) == {1}
 
 

@@ -216,3 +216,19 @@ async def test_a_node_is_known_to_be_ready_as_soon_as_it_is():
                 return any(info.node == two.node and info.lag_ms is not None for info in await one.broker.nodes())
 
             await eventually(known, 0.5)
+
+
+@pytest.mark.usefixtures("fast")
+async def test_a_redis_that_comes_back_empty_has_gone_back() -> None:
+    """One of its nodes counts it; at its own start a node counts nothing."""
+    with RedisServer() as server:
+        async with node(server.url) as one, node(server.url, SERVER__NODE="n2") as other:
+            assert await counted(one, 'tidegate_redis_resets_total{reason="empty"}') == 0
+            await asyncio.to_thread(server.restart)
+
+            async def resets() -> float:
+                reason = 'tidegate_redis_resets_total{reason="empty"}'
+                return await counted(one, reason) + await counted(other, reason)
+
+            await eventually(resets, 10)
+            assert await resets() == 1

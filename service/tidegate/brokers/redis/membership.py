@@ -351,6 +351,8 @@ class ClusterMembership:
             why = answer[5].decode()
             self.vitals.went_back(why)
             log.warning("redis.went_back", message=message, why=why)
+        elif outcome == "new" and self.generation:
+            self.vitals.emptied()
         changed = generation != self.generation or joined > 0
         if generation != self.generation:
             self._writes = 0

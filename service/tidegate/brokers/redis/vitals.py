@@ -19,6 +19,7 @@ _RESETS = {
     "writes are missing": "writes_missing",
 }
 _NO_WORD = "no_word"  # of a node that begin.lua names
+_EMPTY = "empty"
 
 
 class Vitals:
@@ -28,7 +29,7 @@ class Vitals:
         self._up = up
         self.seconds = Durations()
         self._connects: Tally = Counter({("commands",): 0, ("wakeups",): 0, ("ingress",): 0})
-        self._resets: Tally = Counter(dict.fromkeys(((reason,) for reason in (*_RESETS.values(), _NO_WORD)), 0))
+        self._resets: Tally = Counter(dict.fromkeys(((reason,) for reason in (*_RESETS.values(), _NO_WORD, _EMPTY)), 0))
         self._losses = 0
         self._memory = self._memory_limit = math.nan
 
@@ -42,6 +43,10 @@ class Vitals:
     def went_back(self, why: str) -> None:
         """This node found that acknowledged writes may be lost; ``why`` as begin.lua says it."""
         self._resets[_RESETS.get(why, _NO_WORD),] += 1
+
+    def emptied(self) -> None:
+        """This node knew a Redis with something in it, and was the first to find nothing there."""
+        self._resets[_EMPTY,] += 1
 
     def inspected(self, info: Mapping[str, str]) -> None:
         """What INFO says, section memory."""
