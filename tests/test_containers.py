@@ -22,7 +22,12 @@ Loader.add_constructor("!override", lambda loader, node: loader.construct_sequen
 
 
 def load(name: str) -> dict[str, Any]:
-    return yaml.load((ROOT / name).read_text(), Loader)
+    """With what its services take over from other files."""
+    compose: dict[str, Any] = yaml.load((ROOT / name).read_text(), Loader)
+    for service in compose["services"].values():
+        if of := service.pop("extends", None):
+            service.update({**load(of["file"])["services"][of["service"]], **service})
+    return compose
 
 
 COMPOSE, NODES, PRODUCTION = load("compose.yaml"), load("compose.nodes.yaml"), load("compose.production.yaml")
@@ -30,6 +35,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {"rest", "service", "init", "node1", "node2", "node3", "forward-events"}  # run the image that is built here
 EDGES = {"plain", "njs", "openresty"}
+WATCHING = {"prometheus", "grafana"}
 FOR_CLIENTS = {"${TIDEGATE_BIND:-0.0.0.0}:${TIDEGATE_TLS_PORT:-443}:8443"}
 
 # What would give a container more of its host than it needs.
@@ -71,17 +77,17 @@ def _user() -> str:
 
 
 def test_no_container_has_more_than_it_needs() -> None:
-    assert set(SERVICES) == {"redis", "rest", "service", "init", "prometheus", "grafana"} | EDGES
+    assert set(SERVICES) == {"redis", "rest", "service", "init"} | EDGES | WATCHING
     assert list(faults(SERVICES)) == []
 
 
 def test_those_for_others_have_no_more_either_and_their_memory_is_bounded() -> None:
     services = PRODUCTION["services"]
-    assert set(services) == {"redis", "init", "node1", "node2", "node3", "forward-events"} | EDGES
+    assert set(services) == {"redis", "init", "node1", "node2", "node3", "forward-events"} | EDGES | WATCHING
     assert list(faults(services)) == []
     for name, service in services.items():
         assert "mem_limit" in service or name == "init", name
-        assert set(service.get("ports", ())) <= FOR_CLIENTS or name.startswith("node"), name
+        assert set(service.get("ports", ())) <= FOR_CLIENTS or name.startswith("node") or name in WATCHING, name
         assert service["restart"] == ("no" if name == "init" else "unless-stopped")
     assert services["redis"]["networks"] == ["redis"]
     assert PRODUCTION["networks"]["redis"] == {"internal": True}

@@ -14,6 +14,7 @@ from tests.monitoring.test_rules import promtool
 from tests.support import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+PRODUCTION: dict[str, Any] = yaml.safe_load((ROOT / "compose.production.yaml").read_text())
 NOT_PANELS = {"Targets", "Service Discovery"}  # pages of Prometheus
 
 
@@ -74,11 +75,24 @@ def test_prometheus_looks_for_the_services_of_compose() -> None:
     """By their names, at the ports where they have their metrics."""
     prometheus = yaml.safe_load((FOLDER / "prometheus/compose.yml").read_text())
     jobs = {job["job_name"]: job["dns_sd_configs"][0] for job in prometheus["scrape_configs"]}
-    assert set(jobs["tidegate-edge"]["names"]) == {
-        name for name, service in COMPOSE["services"].items() if service.get("profiles") == [name]
-    }
-    settings = COMPOSE["x-settings"]
-    assert settings["TIDEGATE_EDGE__INTERNAL"].endswith(f":{jobs['tidegate-edge']['port']}")
-    assert jobs["tidegate"]["names"] == ["service"]
-    assert COMPOSE["services"]["service"]["ports"][0].endswith(f":{jobs['tidegate']['port']}")
-    assert settings["TIDEGATE_INTERNAL__PROBES_BY_ADDRESS"] == "true"
+    nodes = set()
+    for compose in (COMPOSE, PRODUCTION):
+        settings, services = compose["x-settings"], compose["services"]
+        nodes |= {name for name in services if name == "service" or name.startswith("node")}
+        assert set(jobs["tidegate-edge"]["names"]) == {
+            name for name, service in services.items() if service.get("profiles") == [name]
+        }
+        assert settings["TIDEGATE_EDGE__INTERNAL"].endswith(f":{jobs['tidegate-edge']['port']}")
+        assert settings["TIDEGATE_INTERNAL__PROBES_BY_ADDRESS"] == "true"
+        for name in nodes & services.keys():
+            assert services[name]["ports"][0].endswith(f":{jobs['tidegate']['port']}")
+    assert set(jobs["tidegate"]["names"]) == nodes
+
+
+def test_production_is_watched_as_the_trial_is() -> None:
+    assert PRODUCTION["configs"] == COMPOSE["configs"]
+    for name in ("prometheus", "grafana"):
+        assert PRODUCTION["services"][name]["extends"] == {"file": "compose.yaml", "service": name}
+    reached = set(PRODUCTION["services"]["prometheus"]["networks"])
+    for name in ("node1", "plain", "grafana"):
+        assert reached & set(PRODUCTION["services"][name]["networks"]), name
