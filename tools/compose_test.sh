@@ -27,14 +27,37 @@ ask() {
     .venv/bin/python -m tests.compose_session "$1" "$2" 2>"$said"
 }
 
+# What docs/operations.md says of two profiles, and of none.
+newcomer() {
+    echo "compose: a second edge, a down without a profile"
+    if docker compose --profile njs up --detach >"$said" 2>&1; then return 1; fi
+    grep -q "8080 failed: port is already allocated" "$said"
+    docker compose rm --stop --force plain >/dev/null 2>&1
+    docker compose --profile njs up --detach --wait >/dev/null 2>&1
+    docker compose down >"$said" 2>&1
+    [ "$(docker compose --profile "*" ps --services)" = njs ]
+    docker compose --profile "*" down >/dev/null 2>&1
+    [ -z "$(docker compose --profile "*" ps --all --quiet)" ]
+    docker compose --profile plain up --detach --wait >/dev/null 2>&1
+}
+
+# A stop ends all with 0.
+stop() {
+    docker compose --profile "$1" stop >/dev/null 2>&1
+    docker compose --profile "$1" ps --all --format "{{.Service}} {{.ExitCode}}" >"$said"
+    if grep -v " 0$" "$said"; then return 1; fi
+}
+
 docker compose --profile "*" build --quiet
 for variant in $variants; do
     echo "== compose: $variant"
     docker compose --profile "$variant" up --detach --wait --quiet-pull >/dev/null
     ask "$variant" 1
+    [ "$variant" != plain ] || newcomer
     export COMPOSE_FILE=compose.yaml:compose.nodes.yaml
     docker compose --profile "$variant" up --detach --wait --scale service=3 >/dev/null
     ask "$variant" 3
+    stop "$variant"
     unset COMPOSE_FILE
     docker compose --profile "$variant" down --volumes --timeout 10 >/dev/null
 done
