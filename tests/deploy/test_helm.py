@@ -167,6 +167,17 @@ def test_services_lead_to_ports_that_are_there(way: str) -> None:
     assert all("from" in rule for rule in api if {"port": 8001} in rule["ports"]), "the API is not everybody's"
 
 
+def test_prometheus_knows_the_jobs_by_the_names_that_the_rules_have() -> None:
+    rules = (ROOT / "deploy" / "monitoring" / "prometheus" / "tidegate.rules.yml").read_text()
+    for way, kinds in (("all", ["ServiceMonitor"]), ("own edges", ["ServiceMonitor", "PodMonitor"])):
+        found = [each["spec"] for each in rendered(way) if each["kind"] in THEIRS]
+        assert sorted(each["kind"] for each in rendered(way) if each["kind"] in THEIRS) == sorted(kinds)
+        endpoints = [point for spec in found for point in spec.get("endpoints", spec.get("podMetricsEndpoints"))]
+        jobs = {point["port"]: point["relabelings"][0]["replacement"] for point in endpoints}
+        assert jobs == {"internal": "tidegate", "metrics-edge": "tidegate-edge"}
+        assert all(f'job="{job}"' in rules for job in jobs.values())
+
+
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
