@@ -163,4 +163,4 @@ async def chromium() -> AsyncIterator[Chromium]:
             yield chromium
         finally:
             await browser.close()
-    assert chromium.complaints() == []
+    assert not (found := chromium.complaints()), found
