@@ -34,6 +34,7 @@ def test_each_page_is_in_the_order_of_reading_once() -> None:
         ),
         ("```js first.mjs\nx - y\n- z\n```\n", '```js title="first.mjs"\nx - y\n- z\n```\n'),
         ("```console run\n$ x\n```\n", "```console\n$ x\n```\n"),
+        ("| `a \\| b` |\n|---|\n", "| `a | b` |\n|---|\n"),
         ("1. one\n   goes on\n", "1. one\n    goes on\n"),
     ],
 )

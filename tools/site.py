@@ -32,6 +32,7 @@ NOT_SEARCHED = (Path("decisions"), Path("project/bench/results"))  # reasons and
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^( *)```(.*)$")
+_CODE = re.compile(r"`[^`]*`")
 _ITEM = re.compile(r"^( *)(?:[-*]|\d+\.) ")
 
 
@@ -65,8 +66,8 @@ def lines_and_fences(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def readable(text: str) -> str:
-    """The same for Python-Markdown: a blank line before a list and a table, four blanks for what is in an item, and
-    what stands behind a block's language as its title."""
+    """The same for Python-Markdown: a blank line before a list and a table, four blanks for what is in an item, no
+    backslash before a pipe in code, and what stands behind a block's language as its title."""
     written: list[str] = []
     in_list, base = False, -1
     for line, is_code in lines_and_fences(text):
@@ -79,6 +80,8 @@ def readable(text: str) -> str:
             starts = bool(item) and not in_list
             if before.strip() and not before.startswith((" ", "#")) and (starts or _starts_table(line, before)):
                 written.append("")
+            if line.startswith("|"):
+                line = _CODE.sub(lambda code: code[0].replace(r"\|", "|"), line)
             in_list = bool(item) or (in_list and blanks > 0) or (in_list and bool(before.strip()))
         if in_list and blanks:
             held = base if is_code and base >= 0 else blanks
