@@ -3,7 +3,9 @@ elsewhere, and can be read on a small screen."""
 
 from __future__ import annotations
 
+import re
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tests.browser.chromium import ARGUMENTS, CHROMIUM
 from tests.support import ROOT, eventually
 from tools import site
 
+CODE = {"code", "pre", "script", "style", "svg"}
 ORDER = site.order((ROOT / "docs/README.md").read_text())
 
 
@@ -29,11 +32,16 @@ def test_each_page_is_in_the_order_of_reading_once() -> None:
         ("words\n| a |\n|---|\n| b |\n", "words\n\n| a |\n|---|\n| b |\n"),
         ("- one\n  goes on\n\n  and on\n\nwords\n", "- one\n    goes on\n\n    and on\n\nwords\n"),
         (
-            "- one:\n\n  ```ini\n  [x]\n    y\n  ```\nwords\n",
-            "- one:\n\n    ```ini\n    [x]\n      y\n    ```\nwords\n",
+            "- one:\n\n  ```ini\n  [x]\n    y\n  ```\n- two\n- three\n",
+            "- one:\n\n    ```ini\n    [x]\n      y\n    ```\n\n- two\n- three\n",
+        ),
+        (
+            "- one\n\n  ```\n  x\n  ```\nwords\n\n    code\n",
+            "- one\n\n    ```\n    x\n    ```\n\nwords\n\n    code\n",
         ),
         ("```js first.mjs\nx - y\n- z\n```\n", '```js title="first.mjs"\nx - y\n- z\n```\n'),
         ("```console run\n$ x\n```\n", "```console\n$ x\n```\n"),
+        ("- one\n\n  more\n- two\n", "- one\n\n    more\n\n- two\n"),
         ("| `a \\| b` |\n|---|\n", "| `a | b` |\n|---|\n"),
         ("1. one\n   goes on\n", "1. one\n    goes on\n"),
     ],
@@ -75,6 +83,7 @@ async def test_the_site_is_built_and_read_without_a_server(tmp_path: Path) -> No
     """From the disk, with a search, on a small screen."""
     site.build(tmp_path, lambda command: _run(command, tmp_path))
     folder = tmp_path / "site"
+    assert {name: found for name, found in _unread(folder).items() if found} == {}
     asked: list[str] = []
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -91,6 +100,31 @@ async def test_the_site_is_built_and_read_without_a_server(tmp_path: Path) -> No
         await _finds(page, "idempotency", "Never twice")
         await chromium.close()
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+class Words(HTMLParser):
+    """The text of a page that is no code."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self._codes = 0
+        self.text = ""
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self._codes += tag in CODE
+
+    def handle_endtag(self, tag: str) -> None:
+        self._codes -= tag in CODE
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._codes else data
+
+
+def _unread(folder: Path) -> dict[str, list[str]]:
+    """Lists, tables and bold words that the generator took for text, by page."""
+    marks = re.compile(r"^(?:\s*- |\d+\. |#+ |\|---).*|\*\*|`|\]\(", re.MULTILINE)
+    return {str(page.relative_to(folder)): marks.findall(Words(page).text) for page in folder.rglob("*.html")}
 
 
 def _run(command: list[str], cwd: Path) -> None:

@@ -66,10 +66,10 @@ def lines_and_fences(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def readable(text: str) -> str:
-    """The same for Python-Markdown: a blank line before a list and a table, four blanks for what is in an item, no
-    backslash before a pipe in code, and what stands behind a block's language as its title."""
+    """The same for Python-Markdown: blank lines before what a paragraph would swallow, four blanks for what is in an
+    item, no backslash before a pipe in code, and what stands behind a block's language as its title."""
     written: list[str] = []
-    in_list, base = False, -1
+    in_list, is_apart, base = False, False, -1  # is_apart: a blank line stands within this item
     for line, is_code in lines_and_fences(text):
         blanks = len(line) - len(line.lstrip(" "))
         if is_code and (found := _FENCE.match(line)):
@@ -77,12 +77,15 @@ def readable(text: str) -> str:
             line = found[1] + "```" + _info(found[2])
         if not is_code and line.strip():
             item, before = _ITEM.match(line), written[-1] if written else ""
-            starts = bool(item) and not in_list
-            if before.strip() and not before.startswith((" ", "#")) and (starts or _starts_table(line, before)):
+            begins = bool(item) and (not in_list or is_apart)
+            if before.lstrip().startswith("```") or (before.strip() and (begins or _starts_table(line, before))):
                 written.append("")
+                before = ""
+            is_apart = is_apart and not item
             if line.startswith("|"):
                 line = _CODE.sub(lambda code: code[0].replace(r"\|", "|"), line)
             in_list = bool(item) or (in_list and blanks > 0) or (in_list and bool(before.strip()))
+        is_apart = is_apart or not line.strip()
         if in_list and blanks:
             held = base if is_code and base >= 0 else blanks
             line = " " * (_depth(held) * 4) + line[min(held, blanks) :]
