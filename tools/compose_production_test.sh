@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs the real compose.production.yaml as docs/deploying.md says, on this machine's loopback: up, a session by token over
-# TLS, a node replaced under it, another edge, a stop. What is asked is in tests/compose_production.py.
+# TLS, a node replaced under it, another edge, a stop; and a pod of the Helm chart. What is asked is in
+# tests/compose_production.py and tests/compose_pod.py.
 # usage: tools/compose_production_test.sh   the engine is the one that `docker` speaks to
 set -eu
 cd "$(dirname "$0")/.."
@@ -40,4 +41,9 @@ docker compose down >/dev/null
 export COMPOSE_PROFILES=plain
 docker compose up --detach --wait >/dev/null
 .venv/bin/python -m tests.compose_production plain
+docker compose down --volumes >/dev/null
+mkdir "$folder/pod"
+chmod 755 "$folder" "$folder/pod"
+.venv/bin/python -m tests.compose_pod openresty "$folder/pod"
+echo "compose: a pod of the Helm chart: its probes by its address, a push, a stop"
 echo "== compose: production is good"
