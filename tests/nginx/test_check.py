@@ -16,6 +16,7 @@ import yaml
 
 from tests.edges.edge import NGINX, environ
 from tests.support import ROOT, free_port, scaled
+from tests.test_containers import Loader
 from tidegate.config.load import load
 from tidegate.config.settings import Config
 from tidegate.nginx import check as nginx_check
@@ -263,7 +264,7 @@ def test_our_own_configurations_are_not_blamed(file: Path) -> None:
 def test_what_compose_runs_is_not_blamed(tmp_path: Path, variant: str, files: list[str]) -> None:
     settings: dict[str, object] = {}
     for file in files:
-        settings |= yaml.safe_load((ROOT / file).read_text())["x-settings"]
+        settings |= yaml.load((ROOT / file).read_text(), Loader)["x-settings"]
     effective = load(None, {name: str(value) for name, value in settings.items()})
     write(effective, tmp_path)
     assert nginx_check.check_file(str(tmp_path / f"conf.d/{variant}.conf"), effective) == []
