@@ -11,7 +11,8 @@ from tests.monitoring.faults import FAULTS, Gateway
 from tests.monitoring.queries import ALERTS
 from tests.support import eventually
 
-NOT_PROVOKED = {"TidegateMessagesLost", "TidegateInternalErrors"}  # the gateway's own faults: it has none for that
+# The gateway's own faults, of which it has none to give; and a core that is full, where others share the machine.
+NOT_PROVOKED = {"TidegateMessagesLost", "TidegateInternalErrors", "TidegateCpuFull"}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.support import Process, eventually, free_port
 UNITS_S = {"s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(?<=for: )(\d+)([smh])$|(?<=\[)(\d+)([smh])(?=\])", re.MULTILINE)
 LOOK = "500ms"  # between two looks at the targets, and at the rules
-WAIT_S = 90
+WAIT_S = 150  # an alert that waits for half an hour needs 90
 
 
 def faster(rules: str, times: float) -> str:
@@ -108,6 +108,14 @@ class Prometheus:
             return targets if targets and set(targets.values()) == {"up"} else {}
 
         return dict(await eventually(found, WAIT_S))
+
+    async def sees(self, port: int) -> None:
+        """Returns when this target is up, a few seconds after it was aimed at."""
+
+        async def found() -> bool:
+            return any(name.endswith(f":{port}") and it == "up" for name, it in (await self.targets()).items())
+
+        await eventually(found, WAIT_S)
 
     async def fires(self, name: str) -> dict[str, Any]:
         async def found() -> dict[str, Any] | None:
