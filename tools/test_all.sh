@@ -1,13 +1,17 @@
 #!/bin/sh
-# The slow tests: first those that mind no neighbours, side by side, as in `make test`: the contract suites of edges, and
-# faults of each kind; then the others one after the other, because many of them measure time.
+# The slow tests: first those that mind no neighbours, side by side, as in `make test`, and faults of each kind; then the
+# others one after the other, because many of them measure time.
 # usage: tools/test_all.sh WORKERS [what pytest takes]
 set -u
 cd "$(dirname "$0")/.." || exit
 workers=$1
 shift
-plain=tests/edges/test_plain_edge.py njs=tests/edges/test_njs_edge.py openresty=tests/edges/test_openresty_edge.py
 kinds=tests/faults/test_kinds.py
+together="
+    tests/edges/test_plain_edge.py tests/edges/test_njs_edge.py tests/edges/test_openresty_edge.py
+    clients tests/browser tests/clients tests/deploy tests/doctor tests/examples tests/fuzz tests/monitoring tests/nginx
+    tests/upgrades tests/test_sbom.py tests/test_site.py
+"
 NOTHING=5 # pytest's status where no test was asked for
 status=$NOTHING
 
@@ -19,7 +23,11 @@ run() {
     fi
 }
 
-run -n "$workers" --dist loadfile "$@" $plain $njs $openresty
-run -n "$workers" --dist load "$@" $kinds
-run "$@" --ignore=$plain --ignore=$njs --ignore=$openresty --ignore=$kinds
+# shellcheck disable=SC2086 # paths without spaces
+run -n "$workers" --dist loadfile "$@" $together
+run -n "$workers" --dist load "$@" "$kinds"
+for path in $together $kinds; do
+    set -- "$@" "--ignore=$path"
+done
+run "$@"
 exit "$status"
