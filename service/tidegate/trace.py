@@ -88,6 +88,13 @@ class Step(
     unsent: Cursor | None = None
     confirmed: Cursor | None = None
 
+    @property
+    def is_refused_join(self) -> bool:
+        """By a command, or by a handshake that named the group: that one left where it never was."""
+        return self.kind == "join_refused" or (
+            self.kind == "left" and self.reason == "not_allowed" and self.offset is None
+        )
+
 
 class Fanned(msgspec.Struct, frozen=True):
     """When a message went out here (Unix ms), and to how many at once."""

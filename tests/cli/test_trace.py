@@ -141,7 +141,10 @@ async def test_a_client_that_never_joined(capsys: pytest.CaptureFixture[str]) ->
 async def test_a_join_that_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
     async with running(GROUPS={"closed": {"join": "nobody"}}) as app:
         operator = Operator(capsys, app)
-        async with Peer(app.public_port, client="alice") as alice, Peer(app.public_port, client="bob", groups="closed"):
+        async with (
+            Peer(app.public_port, client="alice") as alice,
+            Peer(app.public_port, client="bob", groups="closed") as bob,
+        ):
             assert (await alice.ask(type="join", id=1, group="closed"))["code"] == "not_allowed"
             await push(app, "group:closed")
             (told,) = await operator.told("group:closed", "1", "--client", "alice")
@@ -149,8 +152,16 @@ async def test_a_join_that_was_refused(capsys: pytest.CaptureFixture[str]) -> No
             assert "(not_allowed: not allowed to join closed)" in told
             (told,) = await operator.told("group:closed", "1", "--client", "bob")
             assert told.startswith("bob is not in group:closed: its join was refused at ")
-            assert any("alice is not in group:closed" in words for words in await operator.told("group:closed"))
+            refused = await operator.told("group:closed")
+            for client in ("alice", "bob"):
+                assert any(f"{client} is not in group:closed" in words for words in refused), refused
             assert "bob is not in group:closed" in (await operator.told("--client", "bob"))[0]
+            await app.gateway.add_member("closed", "bob")
+            await bob.until(lambda event: event["type"] == "joined")
+            await push(app, "group:closed")
+            await arrives(bob)
+            assert "alice is not in group:closed" in (found := await operator.told("group:closed"))[0]
+            assert "went to 1 connection" in found[1]
 
 
 async def test_a_slow_consumer_whose_close_threw_it_away(

@@ -49,7 +49,7 @@ STATES = (
 GOOD = STATES[:3]
 
 _NODES = ("node_came", "node_stopped", "node_died", "broker_lost", "broker_ready")
-_TROUBLE = ("join_refused", "gap", "slow")
+_TROUBLE = ("gap", "slow")
 
 
 class Question(msgspec.Struct, omit_defaults=True):
@@ -388,7 +388,7 @@ def _belongs(step: Step, question: Question) -> bool:
         return step.stream == question.stream
     if question.client is not None:
         return step.client == question.client and step.stream in (None, question.stream)
-    return step.stream == question.stream and step.kind in _TROUBLE
+    return step.stream == question.stream and (step.kind in _TROUBLE or step.is_refused_join)
 
 
 def _newest(steps: list[Step], limit: int) -> list[Step]:

@@ -140,8 +140,9 @@ def _of_all(asked: Asked) -> list[Verdict]:
         if each.state not in GOOD and each.state != "later" and each.client not in told and len(told) < MOST:
             told.add(each.client)
             found += _of_client(asked, each.client)
-    for step in _newest_of_each(step for step in asked.steps if step.kind == "join_refused"):
-        if step.client is not None and step.client not in told and len(told) < MOST:
+    have = {each.client for each in asked.deliveries if each.state in GOOD}
+    for step in _newest_of_each(step for step in asked.steps if step.is_refused_join):
+        if step.client is not None and step.client not in told | have and len(told) < MOST:
             told.add(step.client)
             found.append(_join_refused(asked.stream, step))
     good = sum(asked.counts.get(state, 0) for state in GOOD)
