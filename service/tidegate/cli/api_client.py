@@ -14,6 +14,7 @@ import msgspec
 
 from tidegate.auth import api_keys
 from tidegate.cli.command import Failed, Usage, note
+from tidegate.cli.terminal import visible
 from tidegate.config.endpoints import bracketed
 from tidegate.config.settings import Config, InternalSettings
 from tidegate.core.errors import Unusable
@@ -22,6 +23,10 @@ _T = TypeVar("_T")
 
 TIMEOUT_S = 10.0
 RETRY_S = 1.0
+ANSWER_BYTES = 256 * 1024 * 1024  # no answer is as large
+
+# Of decoding what anybody may have sent: no JSON, another shape, no UTF-8, or too deep.
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class ApiClient:
@@ -64,15 +69,19 @@ class ApiClient:
         try:
             self._connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
             response = self._connection.getresponse()
-            answer = response.read()
+            answer = response.read(ANSWER_BYTES)
         except (OSError, http.client.HTTPException) as exc:
             self._connection.close()
             raise Failed(f"{self.url} does not answer ({_reason(exc)})", passing=True) from None
+        if not response.isclosed():  # it goes on, or ends only with its connection
+            self._connection.close()
+        if len(answer) == ANSWER_BYTES:
+            raise Failed(f"{self.url} is not the internal port of a gateway")
         if response.status >= 300:
             raise Failed(_in_words(response.status, answer), passing=response.status in (429, 502, 503, 504))
         try:
             decoded = msgspec.json.decode(answer, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _NO_JSON:
             raise Failed(f"{self.url} is not the internal port of a gateway") from None
         self._answered = True
         return decoded
@@ -145,10 +154,10 @@ class _Refusal(msgspec.Struct):
 def _in_words(status: int, answer: bytes) -> str:
     try:
         error = msgspec.json.decode(answer, type=_Refusal).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         return f"the answer is {status}, and not from the internal port of a gateway"
     hints = {
         "broker_down": "; it may have been accepted all the same: repeat it with --key",
         "unauthorized": "; TIDEGATE_API_KEY may hold the key, or internal.api_keys of the configuration",
     }
-    return f"{error.code}: {error.message}{hints.get(error.code, '')}"
+    return visible(f"{error.code}: {error.message}{hints.get(error.code, '')}")

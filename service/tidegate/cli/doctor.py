@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidegate.cli.command import KEY_NOTE, Failed, LoadConfig, Usage, until_reader_leaves, write_json
-from tidegate.cli.terminal import Colour, paint, progress
+from tidegate.cli.terminal import Colour, paint, progress, visible
 
 if TYPE_CHECKING:
     from tidegate.config.settings import Config
@@ -87,7 +87,7 @@ def _print(findings: list[Finding]) -> None:
     for finding in heaviest_first(findings):
         level = finding.level.ljust(8)
         colour = _COLOURS[finding.level]
-        print(paint(level, colour, sys.stdout) + str(finding).removeprefix(level))
+        print(paint(level, colour, sys.stdout) + visible(str(finding)).removeprefix(level))
     print(summary(findings))
 
 

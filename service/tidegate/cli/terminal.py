@@ -36,6 +36,11 @@ def paint(text: str, colour: Colour, stream: TextIO | None) -> str:
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if is_coloured(stream) else text
 
 
+def visible(text: str) -> str:
+    """What others made up may be orders to a terminal, or look like a line of ours: none of it, on one line."""
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
+
+
 @contextlib.contextmanager
 def progress(words: str) -> Iterator[Callable[[str], None]]:
     """Shows on standard error, if that is a terminal, that work goes on: ``words``, for how long, and what the function

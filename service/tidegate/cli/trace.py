@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate.cli.api_client import ApiClient
 from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_json, add_url, until_reader_leaves, write_json
-from tidegate.cli.terminal import paint
+from tidegate.cli.terminal import paint, visible
 from tidegate.core.model import Position, is_id, is_position, is_stream
 
 DESCRIPTION = (
@@ -70,14 +70,14 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
             return 0
         found = service.call("GET", path, _Any)
         for line in _refused(found) if args.refused else _lines(found):
-            print(_visible(line))
+            print(_shown(line))
         sys.stdout.flush()
     return 0
 
 
-def _visible(line: str) -> str:
-    """What clients made up may be orders to a terminal. The answer itself is in colour."""
-    shown = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in line)
+def _shown(line: str) -> str:
+    """The answer itself is in colour."""
+    shown = visible(line)
     return paint(shown, "bold", sys.stdout) if shown.startswith("  => ") else shown
 
 

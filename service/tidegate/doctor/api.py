@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import msgspec
+
+from tidegate.brokers.contract import ServerCondition
+from tidegate.core.model import NodeInfo
 
 # method, path, body; the decoded answer. Blocks. Raises ApiError.
 Ask: TypeAlias = Callable[[str, str, bytes | None], Any]
@@ -16,6 +19,60 @@ class ApiError(Exception):
     """In words: what was refused, or that nobody answers."""
 
 
+class _Heartbeat(TypedDict):
+    websocket_ping_interval: float
+    websocket_ping_timeout: float
+
+
+class _Edge(TypedDict):
+    internal: str
+    read_timeout_s: float
+    upstreams: list[str]
+    workers: int
+    worker_connections: int
+
+
+class _Limits(TypedDict):
+    data_bytes: int
+    outbox_bytes: int
+
+
+class _Calls(TypedDict):
+    allow: list[str]
+
+
+class _Broker(TypedDict):
+    prefix: str
+
+
+class _Settings(TypedDict):
+    heartbeat: _Heartbeat
+    edge: _Edge
+    limits: _Limits
+    calls: _Calls
+    broker: _Broker
+
+
+class Health(TypedDict):
+    """What of ``GET /api/health`` is looked at. Another server, or another version, need not say it."""
+
+    node: str
+    time_ms: int
+    trouble: str | None
+    ports: int | None
+    settings: _Settings
+    nodes: list[NodeInfo]
+    broker: str
+    server: ServerCondition | None
+
+
+class Pushed(TypedDict):
+    """What a push is answered."""
+
+    epoch: str
+    offset: int
+
+
 class Api:
     """One request at a time, beside the loop."""
 
@@ -23,8 +80,13 @@ class Api:
         self._ask = ask
         self._turn = asyncio.Lock()
 
-    async def call(self, method: str, path: str, body: object = None) -> Any:
-        """Raises ApiError."""
+    async def call(self, method: str, path: str, body: object = None, shape: Any = Any) -> Any:
+        """The decoded answer, as it came; ``shape``: what it must at least be like. Raises ApiError."""
         raw = None if body is None else msgspec.json.encode(body)
         async with self._turn:
-            return await asyncio.to_thread(self._ask, method, path, raw)
+            answer = await asyncio.to_thread(self._ask, method, path, raw)
+        try:
+            msgspec.convert(answer, shape)
+        except msgspec.ValidationError as exc:
+            raise ApiError(f"{method} {path} is not answered as a node of this version does: {exc}") from None
+        return answer

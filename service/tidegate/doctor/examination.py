@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from tidegate.doctor import delivery, handshake, heartbeat, nodes, redis, timeouts, tls
-from tidegate.doctor.api import Api, ApiError
-from tidegate.doctor.link import Ended, Link
+from tidegate.doctor.api import Api, ApiError, Health
+from tidegate.doctor.link import Ended, Link, NoAnswer
 from tidegate.doctor.report import Finding, unknown, wrong
 from tidegate.doctor.target import Target
 
@@ -62,7 +62,7 @@ async def _health(api: Api | None) -> dict[str, Any] | Finding:
     if api is None:
         return unknown("nodes and Redis", "not asked for", "--api URL of a node's internal port")
     try:
-        answer: dict[str, Any] = await api.call("GET", "/api/health")
+        answer: dict[str, Any] = await api.call("GET", "/api/health", shape=Health)
     except ApiError as exc:
         return wrong(
             "API",
@@ -77,7 +77,10 @@ async def _through(
 ) -> list[Finding]:
     settings = None if health is None else health["settings"]
     try:
-        link.welcome = await link.event(type="welcome")
+        await link.be_welcomed()
+    except NoAnswer as exc:
+        link.cut()
+        return [wrong("welcome", str(exc), "name or path are not the gateway's, or its version is another one")]
     except (Ended, TimeoutError) as exc:
         link.cut()
         how = f"none comes: {exc}" if isinstance(exc, Ended) else "none comes"

@@ -13,7 +13,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, NotRequired, TypeAlias, TypedDict, cast
+
+import msgspec
+from msgspec import Meta
 
 from tidegate.core import frames
 from tidegate.doctor.target import Target, credulous
@@ -21,9 +24,30 @@ from tidegate.doctor.target import Target, credulous
 TIMEOUT_S = 10.0
 HEAD_BYTES = 64 * 1024
 BODY_BYTES = 64 * 1024
-FRAME_BYTES = 1024 * 1024  # no event is as large
+MESSAGE_BYTES = 1024 * 1024  # no event is as large
+CONTROL_BYTES = 125  # RFC 6455, 5.5
+MESSAGE_FRAMES = 1024
 RECEIVE_BYTES = 16 * 1024  # of one who does not read
+_NOT_OURS = "what came is no frame of the gateway"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+
+
+_Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+
+
+class _Limits(TypedDict):
+    message_bytes: NotRequired[Annotated[int, Meta(ge=1024, le=MESSAGE_BYTES)]]
+
+
+class Welcome(TypedDict):
+    """What of it is used. Source: docs/protocol.md, Events."""
+
+    client: str
+    connection: str
+    node: str
+    ping_interval: _Seconds
+    ping_timeout: _Seconds
+    limits: NotRequired[_Limits]
 
 
 class Answer(NamedTuple):
@@ -39,10 +63,10 @@ class Answer(NamedTuple):
     def error(self) -> tuple[str, str] | None:
         """Code and message, where it is the gateway's own refusal."""
         try:
-            error = json.loads(self.body)["error"]
-            return str(error["code"]), str(error["message"])
-        except (ValueError, TypeError, KeyError):
+            error = msgspec.json.decode(self.body, type=_Refused)["error"]
+        except _NO_JSON:
             return None
+        return error["code"], error["message"]
 
     @property
     def words(self) -> str:
@@ -52,8 +76,21 @@ class Answer(NamedTuple):
         return f"{self.status}" + (f" from {server[:60]}" if server else "") + ", not in the gateway's words"
 
 
+class _Error(TypedDict):
+    code: str
+    message: str
+
+
+class _Refused(TypedDict):
+    error: _Error
+
+
+# Of decoding what anybody may have sent: no JSON, another shape, no UTF-8, or too deep.
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class NoAnswer(Exception):
-    """In words: nothing listens, or what came was no HTTP."""
+    """In words: nothing listens, or what came was no HTTP, or is not the gateway's."""
 
 
 class Ended(Exception):
@@ -75,7 +112,7 @@ class Link:
         self.mute = False
         self.pings = 0
         self.heard_s = time.monotonic()
-        self.welcome: dict[str, Any] = {}
+        self.welcome: Welcome = {}  # type: ignore[typeddict-item]  # until ``be_welcomed``
         self._kind = frames.TEXT  # of the message whose fragments come
         self._parts: list[bytes] = []
 
@@ -86,10 +123,10 @@ class Link:
     def say(self, **command: Any) -> None:
         self.send((frames.TEXT, json.dumps(command, ensure_ascii=False).encode()))
 
-    async def frame(self, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
+    async def frame(self, timeout_s: float | None = None) -> tuple[int, bytes]:
         """The next whole message or control frame, pings after they are answered. Raises Ended and TimeoutError."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(TIMEOUT_S if timeout_s is None else timeout_s):
                 return await self._message()
         except TimeoutError:  # an OSError too
             raise
@@ -112,6 +149,8 @@ class Link:
                 return opcode, payload
             self._kind = opcode or self._kind
             self._parts.append(payload)
+            if sum(map(len, self._parts)) > MESSAGE_BYTES or len(self._parts) > MESSAGE_FRAMES:
+                raise OSError(_NOT_OURS)
             if first & frames.FIN:
                 whole, self._parts = b"".join(self._parts), []
                 return self._kind, whole
@@ -121,19 +160,21 @@ class Link:
         length = second & 0x7F
         if length >= 126:
             length = int.from_bytes(await self._reader.readexactly(2 if length == 126 else 8), "big")
-        if second & frames.MASKED or length > FRAME_BYTES or first & 0x70:
-            raise OSError("what came is no frame of the gateway")
-        return first, first & 0x0F, await self._reader.readexactly(length)
+        opcode = first & 0x0F
+        most = CONTROL_BYTES if opcode >= frames.CLOSE else MESSAGE_BYTES
+        if second & frames.MASKED or length > most or first & 0x70:
+            raise OSError(_NOT_OURS)
+        return first, opcode, await self._reader.readexactly(length)
 
-    async def until(self, wanted: Callable[[int, bytes], bool], timeout_s: float = TIMEOUT_S) -> bytes:
+    async def until(self, wanted: Callable[[int, bytes], bool], timeout_s: float | None = None) -> bytes:
         """The payload of the first that is wanted; others are passed over. Raises as ``frame``."""
-        end_s = time.monotonic() + timeout_s
+        end_s = time.monotonic() + (TIMEOUT_S if timeout_s is None else timeout_s)
         while True:
             opcode, payload = await self.frame(max(0.0, end_s - time.monotonic()))
             if wanted(opcode, payload):
                 return payload
 
-    async def event(self, timeout_s: float = TIMEOUT_S, **fields: Any) -> dict[str, Any]:
+    async def event(self, timeout_s: float | None = None, **fields: Any) -> dict[str, Any]:
         """The next event with these fields. Raises as ``frame``."""
         found: dict[str, Any] = {}
 
@@ -142,13 +183,21 @@ class Link:
             if opcode != frames.TEXT or not payload.startswith(b"{"):
                 return False
             try:
-                found = json.loads(payload)
-            except ValueError:
+                found = msgspec.json.decode(payload, type=dict)
+            except _NO_JSON:
                 return False
             return fields.items() <= found.items()
 
         await self.until(wanted, timeout_s)
         return found
+
+    async def be_welcomed(self) -> None:
+        """Reads the welcome. Raises as ``frame``, and NoAnswer for another server's."""
+        event = await self.event(type="welcome")
+        try:
+            self.welcome = msgspec.convert(event, Welcome)
+        except msgspec.ValidationError as exc:
+            raise NoAnswer(f"what welcomes here is not the gateway: {exc}") from None
 
     async def stay(self, seconds: float) -> None:
         """Reads for so long. Raises Ended if it ends before that."""
@@ -172,12 +221,15 @@ class Link:
 
 
 async def greet(target: Target, headers: Mapping[str, str | None] | None = None, **query: str) -> Link:
-    """A WebSocket that has been welcomed. Raises Refusal, NoAnswer, Ended, TimeoutError."""
+    """A WebSocket that has been welcomed. Raises Refusal, NoAnswer, Ended."""
     found = await ask(target, headers, **query)
     if isinstance(found, Answer):
         raise Refusal(found)
     try:
-        found.welcome = await found.event(type="welcome")
+        await found.be_welcomed()
+    except TimeoutError:
+        found.cut()
+        raise NoAnswer(f"no welcome within {TIMEOUT_S:g} s") from None
     except BaseException:
         found.cut()
         raise
@@ -215,8 +267,10 @@ async def ask(target: Target, headers: Mapping[str, str | None] | None = None, *
             return await _exchange(target, head, key)
     except TimeoutError:
         raise NoAnswer(f"no answer within {TIMEOUT_S:g} s") from None
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+    except asyncio.IncompleteReadError:
         raise NoAnswer("the connection was closed without an answer") from None
+    except asyncio.LimitOverrunError:
+        raise NoAnswer(f"the head of the answer is longer than {HEAD_BYTES // 1024} KiB") from None
     except OSError as exc:
         raise NoAnswer(_reason(exc)) from None
     except ValueError:
@@ -235,14 +289,18 @@ async def _exchange(target: Target, head: bytes, key: str) -> Link | Answer:
         answer = _read_head((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"), begun_s)
         while 100 <= answer.status < 200 and answer.status != 101:
             answer = _read_head((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"), begun_s)
-        accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
-        if answer.status == 101 and answer.headers.get("sec-websocket-accept") == accept:
+        if answer.status == 101 and answer.headers.get("sec-websocket-accept") == accept_of(key):
             kept = True
             return Link(reader, writer, answer)
         return answer if answer.status == 101 else answer._replace(body=await _body(reader, answer.headers))
     finally:
         if not kept:
             writer.transport.abort()
+
+
+def accept_of(key: str) -> str:
+    """What a server must answer. Source: RFC 6455, 4.2.2."""
+    return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
 
 
 def _read_head(text: str, begun_s: float) -> Answer:
@@ -268,6 +326,8 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
 async def _chunks(reader: asyncio.StreamReader) -> bytes:
     body = b""
     while (length := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16)) and len(body) < BODY_BYTES:
+        if not 0 < length <= BODY_BYTES:  # more of it than is of interest, or no chunk
+            break
         body += (await reader.readexactly(length + 2))[:-2]
     return body
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tidegate.doctor.link import Ended, Link, NoAnswer, Refusal, greet
+from tidegate.doctor.link import Ended, Link, NoAnswer, Refusal, Welcome, greet
 from tidegate.doctor.report import Finding, number, ok, unknown, wrong
 from tidegate.doctor.target import Target
 
@@ -27,7 +27,7 @@ async def hold(target: Target, seconds: float) -> Finding:
     """A connection that says nothing for so long."""
     try:
         link = await greet(target)
-    except (NoAnswer, Refusal, Ended, TimeoutError) as exc:
+    except (NoAnswer, Refusal, Ended) as exc:
         return unknown("quiet connection", str(exc))
     begun_s = time.monotonic()
     try:
@@ -46,7 +46,7 @@ def _ended(what: str, end: Ended, after_s: float) -> Finding:
     return wrong(what, f"{end} after {took} without traffic", _CURE)
 
 
-def compare(welcome: Mapping[str, Any], settings: Mapping[str, Any] | None) -> list[Finding]:
+def compare(welcome: Welcome, settings: Mapping[str, Any] | None) -> list[Finding]:
     """The order in which those who could end a quiet connection get their turn; and whether the node that welcomed has
     the settings of the API's."""
     interval, timeout = welcome["ping_interval"], welcome["ping_timeout"]
@@ -78,12 +78,12 @@ async def wait(target: Target) -> list[Finding]:
             links.append(await greet(target))
         live, mute = links
         mute.mute = True
-        interval, timeout = (float(mute.welcome[name]) for name in ("ping_interval", "ping_timeout"))
+        interval, timeout = mute.welcome["ping_interval"], mute.welcome["ping_timeout"]
         if timeout + SPARE_S > MOST_S:
             how = f"the node gives up after {timeout:g} s, which is longer than is waited for here"
             return [unknown("idle timeout", how)]
         return list(await asyncio.gather(_live(live, interval, timeout), _mute(mute, timeout)))
-    except (NoAnswer, Refusal, Ended, TimeoutError) as exc:
+    except (NoAnswer, Refusal, Ended) as exc:
         return [unknown("idle timeout", str(exc))]
     finally:
         for link in links:
