@@ -70,8 +70,16 @@ def test_of_the_frames_that_wait_the_first_message_of_each_stream_is_found() -> 
     gap = frames.text(protocol.encode_gap(Gap("group:a", "e1", 1, 2, "expired")))
     large = message("group:b", 7, b'"' + b"x" * 70_000 + b'"', "bob")
     waiting = [message("group:a", 2)[20:], gap, message("group:a", 3), large, message("group:a", 4)]
-    assert unsent_of(waiting) == {"group:a": Position("e1", 3), "group:b": Position("e1", 7)}
-    assert unsent_of(waiting, "group:b") == {"group:b": Position("e1", 7)}
+    assert unsent_of(waiting, ["group:a", "group:b", "all"]) == {
+        "group:a": Position("e1", 3),
+        "group:b": Position("e1", 7),
+    }
+    assert unsent_of(waiting, ["group:b"]) == {"group:b": Position("e1", 7)}
+    many = [message("group:a", offset, b'"all"') for offset in range(3000)]
+    assert unsent_of([*many, message("group:b", 7)], ["all", "group:a", "group:b"]) == {
+        "group:a": Position("e1", 0),
+        "group:b": Position("e1", 7),
+    }, "behind however many of another stream"
 
 
 def test_what_is_switched_off_keeps_nothing() -> None:

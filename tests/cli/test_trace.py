@@ -26,6 +26,7 @@ from tidegate.cli.main import main
 from tidegate.config.load import load
 from tidegate.core.errors import CloseCode, NotAllowed
 from tidegate.core.model import GapReason, Position, Publication, encode_cursor
+from tidegate.core.outbox import Outbox
 from tidegate.gateway import tracing, verdicts
 
 KIB = 1024
@@ -203,10 +204,36 @@ async def test_a_message_that_waits_for_a_client_that_does_not_read(capsys: pyte
             assert "waits for alice" in told
             assert "bytes that its peer has not taken" in told
             assert (await operator.asks(stream="group:news", offset=1))["counts"] == {"written": 1}
+            assert isinstance(session.wire, Outbox)
+            in_part = newest + 1 - len(session.wire.frames)  # the first of those that wait
+            session.send(b'{"type":"pong"}')
+            assert (await operator.asks(stream="group:news", offset=in_part - 1))["counts"] == {"written": 1}
+            assert (await operator.asks(stream="group:news", offset=in_part))["counts"] == {"unsent": 1}
             await alice.cut()
             await eventually(lambda: not app.hub.of_client("alice"))
-            (told,) = await operator.told("group:news", str(newest), "--client", "alice")
-            assert "that was closed (1006) at " in told
+            for offset in (newest, in_part):
+                (told,) = await operator.told("group:news", str(offset), "--client", "alice")
+                assert "that was closed (1006) at " in told
+                assert "this message among them" in told
+
+
+async def test_a_message_behind_many_of_another_stream_is_not_said_to_be_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running() as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice", groups="news", rcvbuf=16 * KIB) as alice:
+            await alice.event()
+            alice.reading.clear()
+            (session,) = app.hub.of_client("alice")
+            while session.wire.size < 300 * KIB:
+                await push(app, "group:news", b'"' + b"x" * KIB + b'"')
+                await asyncio.sleep(0)
+            await push(app, "client:alice")
+            assert (await operator.asks(stream="client:alice", offset=1))["counts"] == {"unsent": 1}
+            await alice.cut()
+            await eventually(lambda: not app.hub.of_client("alice"))
+            (told,) = await operator.told("client:alice", "1")
             assert "this message among them" in told
 
 

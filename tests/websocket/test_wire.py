@@ -38,6 +38,24 @@ async def test_frames_put_in_one_turn_go_out_in_one_send(lines: Callable[..., Li
     assert line.ours.sent[1:] == [2 + 4]
 
 
+async def test_of_a_frame_that_has_gone_in_part_its_beginning_is_known_until_it_has_gone(
+    lines: Callable[..., Line],
+) -> None:
+    line = lines(buffers=SMALL)
+    line.ours.most = 300
+    line.put(b"one" * 400, b"two")
+    whole = [frames.text(b"one" * 400), frames.text(b"two")]
+    parts = set()
+    while len(line.wire.frames) == 2:
+        first, second = line.wire.waiting
+        assert (first[:512], second) == (whole[0][:512], whole[1])
+        parts.add(len(line.wire.frames[0]))
+        await asyncio.sleep(0)
+    assert len(parts) > 2, "it was cut more than once"
+    await line.frames(2)
+    assert not line.wire.waiting
+
+
 async def test_each_wire_of_a_turn_is_written_once(lines: Callable[..., Line]) -> None:
     done: list[int] = []
     all_lines: list[Line] = []

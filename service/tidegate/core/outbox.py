@@ -7,7 +7,7 @@ three).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tidegate.core.model import Position
 
@@ -34,6 +34,11 @@ class Outbox:
         if not self.frames or self.size > self.limit:
             self.wake()
         self.frames.append(frame)
+
+    @property
+    def waiting(self) -> Sequence[bytes]:
+        """``frames``; of one that has gone in part, its beginning in place of its rest."""
+        return self.frames
 
     def clear(self) -> None:
         """Forgets what was not sent."""

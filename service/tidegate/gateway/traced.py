@@ -262,10 +262,8 @@ def _state_now(question: Question, session: Session) -> str:
     if confirmations is not None and _reaches(confirmations.confirmed, question):
         return "confirmed"
     if isinstance(wire, Outbox) and wire.frames:
-        waits = unsent_of(wire.frames, question.stream).get(question.stream)
-        cut = not unsent_of(wire.frames[:1])  # the first may be the rest of one
-        after = session.position(question.stream).offset if waits is None else waits.offset - 1
-        if (waits is not None and waits.offset <= question.offset) or (cut and after == question.offset):
+        waits = unsent_of(wire.waiting, (question.stream,)).get(question.stream)
+        if waits is not None and waits.epoch == question.epoch and waits.offset <= question.offset:
             return "unsent"
     return "handed" if wire.sink is not None else "written"
 

@@ -43,6 +43,8 @@ from tidegate.turn import SHARE_FRAMES, WriteBatch
 from tidegate.websocket.fan_out import WRITE_BYTES
 from tidegate.websocket.reader import FrameError, Reader, check_text, parse_close
 
+HEAD_BYTES = 512  # of a message, with the longest stream, up to its offset
+
 _SCRATCH = bytearray(65536)
 _VIEW = memoryview(_SCRATCH)
 
@@ -139,7 +141,7 @@ class Wire(Outbox):
         self._reader: Reader | None = None
         self._pace = Pace(rates)
         self._awake = False
-        self._cut = False  # the first frame of the outbox has been sent in part
+        self._cut = b""  # the beginning of the outbox's first frame, where that has been sent in part
         self._code: int = CloseCode.ABNORMAL
         self.paused = 0
         self.peer: TransportListener | None = None
@@ -394,7 +396,7 @@ class Wire(Outbox):
             if sent == self.size:
                 waiting.clear()
                 self.size = 0
-                self._cut = False
+                self._cut = b""
             else:
                 self._forget(sent)
                 if sent < len(data):
@@ -421,10 +423,14 @@ class Wire(Outbox):
             whole += 1
         if whole:
             del waiting[:whole]
-            self._cut = False
+            self._cut = b""
         if sent:
+            self._cut = self._cut or waiting[0][:HEAD_BYTES]
             waiting[0] = waiting[0][sent:]
-            self._cut = True
+
+    @property
+    def waiting(self) -> Sequence[bytes]:
+        return [self._cut, *self.frames[1:]] if self._cut and self.frames else self.frames
 
     def _on_writable(self) -> None:
         self._unblock()
