@@ -174,6 +174,13 @@ class Trace:
                 return Fanned(time_ms, followers)
         return None
 
+    def newest(self, stream: str) -> Position | None:
+        """The newest of the stream's messages that went out here."""
+        for entry in reversed(self.fanned):
+            if not isinstance(entry, float) and entry[0] == stream:
+                return entry[1]
+        return None
+
     # Connections
 
     def connected(self, session: Session) -> None:

@@ -81,8 +81,38 @@ async def test_without_its_broker_the_node_answers_alone() -> None:
         found = (await n.call("GET", f"/api/trace?{query}&client=alice")).json
         assert found["journal"]["state"] == "unknown"
         assert [verdict["code"] for verdict in found["verdicts"]] == ["broker_unknown", "delivered"]
+        for query in ("", "&offset=1"):
+            found = (await n.call("GET", f"/api/trace?stream=group:news{query}")).json
+            assert (found["epoch"], found["offset"]) == (position["epoch"], 1), "as the node itself knows it"
+            assert [verdict["code"] for verdict in found["verdicts"]] == ["broker_unknown", "delivered"]
+        found = (await n.call("GET", "/api/trace?stream=group:other&offset=1")).json
+        assert [verdict["code"] for verdict in found["verdicts"]] == ["broker_unknown"]
         for each in down:
             each.up()
+        found = (await n.call("GET", "/api/trace?stream=group:other")).json
+        assert found["verdicts"][0]["words"].startswith("group:other has none: what was pushed was not journalled")
+
+
+async def test_what_a_newer_node_says_is_taken_as_far_as_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with node() as n, Peer(n.app.public_port, client="alice", groups="news") as alice:
+        await n.push("groups/news", 1)
+        await alice.until(lambda event: event["type"] == "message")
+        newer = {
+            "node": "n2",
+            "since_ms": 0,
+            "novel": 1,
+            "counts": {"vanished": 1},
+            "deliveries": [{"client": "bob", "connection": "n2-1", "state": "vanished"}],
+            "steps": [{"time_ms": 1, "kind": "vanished", "client": "bob", "connection": "n2-1"}],
+        }
+
+        async def ask(question: bytes) -> dict[str, bytes | None]:
+            return {"n2": json.dumps(newer).encode(), "n3": b"{", "n4": None}
+
+        monkeypatch.setattr(n.app.broker, "ask", ask)
+        found = (await n.call("GET", "/api/trace?stream=group:news&offset=1")).json
+        assert [verdict["code"] for verdict in found["verdicts"]] == ["no_answer", "no_answer", "too_old", "delivered"]
+        assert (await n.call("GET", "/api/trace?client=bob")).status == 200
 
 
 async def test_the_span_that_pushed_a_message_is_shown() -> None:

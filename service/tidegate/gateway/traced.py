@@ -118,6 +118,15 @@ class Answer(msgspec.Struct, omit_defaults=True):
     steps: list[Step] = []
 
 
+def read_answer(raw: bytes) -> Answer:
+    """What another node says. A newer one may have states that are not known here. Raises msgspec.MsgspecError."""
+    answer = msgspec.json.decode(raw, type=Answer)
+    for each in answer.deliveries:
+        if each.state not in STATES:
+            each.state = "unknown"
+    return answer
+
+
 class Span(msgspec.Struct):
     """``start`` None: before what is remembered. ``end`` None: it goes on, or how far it came is not known.
     ``last``: the step of its connection's end."""
@@ -150,6 +159,11 @@ class Traced:
     async def on_question(self, raw: bytes) -> bytes:
         """Raises msgspec.MsgspecError for a question of another version that is not understood."""
         return msgspec.json.encode(await self.answer(msgspec.json.decode(raw, type=Question)))
+
+    def place(self, stream: str) -> Position:
+        """The newest of the stream that this node knows of; without an epoch where it knows of none."""
+        audience = self._hub.audiences.get(stream)
+        return self._trace.newest(stream) or Position("", 0) if audience is None else audience.position
 
     def on_node(self, node: str, what: NodeChange) -> None:
         self._trace.node(node, what)

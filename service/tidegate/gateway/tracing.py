@@ -17,7 +17,7 @@ from tidegate.core.errors import BrokerDown, Refused
 from tidegate.core.hub import Hub
 from tidegate.core.model import Position
 from tidegate.gateway import verdicts
-from tidegate.gateway.traced import GOOD, Answer, Question, Traced
+from tidegate.gateway.traced import GOOD, Answer, Question, Traced, read_answer
 from tidegate.gateway.verdicts import Asked, Journal, JournalState, Verdict, words_of
 from tidegate.trace import Step, Trace
 
@@ -180,7 +180,9 @@ class Tracing:
                 state: JournalState = "trimmed" if page.start.epoch == position.epoch else "reset"
                 return position, Journal(state, page.top, page.start.offset + 1)
         except Refused as exc:
-            return Position(epoch or "", offset or 0), Journal("unknown", error=exc.message)
+            known = self._traced.place(stream)
+            place = Position(epoch or known.epoch, known.offset if offset is None else offset)
+            return place, Journal("unknown", error=exc.message)
         return position, Journal(
             "kept",
             newest.offset,
@@ -205,7 +207,7 @@ class Tracing:
             try:
                 if said is None:
                     raise msgspec.DecodeError("no answer")
-                answers.append(msgspec.json.decode(said, type=Answer))
+                answers.append(read_answer(said))
             except msgspec.MsgspecError:
                 silent.append(node)
         return answers, silent

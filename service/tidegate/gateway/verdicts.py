@@ -77,7 +77,7 @@ def at(time_ms: int) -> str:
 
 def of_message(asked: Asked) -> list[Verdict]:
     found = [*_of_journal(asked), *_of_nodes(asked)]
-    if asked.journal.state in ("none", "reset"):
+    if asked.journal.state in ("none", "reset") or not asked.epoch:  # which message that is nobody can say
         return found
     if asked.client is not None:
         found += _of_client(asked, asked.client)
@@ -90,10 +90,13 @@ def _of_journal(asked: Asked) -> list[Verdict]:
     journal, name = asked.journal, asked.name
     match journal.state:
         case "none":
-            words = (
-                f"{asked.stream} has no message {asked.offset}: its newest is {journal.top}. It was not journalled; "
+            which = (
+                f"no message {asked.offset}: its newest is {journal.top}. It was"
+                if asked.offset
+                else "none: what was pushed was"
             )
-            return [Verdict("not_journalled", words + "look at what the push was answered")]
+            words = f"{asked.stream} has {which} not journalled; look at what the push was answered"
+            return [Verdict("not_journalled", words)]
         case "reset":
             words = f"{asked.stream} was started anew: its epoch is another one than {asked.epoch} now, so "
             return [Verdict("reset", words + f"{name} is gone, and clients that had not got it were told reset")]
