@@ -18,7 +18,7 @@ from tidegate.cli.command import Failed
 from tidegate.cli.doctor import _print
 from tidegate.config.settings import Config
 from tidegate.core import frames
-from tidegate.doctor import examination, link
+from tidegate.doctor import examination, handshake, link
 from tidegate.doctor.api import Api
 from tidegate.doctor.examination import Wishes
 from tidegate.doctor.report import Finding, wrong
@@ -88,6 +88,15 @@ async def test_what_is_not_the_gateways_is_a_finding(said: bytes, word: str, mon
     assert len(found) == 1, list(map(str, findings))
     assert word in found[0].how
     assert all(finding.how for finding in findings)
+
+
+async def test_who_is_turned_away_for_lack_of_room_knows_nothing_of_the_rules() -> None:
+    error = b'{"error":{"code":"too_many_connections","message":"too many"}}'
+    async with server(b"HTTP/1.1 429 x\r\nContent-Length: %d\r\n\r\n" % len(error) + error) as url:
+        findings = await handshake.rules(read(url))
+    assert {finding.level for finding in findings} == {"unknown"}
+    assert len(findings) == 5
+    assert all("edge.handshakes_per_second" in finding.do for finding in findings)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 from tidegate.core.protocol import SUBPROTOCOL
@@ -34,6 +35,8 @@ _CURES = {
     "broker_down": "see that Redis runs and is reached: /readyz of a node says why not",
     "auth_unavailable": "the application at auth.callback_url does not answer",
 }
+
+_NO_ROOM = ("too_many_connections", "full", "busy", "draining", "unavailable", "broker_down", "auth_unavailable")
 
 
 class Greeting(NamedTuple):
@@ -142,13 +145,29 @@ def _ours(headers: Iterable[str]) -> Finding:
 
 async def rules(target: Target, origins: Iterable[str] = ()) -> list[Finding]:
     """Origin, Host, a long line, and a refusal's words. ``origins``: of pages that must get in."""
-    return [
-        await _foreign_origin(target),
-        *[await _own_origin(target, origin) for origin in (target.origin, *origins)],
-        await _foreign_host(target),
-        await _long_line(target),
-        await _refusal(target),
-    ]
+    findings: list[Finding] = []
+    own = [("own pages", partial(_own_origin, target, origin)) for origin in (target.origin, *origins)]
+    for what, rule in (
+        ("origin rule", partial(_foreign_origin, target)),
+        *own,
+        ("host rule", partial(_foreign_host, target)),
+        ("request line", partial(_long_line, target)),
+        ("refusals", partial(_refusal, target)),
+    ):
+        try:
+            findings.append(await rule())
+        except _TurnedAway as exc:
+            findings.append(unknown(what, exc.answer.words, _CURES[exc.code]))
+    return findings
+
+
+class _TurnedAway(Exception):
+    """Not for what a handshake was, but because there is no room now."""
+
+    def __init__(self, answer: Answer, code: str) -> None:
+        self.answer = answer
+        self.code = code
+        super().__init__(answer.words)
 
 
 async def _foreign_origin(target: Target) -> Finding:
@@ -224,7 +243,7 @@ async def _refusal(target: Target) -> Finding:
 
 
 async def _try(target: Target, headers: dict[str, str | None], **query: str) -> Answer | str:
-    """The answer to a handshake that is not kept; or why there is none."""
+    """The answer to a handshake that is not kept; or why there is none. Raises _TurnedAway."""
     try:
         found = await ask(target, headers, **query)
     except NoAnswer as exc:
@@ -232,4 +251,6 @@ async def _try(target: Target, headers: dict[str, str | None], **query: str) -> 
     if isinstance(found, Link):
         found.cut()
         return found.answer
+    if found.error is not None and found.error[0] in _NO_ROOM:
+        raise _TurnedAway(found, found.error[0])
     return found
