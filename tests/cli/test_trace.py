@@ -319,6 +319,27 @@ async def test_who_left_or_came_later(capsys: pytest.CaptureFixture[str]) -> Non
             assert told.startswith("bob followed group:news only later")
 
 
+async def test_who_joined_later_is_not_said_to_have_it_once_the_join_is_forgotten(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running(TRACE__STEPS=4) as app, Peer(app.public_port, client="alice") as alice:
+        operator = Operator(capsys, app)
+        await alice.event()
+        await push(app, "group:news")
+        await push(app, "client:alice")
+        await arrives(alice)
+        await later()
+        await alice.ask(type="join", id=1, group="news")
+        (told,) = await operator.told("group:news", "1", "--client", "alice")
+        assert "followed group:news only later" in told
+        for group in "abcd":
+            await alice.ask(type="join", id=1, group=group)
+        (told,) = await operator.told("group:news", "1", "--client", "alice")
+        assert "is not known any more (nothing is remembered of before " in told
+        (told,) = await operator.told("client:alice", "1")
+        assert "was written to the socket of alice" in told, "its own stream it has from the beginning"
+
+
 async def test_over_a_trunk_it_is_said_which_worker_it_was_handed_to(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from tidegate.brokers.contract import NodeChange
 from tidegate.core.errors import CloseCode
 from tidegate.core.hub import Audience, Hub
-from tidegate.core.model import ConnectionInfo, Cursor, Position
+from tidegate.core.model import ConnectionInfo, Cursor, Position, kind_of
 from tidegate.core.outbox import Outbox
 from tidegate.core.session import Session
 from tidegate.trace import Fanned, Step, Trace, unsent_of, worker_of
@@ -255,8 +255,9 @@ class Traced:
         if at is None:
             return "unknown"
         if start is None and question.time_ms is not None and self._trace.since_ms > question.time_ms:
+            # What it has from its beginning on is known by that. A group it may have joined since.
             began_ms = None if session is None else session.since_ms
-            if began_ms is None or began_ms > question.time_ms:
+            if began_ms is None or began_ms > question.time_ms or kind_of(question.stream) == "group":
                 return "unknown"
         for gap in [*view.gaps, *(gap for gap in told if _within(span, gap.time_ms))]:
             if _leaves_out(gap, epoch, offset, start):
