@@ -28,6 +28,8 @@ from tidegate.core.errors import CloseCode, NotAllowed
 from tidegate.core.model import GapReason, Position, Publication, encode_cursor
 from tidegate.core.outbox import Outbox
 from tidegate.gateway import tracing, verdicts
+from tidegate.http import trace as http_trace
+from tidegate.http.handler import Response
 
 KIB = 1024
 
@@ -442,6 +444,25 @@ def test_what_cannot_be_asked_is_refused_by_name(
 ) -> None:
     assert main(["trace", *args]) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"verdicts": [{}]},
+        {"steps": [{"time_ms": 10**20}]},
+        {"connections": [{"client": 1}]},
+        {"stream": "all", "journal": {"state": "kept"}},
+    ],
+)
+async def test_an_answer_of_another_version_is_said_in_words(
+    answer: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as app:
+        url = f"http://localhost:{app.internal_port}"
+        monkeypatch.setattr(http_trace, "_answer", lambda found: Response(200, json.dumps(answer).encode()))
+        assert await asyncio.to_thread(main, ["trace", "--client", "alice", "--url", url]) == 1
+    assert "does not answer as a node of this version does" in capsys.readouterr().err
 
 
 async def test_json_is_the_answer_of_the_api(capsys: pytest.CaptureFixture[str]) -> None:

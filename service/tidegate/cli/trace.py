@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from tidegate.cli.api_client import ApiClient
-from tidegate.cli.command import KEY_NOTE, LoadConfig, Usage, add_json, add_url, until_reader_leaves, write_json
+from tidegate.cli.command import KEY_NOTE, Failed, LoadConfig, Usage, add_json, add_url, until_reader_leaves, write_json
 from tidegate.cli.terminal import paint, visible
 from tidegate.core.model import Position, is_id, is_position, is_stream
 
@@ -69,7 +69,11 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
             write_json(bytes(service.call("GET", path, msgspec.Raw)))
             return 0
         found = service.call("GET", path, _Any)
-        for line in _refused(found) if args.refused else _lines(found):
+        try:
+            lines = _refused(found) if args.refused else _lines(found)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
+            raise Failed(f"{service.url} does not answer as a node of this version does; --json shows what") from None
+        for line in lines:
             print(_shown(line))
         sys.stdout.flush()
     return 0
