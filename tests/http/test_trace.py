@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import get_args
 
 import pytest
 
@@ -10,7 +12,9 @@ from tests.cli.test_trace import later
 from tests.http.node import BEARER, KEY, KEYED, node
 from tests.peer import Peer, Refusal
 from tests.service_fixture import Down
+from tests.support import ROOT
 from tidegate.core.model import Position, encode_cursor
+from tidegate.gateway.verdicts import Code
 
 
 async def test_a_client_is_followed_and_says_where_it_stands() -> None:
@@ -24,6 +28,18 @@ async def test_a_client_is_followed_and_says_where_it_stands() -> None:
         assert (at["offset"], at["state"], at["confirmed"]) == (1, "live", 0)
         assert [step["kind"] for step in found["steps"] if step["kind"] != "gap"] == ["connected"]
         assert [(each["node"], each["answered"]) for each in found["nodes"]] == [("n1", True)]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("operations", "## A message that did not arrive\n"), ("runbook", "## A message did not arrive\n")],
+)
+def test_each_verdict_is_in_the_tables_for_operators(page: str, heading: str) -> None:
+    section = (
+        (ROOT / "docs" / f"{page}.md").read_text().partition(heading)[2].partition("\n## ")[0].partition("\n### ")[0]
+    )
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    assert sorted(code for row in rows for code in re.findall(r"`([a-z_]+)`", row[1])) == sorted(get_args(Code))
 
 
 @pytest.mark.parametrize(

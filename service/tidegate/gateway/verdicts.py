@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -23,8 +23,42 @@ LIFE_MS = 60_000  # before a message: who died within was there when it should h
 JournalState = Literal["kept", "trimmed", "none", "reset", "unknown"]
 
 
+# docs/operations.md and docs/runbook.md say what each means.
+Code: TypeAlias = Literal[
+    "behind",
+    "broker_unknown",
+    "closed_before",
+    "confirmed",
+    "connected",
+    "delivered",
+    "gap_expired",
+    "gap_reset",
+    "gap_skipped",
+    "handshake_refused",
+    "join_refused",
+    "joined_later",
+    "left_before",
+    "never_connected",
+    "never_joined",
+    "no_answer",
+    "nobody_followed",
+    "node_died",
+    "not_connected",
+    "not_heard",
+    "not_journalled",
+    "off",
+    "reset",
+    "slow_closed",
+    "thrown_away",
+    "too_old",
+    "trimmed",
+    "unsent",
+    "waiting",
+]
+
+
 class Verdict(msgspec.Struct, omit_defaults=True):
-    code: str
+    code: Code
     words: str
     client: str | None = None
 
@@ -316,7 +350,7 @@ _WORDS = {
     "unknown": _unknown,
 }
 _ABSENT = ("closed_before", "left", "later", "unknown")
-_CODES = {
+_CODES: Mapping[str, Code] = {
     "unsent": "unsent",
     "thrown_away": "thrown_away",
     "waiting": "waiting",
@@ -379,10 +413,11 @@ def of_client(client: str, connections: Sequence[str], steps: Sequence[Step], si
         if step.kind == "gap":
             gaps.setdefault(str(step.reason), []).append(step)
     for reason, told in gaps.items():
+        code = _CODES.get(reason)
+        if code is None:  # of a newer node; the step itself is shown
+            continue
         newest = f"the newest at {at(told[-1].time_ms)} on connection {told[-1].connection}: {words_of(told[-1])}"
-        found.append(
-            Verdict(f"gap_{reason}", f"{client} was told {_count(len(told), 'gap')} ({reason}), {newest}", client)
-        )
+        found.append(Verdict(code, f"{client} was told {_count(len(told), 'gap')} ({reason}), {newest}", client))
     slow = [step for step in mine if step.kind == "ended" and step.code == CloseCode.SLOW_CONSUMER]
     for step in slow[-1:]:
         words = f"{client} was closed as a slow consumer (4008) {_count(len(slow), 'time')}, the newest at "
