@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import count
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
 from tests.core.transcript import new_session
 from tidegate.core import frames, protocol
 from tidegate.core.errors import CloseCode, NotAllowed
-from tidegate.core.hub import Audience
+from tidegate.core.hub import Audience, Hub, HubListener
 from tidegate.core.model import Gap, Message, Position
+from tidegate.gateway import traced
+from tidegate.gateway.traced import Traced
 from tidegate.trace import REFUSALS, Trace, unsent_of
 
 
@@ -80,6 +88,17 @@ def test_of_the_frames_that_wait_the_first_message_of_each_stream_is_found() -> 
         "group:a": Position("e1", 0),
         "group:b": Position("e1", 7),
     }, "behind however many of another stream"
+
+
+def test_a_question_leaves_the_loop_its_turns_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = count(0.0, traced.SLICE_S / 4)  # what one step or connection takes
+    monkeypatch.setattr(traced, "time", SimpleNamespace(monotonic=lambda: next(looked)))
+    kept = trace()
+    for _ in range(40):
+        kept.node("n2", "came")
+    asked = Traced(kept, Hub(cast(HubListener, None), lambda call: None), "n1")
+    answer = asked.answer(traced.Question("message", 10, stream="group:a", epoch="e1", offset=1))
+    assert sum(1 for _ in answer.__await__()) >= 40 // 5
 
 
 def test_what_is_switched_off_keeps_nothing() -> None:

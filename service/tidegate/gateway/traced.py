@@ -12,6 +12,7 @@ what is not known is passed over.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import Literal, TypeVar
@@ -28,7 +29,7 @@ from tidegate.trace import Fanned, Step, Trace, unsent_of, worker_of
 
 _T = TypeVar("_T")
 
-SLICE = 1000  # steps or connections that are looked at in one turn of the loop
+SLICE_S = 0.005  # of one turn of the loop: a connection with much unsent takes some milliseconds
 
 # Best first: of several spans of a connection the best one tells what became of a message.
 STATES = (
@@ -414,7 +415,9 @@ def _when(step: Step) -> int:
 
 async def _sliced(items: Iterable[_T]) -> AsyncIterator[_T]:
     """The same, with turns of the loop between; nothing else may change what it goes through."""
-    for number, item in enumerate(items, 1):
+    until_s = time.monotonic() + SLICE_S
+    for item in items:
         yield item
-        if number % SLICE == 0:
+        if time.monotonic() >= until_s:
             await asyncio.sleep(0)
+            until_s = time.monotonic() + SLICE_S
