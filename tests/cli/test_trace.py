@@ -301,6 +301,22 @@ async def test_a_token_that_was_refused(capsys: pytest.CaptureFixture[str]) -> N
         assert old not in "".join(refused)
 
 
+async def test_what_a_client_did_does_not_go_under_in_handshakes_that_name_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running() as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice") as alice:
+            await alice.event()
+        await eventually(lambda: not app.metrics.open_connections)
+        for _ in range(500):
+            app.trace.refused(NotAllowed("a token is required"), "alice", "10.0.0.7")
+        out = await operator.runs("--client", "alice")
+        assert "=> handshake_refused: 25 handshakes or more that named alice were refused" in out
+        assert "connected: client:alice after 0" in out
+        assert "=> not_connected: alice is not connected; " in out, "and how it ended"
+
+
 async def test_who_left_or_came_later(capsys: pytest.CaptureFixture[str]) -> None:
     async with running() as app, Peer(app.public_port, client="alice", groups="news") as alice:
         operator = Operator(capsys, app)

@@ -31,6 +31,8 @@ _T = TypeVar("_T")
 
 SLICE_S = 0.005  # of one turn of the loop: a connection with much unsent takes some milliseconds
 
+CLAIMS = 25  # refused handshakes that are told of a client
+
 # Best first: of several spans of a connection the best one tells what became of a message.
 STATES = (
     "confirmed",
@@ -406,7 +408,17 @@ def _belongs(step: Step, question: Question) -> bool:
 
 
 def _newest(steps: list[Step], limit: int) -> list[Step]:
-    return sorted(steps, key=_when)[-limit:]
+    """Of refused handshakes no more than ``CLAIMS``: whoever names a client can make as many as he likes, and what the
+    client itself did must not go under in them."""
+    claims = sum(step.kind == "refused" for step in steps)
+    kept: list[Step] = []
+    for step in sorted(steps, key=_when):
+        if step.kind == "refused":
+            claims -= 1
+            if claims >= CLAIMS:
+                continue
+        kept.append(step)
+    return kept[-limit:]
 
 
 def _when(step: Step) -> int:

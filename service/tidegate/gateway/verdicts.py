@@ -14,7 +14,7 @@ import msgspec
 
 from tidegate.core.errors import CloseCode
 from tidegate.core.model import Position, kind_of
-from tidegate.gateway.traced import GOOD, Delivery
+from tidegate.gateway.traced import CLAIMS, GOOD, Delivery
 from tidegate.trace import Step
 
 MOST = 10  # verdicts about clients of a group, where none was asked about
@@ -381,7 +381,8 @@ def _join_refused(stream: str | None, step: Step) -> Verdict:
 def _handshake_refused(client: str, shakes: Sequence[Step]) -> Verdict:
     newest = shakes[-1]
     words = (
-        f"{_count(len(shakes), 'handshake')} that named {client} {'was' if len(shakes) == 1 else 'were'} refused, the "
+        f"{_count(len(shakes), 'handshake')}{' or more' if len(shakes) >= CLAIMS else ''} that named {client} "
+        f"{'was' if len(shakes) == 1 else 'were'} refused, the "
         f"newest at {at(newest.time_ms)}: {newest.status} {newest.code}, {newest.message}"
     )
     return Verdict("handshake_refused", words, client)
