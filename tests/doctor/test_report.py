@@ -56,6 +56,8 @@ def test_a_url_is_what_clients_are_given() -> None:
         ["ws://h/", "--client", "..."],
         ["ws://h/", "--header-file", "/none"],
         ["ws://h/", "--api", "ftp://h"],
+        ["ws://h/", "--origin", "http://a\r\nX: y"],
+        ["ws://h/a b"],
     ],
 )
 def test_a_wrong_command_line_is_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

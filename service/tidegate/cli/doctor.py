@@ -98,6 +98,9 @@ def _target(args: argparse.Namespace, config: Config) -> Target:
 
     if args.client is not None and not is_id(args.client):
         raise Usage("--client: 1-128 characters of A-Z a-z 0-9 _ . @ -")
+    for origin in args.origin:
+        if not target.is_visible(origin):
+            raise Usage(f"--origin {origin!r}: visible ASCII characters only, as https://app.example.org")
     name = args.client or f"doctor-{secrets.token_hex(3)}"
     token = _token(args.token_file, config, name)
     headers = () if args.header_file is None else _headers(args.header_file)
@@ -129,11 +132,13 @@ def _headers(file: str) -> tuple[tuple[str, str], ...]:
 
 def _token(file: str | None, config: Config, client: str) -> str | None:
     """What is given, else one of the configuration's own key; None where there is none. Raises Usage."""
+    from tidegate.doctor.target import is_visible
+
     given = os.environ.get("TIDEGATE_TOKEN", "") if file is None else _read("--token-file", file)
     token = given.strip()
     if file is not None and not token:
         raise Usage(f"--token-file {file}: is empty")
-    if token and not (token.isascii() and token.isprintable() and " " not in token):
+    if token and not is_visible(token):
         raise Usage("a token is visible ASCII characters")
     if token or config.auth.mode != "jwt" or config.auth.algorithm != "HS256":
         return token or None

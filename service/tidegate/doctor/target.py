@@ -58,13 +58,18 @@ def read(url: str) -> Target:
     )
 
 
+def is_visible(text: str) -> bool:
+    """Whether it may stand in a request's line or in a header as it is."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         known = parts.scheme in _PORTS and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         known = False
-    if not known or not url.isascii():
+    if not known or not is_visible(url):
         raise ValueError("ws://HOST:PORT/PATH or wss://HOST:PORT/PATH, as clients are given it")
     return parts
 
