@@ -13,6 +13,7 @@ from tidegate.core import frames, protocol
 from tidegate.core.errors import CloseCode, NotAllowed
 from tidegate.core.hub import Audience, Hub, HubListener
 from tidegate.core.model import Gap, Message, Position
+from tidegate.core.session import Session
 from tidegate.gateway import traced
 from tidegate.gateway.traced import Traced
 from tidegate.trace import REFUSALS, Trace, unsent_of
@@ -27,7 +28,7 @@ def test_a_ring_is_full_by_what_its_steps_name() -> None:
     kept = trace(steps=30)
     starts = {f"group:g{number}": Position("e1", number) for number in range(9)}
     for number in range(5):
-        kept.resumed(new_session(number=number), starts)
+        kept.resumed(new_session(f"c{number}", number), starts)
     assert [step.connection for step in kept.connections] == ["n1-2", "n1-3", "n1-4"]
     assert kept.connections.since_ms == 5001, "and it says from when on it remembers all"
 
@@ -42,14 +43,43 @@ def test_who_joins_and_leaves_all_the_time_pushes_out_nobody_who_came() -> None:
         kept.left(mallory, "group:a", "by itself", Position("e1", 1))
         kept.join_refused(mallory, "x" * 1000, NotAllowed("y" * 1000))
     assert [step.client for step in kept.connections] == ["alice"]
-    assert len(list(kept.streams)) == 10
+    assert 5 <= len(list(kept.streams)) <= 10
     assert all(step.stream in (None, "group:a") for step in kept.streams), "a name that is none is not kept"
+
+
+def test_a_flood_pushes_out_its_own_before_what_others_did() -> None:
+    kept = trace(steps=1000)
+    alice, mallory = new_session("alice", 1), new_session("mallory", 2)
+    for session in (alice, mallory):
+        session.follow(Audience("group:a", Position("e1", 1)), None)
+    kept.joined(alice, "group:a")
+    kept.gap(None, Gap("group:a", "e1", 1, 2, "expired"))
+    kept.refused(NotAllowed("no"), "alice", "10.0.0.7")
+    for _ in range(20_000):
+        kept.joined(mallory, "group:a")
+        kept.refused(NotAllowed("no"), "alice", "10.6.6.6")
+    assert [step.client for step in kept.streams][:2] == ["alice", None]
+    assert 500 <= len(kept.streams) <= 1000
+    assert next(step.address for step in kept.refusals) == "10.0.0.7"
+    assert kept.since_of("alice") == 5000, "of her nothing is missing"
+    assert kept.since_of("mallory") == 5001
+    for number in range(2000):
+        kept.joined(_in_a(f"c{number}"), "group:a")
+    assert {step.client for step in kept.streams}.isdisjoint({"alice", "mallory"})
+    assert kept.since_of("mallory") == kept.since_of("alice") == 5001
+    assert len(kept.streams._held) == 1000, "nothing is kept of those whose steps have gone"
+
+
+def _in_a(client: str) -> Session:
+    session = new_session(client)
+    session.follow(Audience("group:a", Position("e1", 1)), None)
+    return session
 
 
 def test_refused_handshakes_are_bounded_too() -> None:
     kept = trace()
-    for _ in range(REFUSALS + 5):
-        kept.refused(NotAllowed("z" * 1000), "alice", "10.0.0.7")
+    for number in range(REFUSALS + 5):
+        kept.refused(NotAllowed("z" * 1000), "alice", f"10.0.{number % 9}.7")
     assert len(list(kept.refusals)) == REFUSALS
     assert {len(str(step.message)) for step in kept.refusals} == {300}
 

@@ -25,7 +25,7 @@ from tidegate.core.outbox import Outbox
 from tidegate.core.session import Session
 
 REFUSALS = 1000  # refused handshakes that are kept
-STEP_BYTES = 600  # what one entry of a ring of steps costs, about
+SHARES = 4  # of a ring: who has more than one loses his own when it is full
 LOOK_AT_FRAMES = 200  # one by one, of those that wait
 KEPT_OFFSETS = 200  # that a step names of what policy ``latest`` let through
 
@@ -105,11 +105,17 @@ class Fanned(msgspec.Struct, frozen=True):
 
 class Ring:
     """The newest steps. Each counts one, and one more for each stream that it names; all together ``most``.
-    ``since_ms``: from then on none is missing."""
+    ``since_ms``: from then on none is missing, but of who has more than a share of it when it is full: who does a
+    thing without end loses his own steps before those of others. ``source`` names whose a step is, or None."""
 
-    def __init__(self, most: int, since_ms: int) -> None:
+    def __init__(
+        self, most: int, since_ms: int, source: Callable[[Step], str | None] = lambda step: step.client
+    ) -> None:
         self._most = most
         self._cost = 0
+        self._source = source
+        self._held: dict[str | None, int] = {}  # what the steps of each count
+        self._thinned: dict[str | None, int] = {}  # since when none is missing of those who lost some
         self._steps: deque[Step] = deque()
         self.since_ms = since_ms
 
@@ -119,13 +125,41 @@ class Ring:
     def __len__(self) -> int:
         return self._cost
 
+    def since_of(self, source: str | None) -> int:
+        """From then on none of this source's is missing."""
+        return max(self.since_ms, self._thinned.get(source, 0))
+
     def add(self, step: Step) -> None:
+        source, cost = self._source(step), _cost(step)
         self._steps.append(step)
-        self._cost += _cost(step)
+        self._cost += cost
+        self._held[source] = self._held.get(source, 0) + cost
+        if self._cost > self._most and source is not None and self._held[source] > self._most // SHARES:
+            self._thin(source)
         while self._cost > self._most:
             gone = self._steps.popleft()
-            self._cost -= _cost(gone)
+            self._forget(gone)
             self.since_ms = gone.time_ms + 1
+
+    def _thin(self, source: str) -> None:
+        """Its older half goes, and never its newest; all at once, so that they are not looked for at each step."""
+        most, newest = self._held[source] // 2, self._steps[-1]
+        kept: deque[Step] = deque()
+        for step in self._steps:
+            if self._held[source] > most and self._source(step) == source and step is not newest:
+                self._thinned[source] = step.time_ms + 1
+                self._forget(step)
+            else:
+                kept.append(step)
+        self._steps = kept
+
+    def _forget(self, step: Step) -> None:
+        source, cost = self._source(step), _cost(step)
+        self._cost -= cost
+        self._held[source] -= cost
+        if not self._held[source]:  # ``since_ms`` covers what it lost
+            del self._held[source]
+            self._thinned.pop(source, None)
 
 
 def _cost(step: Step) -> int:
@@ -146,7 +180,7 @@ class Trace:
         self.fanned: FanOuts = deque(maxlen=2 * messages)
         self.connections = Ring(steps, since_ms)
         self.streams = Ring(steps, since_ms)
-        self.refusals = Ring(REFUSALS if self.on else 0, since_ms)
+        self.refusals = Ring(REFUSALS if self.on else 0, since_ms, lambda step: step.address)
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)
@@ -155,6 +189,10 @@ class Trace:
     def since_ms(self) -> int:
         """From then on nothing of a connection is missing."""
         return max(self.connections.since_ms, self.streams.since_ms)
+
+    def since_of(self, client: str | None) -> int:
+        """The same, of this client."""
+        return max(self.connections.since_of(client), self.streams.since_of(client))
 
     def steps(self) -> Iterable[Step]:
         """All that is kept now, in the order of their times."""

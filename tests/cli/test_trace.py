@@ -307,6 +307,7 @@ async def test_what_a_client_did_does_not_go_under_in_handshakes_that_name_it(
         async with Peer(app.public_port, client="alice") as alice:
             await alice.event()
         await eventually(lambda: not app.metrics.open_connections)
+        await later()
         for _ in range(500):
             app.trace.refused(NotAllowed("a token is required"), "alice", "10.0.0.7")
         out = await operator.runs("--client", "alice")

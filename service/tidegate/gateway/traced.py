@@ -175,7 +175,7 @@ class Traced:
         self._trace.lost(info)
 
     async def answer(self, question: Question) -> Answer:
-        answer = Answer(self._node, self._trace.since_ms, not self._trace.on)
+        answer = Answer(self._node, self._trace.since_of(question.client), not self._trace.on)
         if question.about == "refusals":
             answer.since_ms = self._trace.refusals.since_ms
             answer.steps = list(self._trace.refusals)[-question.limit :]
@@ -257,7 +257,7 @@ class Traced:
             return "later"
         if at is None:
             return "unknown"
-        if start is None and question.time_ms is not None and self._trace.since_ms > question.time_ms:
+        if start is None and question.time_ms is not None and self._trace.since_of(view.client) > question.time_ms:
             # What it has from its beginning on is known by that. A group it may have joined since.
             began_ms = None if session is None else session.since_ms
             if began_ms is None or began_ms > question.time_ms or kind_of(question.stream) == "group":
