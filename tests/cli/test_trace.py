@@ -28,6 +28,7 @@ from tidegate.core.model import Position, Publication, encode_cursor
 from tidegate.core.outbox import Outbox
 from tidegate.http import trace as http_trace
 from tidegate.http.handler import Response
+from tidegate.websocket.wire import Wire
 
 KIB = 1024
 
@@ -215,6 +216,30 @@ async def test_a_message_that_waits_for_a_client_that_does_not_read(capsys: pyte
                 (told,) = await operator.told("group:news", str(offset), "--client", "alice")
                 assert "that was closed (1006) at " in told
                 assert "this message among them" in told
+
+
+async def test_what_was_thrown_away_for_all_that_waited_is_not_proved_by_an_answered_close(
+    capsys: pytest.CaptureFixture[str], expected_logs: Logs
+) -> None:
+    expected_logs.allow("connection")
+    async with running() as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice", groups="news", rcvbuf=16 * KIB) as alice:
+            await alice.event()
+            alice.reading.clear()
+            (session,) = app.hub.of_client("alice")
+            newest = 0
+            while session.wire.size < 100 * KIB:
+                newest = (await push(app, "group:news", b'"' + b"x" * 8 * KIB + b'"')).offset
+                await asyncio.sleep(0)
+            assert isinstance(session.wire, Wire)
+            session.wire.close(CloseCode.SLOW_CONSUMER)  # as where all unsent is too much (websocket/unsent.py)
+            alice.reading.set()
+            assert await alice.ended() == CloseCode.SLOW_CONSUMER
+        await eventually(lambda: not app.metrics.open_connections)
+        (told, *_) = await operator.told("group:news", str(newest), "--client", "alice")
+        assert "that was closed as a slow consumer (4008) at " in told
+        assert "this message among them" in told
 
 
 async def test_a_message_behind_many_of_another_stream_is_not_said_to_be_written(

@@ -290,11 +290,12 @@ def _state_at_end(question: Question, last: Step, closed: Step | None) -> str:
     """The same, of one that has ended."""
     if last.confirmed is not None and _reaches(last.confirmed, question):
         return "confirmed"
-    if closed is not None and closed.answered and last.code != CloseCode.SLOW_CONSUMER:
+    is_slow = CloseCode.SLOW_CONSUMER in (last.code, closed and closed.code)  # what waited was thrown away
+    if closed is not None and closed.answered and not is_slow:
         return "confirmed"
     waits = (last.unsent or {}).get(question.stream)
     if waits is not None and waits.epoch == question.epoch and waits.offset <= question.offset:
-        goes_out = closed is None and last.code not in (None, CloseCode.SLOW_CONSUMER)  # before our close frame
+        goes_out = closed is None and last.code is not None and not is_slow  # before our close frame
         return "unsent" if goes_out else "thrown_away"
     return "handed" if last.worker is not None else "written"
 

@@ -483,7 +483,7 @@ def words_of(step: Step) -> str:
         case "slow":
             return f"too slow for {step.stream}: back to its journal ({step.reason}), {step.unsent_bytes} bytes unsent"
         case "ended":
-            who = f"we close with {step.code}" if step.code is not None else "the peer ends it"
+            who = f"we close with {step.code}" if step.code is not None else "the peer ends it, or must end"
             return f"nothing more is queued: {who}, {step.unsent_bytes} bytes unsent"
         case "closed":
             return f"closed with {step.code}" + (", all before it confirmed" if step.answered else "")
