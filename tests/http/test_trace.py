@@ -52,6 +52,7 @@ def test_each_verdict_is_in_the_tables_for_operators(page: str, heading: str) ->
         ("?stream=all&epoch=e1", "epoch"),
         ("?stream=all&epoch=%20&offset=1", "epoch"),
         ("?client=a&offset=1", "epoch, offset"),
+        ("?stream=client:a&client=b", "client: only a hears client:a"),
         ("?client=a&limit=0", "limit"),
         ("?client=a&limit=1001", "limit"),
         ("?client=a&what=1", "unknown query key"),

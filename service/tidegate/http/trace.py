@@ -34,7 +34,10 @@ async def trace(handler: ApiHandler) -> Response:
     if epoch is not None and (offset is None or not is_position(Position(epoch, offset))):
         raise BadRequest("epoch: malformed, or without an offset")
     if kind_of(stream) == "client":
-        client = client or stream.partition(":")[2]
+        owner = stream.partition(":")[2]
+        if client not in (None, owner):
+            raise BadRequest(f"client: only {owner} hears {stream}")
+        client = owner
     found = await handler.api.tracing.message(stream, epoch, offset, client, _limit(handler, CONNECTIONS))
     return _answer(found)
 
