@@ -13,20 +13,34 @@ End: TypeAlias = int | str  # a port of 127.0.0.1, or the path of a Unix socket
 class Proxy:
     """``async with Proxy(server.port) as proxy``: Redis is at ``proxy.url`` too. ``cut`` passes nothing on, in
     either direction, and says so to nobody; ``heal`` breaks what was cut. ``answered`` may change what is said at the
-    ``end``. ``listen`` is where the other end connects to; 0: any port."""
+    ``end``, and ``back`` is what that gets to hear for it. ``listen`` is where the other end connects to; 0: any port.
+    """
 
-    def __init__(self, end: End, answered: Callable[[bytes], bytes] = lambda data: data, *, listen: End = 0) -> None:
+    def __init__(
+        self,
+        end: End,
+        answered: Callable[[bytes], bytes] = lambda data: data,
+        back: Callable[[bytes], bytes] = lambda data: b"",
+        *,
+        listen: End = 0,
+    ) -> None:
         self._end = end
         self._listen = listen
         self._answered = answered
+        self._back = back
         self._open = asyncio.Event()
         self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
 
     @property
+    def port(self) -> int:
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     async def __aenter__(self) -> Proxy:
         if isinstance(self._listen, str):
@@ -49,6 +63,11 @@ class Proxy:
         self.shut()
         self._open.set()
 
+    def refuse(self) -> None:
+        """From now on nobody listens, and what is open ends."""
+        self._server.close()
+        self.shut()
+
     def shut(self) -> None:
         """What is open."""
         for writer in self._writers:
@@ -69,9 +88,14 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers.append(server_writer)
+
+        def changed(data: bytes) -> bytes:
+            server_writer.write(self._back(data))
+            return self._answered(data)
+
         for task in (
             asyncio.create_task(self._pass_on(reader, server_writer, lambda data: data)),  # noqa: TID251
-            asyncio.create_task(self._pass_on(server_reader, writer, self._answered)),  # noqa: TID251
+            asyncio.create_task(self._pass_on(server_reader, writer, changed)),  # noqa: TID251
         ):
             self._tasks.add(task)
 

@@ -109,3 +109,8 @@ def without_pongs(data: bytes) -> bytes:
 
 def without_pings(data: bytes) -> bytes:
     return b"" if data[:1] == b"\x89" else data
+
+
+def pongs(data: bytes) -> bytes:
+    """What answers a ping in the client's name, masked with zeros; each ping comes in a write of its own."""
+    return b"\x8a" + bytes([0x80 | data[1]]) + bytes(4) + data[2:] if data[:1] == b"\x89" else b""

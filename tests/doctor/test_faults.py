@@ -12,7 +12,7 @@ import pytest
 
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import RedisServer
-from tests.doctor.faulty import BAD_TLS, FAULTS, SHORT_LINES, nginx, without_pings, without_pongs
+from tests.doctor.faulty import BAD_TLS, FAULTS, SHORT_LINES, nginx, pongs, without_pings, without_pongs
 from tests.edges.edge import Stand, certificates, stand
 from tests.faults.clock import Clock
 from tests.http.node import node
@@ -59,7 +59,7 @@ async def test_each_fault_of_an_edge_is_named_and_nothing_else(tmp_path: Path, m
         with nginx(tmp_path, n.app.public_port) as (process, ports):
             await process.port(ports["nothing"])
             urls = {name: f"{'wss' if name == BAD_TLS else 'ws'}://127.0.0.1:{port}" for name, port in ports.items()}
-            urls["no control heartbeat"] = deaf.url.replace("redis", "ws").removesuffix("/0")
+            urls["no control heartbeat"] = f"ws://127.0.0.1:{deaf.port}"
             targets = [msgspec.structs.replace(read(url), client=f"c{i}") for i, url in enumerate(urls.values())]
             found = await asyncio.gather(*(examine(target, None, wishes) for target in targets))
     for name, findings in zip(urls, found, strict=True):
@@ -71,10 +71,19 @@ async def test_waiting_shows_pings_that_are_swallowed(monkeypatch: pytest.Monkey
     beats = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": "0.2", "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "0.5"}
     async with node(**beats) as n, Proxy(n.app.public_port, answered=without_pings) as proxy:
         whole = msgspec.structs.replace(read(f"ws://127.0.0.1:{n.app.public_port}"), client="a")
-        deaf = msgspec.structs.replace(whole, port=int(proxy.url.split(":")[2].removesuffix("/0")))
+        deaf = msgspec.structs.replace(whole, port=proxy.port)
         assert_named(await timeouts.wait(whole), [])
         # Nothing is a sign of life any more, so that the node ends what it should keep.
         assert_named(await timeouts.wait(deaf), [("kept connection", "swallows control frames")])
+
+
+async def test_waiting_shows_pings_that_are_answered_in_the_clients_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "SPARE_S", 0.8)
+    beats = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": "0.2", "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": "0.5"}
+    async with node(**beats) as n, Proxy(n.app.public_port, without_pings, pongs) as proxy:
+        url = f"ws://127.0.0.1:{proxy.port}"
+        named = [("kept connection", "no control ping came"), ("idle timeout", "answers pings in the client's name")]
+        assert_named(await timeouts.wait(msgspec.structs.replace(read(url), client="a")), named)
 
 
 async def doctor(*args: str) -> tuple[int, list[Finding]]:
