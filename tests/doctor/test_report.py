@@ -58,6 +58,7 @@ def test_a_url_is_what_clients_are_given() -> None:
         ["ws://h/", "--api", "ftp://h"],
         ["ws://h/", "--origin", "http://a\r\nX: y"],
         ["ws://h/a b"],
+        ["ws://h/", "--stop", "0"],
     ],
 )
 def test_a_wrong_command_line_is_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidegate.cli.command import KEY_NOTE, Failed, LoadConfig, Usage, until_reader_leaves, write_json
+from tidegate.cli.command import KEY_NOTE, Failed, LoadConfig, Usage, note, until_reader_leaves, write_json
 from tidegate.cli.terminal import Colour, paint, progress, visible
 
 if TYPE_CHECKING:
+    from tidegate.cli.api_client import ApiClient
     from tidegate.config.settings import Config
-    from tidegate.doctor.api import Ask
+    from tidegate.doctor.api import Api, Ask
     from tidegate.doctor.report import Finding, Level
     from tidegate.doctor.target import Target
 
@@ -29,6 +32,7 @@ DESCRIPTION = (
 EXAMPLES = (
     "tidegate doctor ws://127.0.0.1:8080/ws-notifications/",
     "tidegate doctor wss://push.example.org/ws-notifications/ --api --patient",
+    "tidegate doctor wss://push.example.org/ws-notifications/ --api http://10.0.0.7:8001 --stop 60",
     "TIDEGATE_API_KEY=... tidegate doctor wss://push.example.org/ws-notifications/ --api http://10.0.0.7:8001 --json",
 )
 
@@ -46,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask this internal port for nodes and Redis too, and push through it (no URL: as the configuration says)",
     )
     parser.add_argument("--edge", metavar="HOST:PORT", help="the edge's internal port (default: as --api says)")
-    parser.add_argument("--patient", action="store_true", help="wait for timeouts too: 75 s with the defaults")
+    how_long = parser.add_mutually_exclusive_group()
+    how_long.add_argument("--patient", action="store_true", help="wait for timeouts too: 75 s with the defaults")
+    how_long.add_argument(
+        "--stop",
+        type=float,
+        metavar="SECONDS",
+        help="instead: hold a session on each node, and say what clients see while you stop, restart or upgrade one",
+    )
     parser.add_argument("--client", metavar="ID", help="who it is, where clients name themselves (default: doctor-...)")
     parser.add_argument("--token-file", metavar="FILE", help="file with a token; - reads it from standard input")
     parser.add_argument(
@@ -60,17 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
-    import asyncio
-
     from tidegate.doctor.api import Api
-    from tidegate.doctor.examination import Wishes, examine
 
     config = load_config()
     target = _target(args, config)
-    api = None if args.api is None else Api(_ask(args.api, config))
-    wishes = Wishes(patient=args.patient, origins=args.origin, call=args.call, edge=args.edge)
-    with progress("examining"):
-        findings = asyncio.run(examine(target, api, wishes))
+    api = None if args.api is None else Api(asking(_service(args.api, config)))
+    findings = _examine(args, target, api) if args.stop is None else _watch(args.stop, target, api)
     counted = ("wrong", "weak") if args.strict else ("wrong",)
     is_ok = not any(finding.level in counted for finding in findings)
     with until_reader_leaves():
@@ -79,6 +85,44 @@ def run(args: argparse.Namespace, load_config: LoadConfig) -> int:
         else:
             _print(findings)
     return 0 if is_ok else 1
+
+
+def _examine(args: argparse.Namespace, target: Target, api: Api | None) -> list[Finding]:
+    import asyncio
+
+    from tidegate.doctor.examination import Wishes, examine
+
+    wishes = Wishes(patient=args.patient, origins=args.origin, call=args.call, edge=args.edge)
+    with progress("examining"):
+        return asyncio.run(examine(target, api, wishes))
+
+
+def _watch(seconds: float, target: Target, api: Api | None) -> list[Finding]:
+    """Raises Usage."""
+    import asyncio
+
+    from tidegate.doctor.stop import MOST_S, Watch
+
+    if not 1 <= seconds <= MOST_S:
+        raise Usage(f"--stop: 1 to {MOST_S:g} seconds")
+    with contextlib.ExitStack() as shown:
+
+        def begun(words: str) -> None:
+            note(visible(words))
+            shown.enter_context(progress("watching"))
+
+        async def watch() -> list[Finding]:
+            loop = asyncio.get_running_loop()
+            it = Watch(target, api, seconds, begun)
+
+            def enough() -> None:
+                loop.remove_signal_handler(signal.SIGINT)  # another one does not wait for what is under way
+                it.enough()
+
+            loop.add_signal_handler(signal.SIGINT, enough)
+            return await it.findings()
+
+        return asyncio.run(watch())
 
 
 def _print(findings: list[Finding]) -> None:
@@ -158,20 +202,24 @@ def _read(option: str, file: str) -> str:
         raise Usage(f"{option} {file}: {exc.strerror if isinstance(exc, OSError) else 'is no text'}") from None
 
 
-def _ask(url: str, config: Config) -> Ask:
+def _service(url: str, config: Config) -> ApiClient:
     """Raises Usage."""
     from tidegate.cli.api_client import ApiClient
-    from tidegate.doctor.api import ApiError
 
     try:
-        service = ApiClient(url or None, config)
+        return ApiClient(url or None, config)
     except Usage as exc:
         raise Usage(str(exc).replace("--url", "--api")) from None
+
+
+def asking(service: ApiClient) -> Ask:
+    """How the doctor asks it."""
+    from tidegate.doctor.api import ApiError
 
     def ask(method: str, path: str, body: bytes | None) -> Any:
         try:
             return service.call(method, path, dict, body)
         except Failed as exc:
-            raise ApiError(str(exc)) from None
+            raise ApiError(str(exc).replace("--url", "--api")) from None
 
     return ask

@@ -10,6 +10,7 @@ import msgspec
 
 from tidegate.brokers.contract import ServerCondition
 from tidegate.core.model import NodeInfo
+from tidegate.doctor.report import Finding, unknown, wrong
 
 # method, path, body; the decoded answer. Blocks. Raises ApiError.
 Ask: TypeAlias = Callable[[str, str, bytes | None], Any]
@@ -73,6 +74,17 @@ class Pushed(TypedDict):
     offset: int
 
 
+class _Connection(TypedDict):
+    connection: str
+    node: str
+
+
+class Client(TypedDict):
+    """What of ``GET /api/clients/{client}`` is looked at."""
+
+    connections: list[_Connection]
+
+
 class Api:
     """One request at a time, beside the loop."""
 
@@ -90,3 +102,18 @@ class Api:
         except msgspec.ValidationError as exc:
             raise ApiError(f"{method} {path} is not answered as a node of this version does: {exc}") from None
         return answer
+
+
+async def ask_health(api: Api | None) -> dict[str, Any] | Finding:
+    """What ``GET /api/health`` answers, or why it is not known."""
+    if api is None:
+        return unknown("nodes and Redis", "not asked for", "--api URL of a node's internal port")
+    try:
+        answer: dict[str, Any] = await api.call("GET", "/api/health", shape=Health)
+    except ApiError as exc:
+        return wrong(
+            "API",
+            str(exc),
+            "--api: the internal port of a node of this version, with a key that may read (TIDEGATE_API_KEY)",
+        )
+    return answer

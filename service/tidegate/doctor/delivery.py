@@ -9,11 +9,10 @@ from typing import Any
 
 from tidegate.doctor.api import Api, ApiError, Pushed
 from tidegate.doctor.link import Ended, Link, NoAnswer, Refusal, greet
+from tidegate.doctor.reach import judge, reach
 from tidegate.doctor.report import Finding, number, ok, size, unknown, weak, wrong
 from tidegate.doctor.target import Target
 
-HANDSHAKES_EACH = 3  # of one node, until it is given up that the edge chooses it
-MOST_HANDSHAKES = 24
 ARRIVAL_S = 10.0
 CALL_S = 15.0
 TAKEN_BYTES = 4 * 1024 * 1024  # beyond limits.outbox_bytes: what kernels and proxies hold on the way
@@ -24,37 +23,15 @@ async def examine(target: Target, api: Api, nodes: Iterable[str]) -> list[Findin
     """A push to a client that has a connection to each node, as far as the edge chooses them; and how it is told that
     the application has disconnected it."""
     wanted = set(nodes)
-    links: dict[str, Link] = {}
-    spare: list[Link] = []
     try:
-        for _ in range(min(HANDSHAKES_EACH * max(1, len(wanted)), MOST_HANDSHAKES)):
-            link = await greet(target)
-            spare.append(link)
-            links.setdefault(link.welcome["node"], link)
-            if wanted <= set(links):
-                break
-        findings = [await _push(api, links)]
-        if missed := sorted(wanted - set(links)):
-            how = f"not reached in {len(spare)} handshakes: {', '.join(missed)}"
-            findings.append(
-                unknown(
-                    "nodes through the edge",
-                    how,
-                    "an edge prefers nodes with fewer connections; examine again, or see edge.upstreams",
-                )
-            )
-        elif strange := sorted(set(links) - wanted):
-            how = f"{', '.join(strange)} answers behind the edge, and the API does not know it"
-            do = "edge and API belong to different gateways, or nodes do not share broker.url and broker.prefix"
-            findings.append(wrong("nodes through the edge", how, do))
-        elif wanted:
-            findings.append(ok("nodes through the edge", f"all {len(wanted)} are reached"))
-        return [*findings, await _disconnect(api, links)]
+        reached = await reach(target, wanted)
     except (NoAnswer, Refusal, Ended) as exc:
         return [unknown("push", str(exc))]
+    try:
+        findings = [await _push(api, reached.links), *judge(reached, wanted)]
+        return [*findings, await _disconnect(api, reached.links)]
     finally:
-        for link in spare:
-            link.cut()
+        reached.cut()
 
 
 async def _push(api: Api, links: Mapping[str, Link]) -> Finding:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tidegate.doctor import delivery, handshake, heartbeat, nodes, redis, timeouts, tls
-from tidegate.doctor.api import Api, ApiError, Health
+from tidegate.doctor.api import Api, ask_health
 from tidegate.doctor.link import Ended, Link, NoAnswer
 from tidegate.doctor.report import Finding, unknown, wrong
 from tidegate.doctor.target import Target
@@ -30,7 +30,7 @@ class Wishes(msgspec.Struct, frozen=True):
 
 async def examine(target: Target, api: Api | None, wishes: Wishes) -> list[Finding]:
     """All findings, in the order in which one reads them."""
-    health = await _health(api)
+    health = await ask_health(api)
     known = health if isinstance(health, dict) else None
     settings = None if known is None else known["settings"]
     greeting, encrypted = await asyncio.gather(handshake.greet(target), tls.examine(target))
@@ -56,20 +56,6 @@ async def examine(target: Target, api: Api | None, wishes: Wishes) -> list[Findi
             *redis.examine(known),
         ]
     return findings
-
-
-async def _health(api: Api | None) -> dict[str, Any] | Finding:
-    if api is None:
-        return unknown("nodes and Redis", "not asked for", "--api URL of a node's internal port")
-    try:
-        answer: dict[str, Any] = await api.call("GET", "/api/health", shape=Health)
-    except ApiError as exc:
-        return wrong(
-            "API",
-            str(exc),
-            "--api: the internal port of a node of this version, with a key that may read (TIDEGATE_API_KEY)",
-        )
-    return answer
 
 
 async def _through(

@@ -39,6 +39,11 @@ class _Limits(TypedDict):
     message_bytes: NotRequired[Annotated[int, Meta(ge=1024, le=MESSAGE_BYTES)]]
 
 
+class Position(TypedDict):
+    epoch: str
+    offset: int
+
+
 class Welcome(TypedDict):
     """What of it is used. Source: docs/protocol.md, Events."""
 
@@ -48,6 +53,7 @@ class Welcome(TypedDict):
     ping_interval: _Seconds
     ping_timeout: _Seconds
     limits: NotRequired[_Limits]
+    streams: NotRequired[dict[str, Position]]
 
 
 class Answer(NamedTuple):
@@ -333,6 +339,8 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
 
 
 def _reason(exc: OSError) -> str:
+    if isinstance(exc, ConnectionError) and exc.errno:
+        return os.strerror(exc.errno)  # asyncio's own words are "Connect call failed"
     return (exc.strerror or str(exc) or type(exc).__name__).strip()
 
 
