@@ -85,6 +85,7 @@ class Node:
             self.settings |= {"SERVER__SOCKET": self.socket, "SERVER__SOCKET_MODE": "0666"}
         if settings.get("EDGE__TRUNK") and not settings.get("TRUNK__PORT"):
             self.settings |= {"TRUNK__SOCKET": f"{folder}/trunk.sock", "SERVER__SOCKET_MODE": "0666"}
+        self.program: Sequence[str] = ("tidegate",)  # a module that takes the same arguments after its own
         self._starts = 0
         self.process: Process
 
@@ -92,7 +93,8 @@ class Node:
         self._starts += 1
         folder = self.folder / str(self._starts)
         folder.mkdir(parents=True)
-        self.process = Process(sys.executable, "-m", "tidegate", "serve", folder=folder, env=environ(self.settings))
+        command = [sys.executable, "-m", *self.program, "serve"]
+        self.process = Process(*command, folder=folder, env=environ(self.settings))
 
     async def ready(self) -> None:
         """Returns when it listens, and hears signals."""

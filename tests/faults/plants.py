@@ -1,4 +1,4 @@
-"""Faults planted on purpose, to see that the scenario runner finds them.
+"""Faults planted on purpose, to see that the scenario runner finds them, and that alerts fire.
 
 ``python -m tests.faults.plants NAME serve`` is the service with one of them; the name "none" plants nothing."""
 
@@ -14,6 +14,10 @@ from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.ingress import Entry, Ingress
 from tidegate.brokers.redis.streams import RedisStreams
 from tidegate.cli import main
+from tidegate.core.hub import Hub
+from tidegate.core.model import Message
+from tidegate.gateway.commands import Commands
+from tidegate.http import api
 
 
 def skip_reread() -> None:
@@ -51,11 +55,34 @@ def keep_epoch() -> None:
         script.sha = hashlib.sha1(script.text, usedforsecurity=False).hexdigest()
 
 
+def lose_in_hub() -> None:
+    """Of each stream the hub hears nothing of every third message, and nobody says so."""
+    hear = Hub.on_message
+
+    def hear_some(self: Hub, message: Message) -> None:
+        if message.offset % 3:
+            hear(self, message)
+
+    Hub.on_message = hear_some  # type: ignore[method-assign]
+
+
+def stumble() -> None:
+    """What nobody expected, in each push of the API and in each ``history`` of a client."""
+
+    async def fail(*args: Any) -> Any:
+        raise LookupError("planted")
+
+    api._push = fail  # type: ignore[assignment]
+    Commands._history = fail  # type: ignore[assignment,method-assign]
+
+
 PLANTS = {
     "none": lambda: None,
     "skip_reread": skip_reread,
     "acknowledge_first": acknowledge_first,
     "keep_epoch": keep_epoch,
+    "lose_in_hub": lose_in_hub,
+    "stumble": stumble,
 }
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.brokers.server import RedisServer
 from tests.edges.edge import Edge, Node, Stand
+from tests.http.node import JSON, Link, head
 from tests.monitoring.watch import Prometheus
 from tests.peer import Peer, Refusal
 from tests.support import ROOT, Process, eventually, free_port
@@ -26,6 +27,9 @@ from tests.support import ROOT, Process, eventually, free_port
 CONNECTIONS = 150
 UNSENT_BYTES = 1310720
 WAITING = 90_000  # of 100,000
+BATCH = 300
+PUSHERS = 16
+PREFERRED = -10  # nice
 TOKEN_WAIT_S = 0.1
 GROUPS = {"big": {"slow": "close"}, "short": {"messages": 1}}
 
@@ -149,10 +153,11 @@ class Gateway:
             shutil.rmtree(folder)
 
     @contextlib.asynccontextmanager
-    async def node(self, env: dict[str, str] | None = None, **settings: Any) -> AsyncIterator[Node]:
-        """One more, with its broker in memory, watched."""
+    async def node(self, plant: str = "none", **settings: Any) -> AsyncIterator[Node]:
+        """One more, with its broker in memory, watched; with one of ``tests.faults.plants``."""
         folder = _folder("node")
         node = Node(folder, {"SERVER__NODE": "n9", "SERVER__DRAIN_S": 1, **settings})
+        node.program = ("tests.faults.plants", plant)
         node.start()
         try:
             await node.ready()
@@ -343,6 +348,40 @@ class Gateway:
         async with again(come_back):
             yield
 
+    @contextlib.asynccontextmanager
+    async def hub_loses(self) -> AsyncIterator[None]:
+        async with self.node("lose_in_hub") as node, self.peers(2, node.public):
+
+            async def push() -> None:
+                await node.push("all", 1)
+
+            async with again(push):
+                yield
+
+    @contextlib.asynccontextmanager
+    async def api_stumbles(self) -> AsyncIterator[None]:
+        async with self.node("stumble") as node:
+
+            async def push() -> None:
+                answer = await node.call("POST", "/api/all/push", {"data": 1})
+                assert answer.code == "internal_error"
+
+            async with again(push):
+                yield
+
+    @contextlib.asynccontextmanager
+    async def commands_stumble(self) -> AsyncIterator[None]:
+        async with self.node("stumble") as node:
+
+            async def ask() -> None:
+                async with self.peers(1, node.public, groups="news") as (peer,):
+                    peer.send(type="history", id=1, group="news")
+                    await peer.ended()
+                    assert peer.close_code == 1011
+
+            async with again(ask):
+                yield
+
     # Clients
 
     @contextlib.asynccontextmanager
@@ -524,6 +563,26 @@ class Gateway:
             yield
 
     @contextlib.asynccontextmanager
+    async def much_pushed(self) -> AsyncIterator[None]:
+        """As fast as it is answered. Programs that share the machine would have the core that is to be full."""
+        body = json.dumps({"pushes": [{"group": f"g{number}", "data": "x" * 100} for number in range(BATCH)]}).encode()
+        async with self.node() as node, contextlib.AsyncExitStack() as stack:
+            _prefer(node.process.pid)
+            fields = {"Host": node.upstream, "Content-Type": JSON, "Content-Length": str(len(body))}
+            request = head("POST", "/api/push", fields) + body
+            for _ in range(PUSHERS):  # others wait while one is answered
+                reader, writer = await asyncio.open_connection("127.0.0.1", node.internal)
+                stack.callback(writer.close)
+                link = Link(reader, writer)
+
+                async def push(link: Link = link) -> None:
+                    answer = await link.ask(request)
+                    assert answer.status == 200, answer
+
+                await stack.enter_async_context(again(push, 0))
+            yield
+
+    @contextlib.asynccontextmanager
     async def unread_log(self) -> AsyncIterator[None]:
         port, internal = free_port(), free_port()
         settings = {"SERVER__PORT": port, "INTERNAL__PORT": internal, "LOG__LEVEL": "debug"}
@@ -584,6 +643,14 @@ def _folder(name: str) -> Path:
     return folder
 
 
+def _prefer(pid: int) -> None:
+    """It goes before others, as far as this user may say so. Linux may compare sessions first, then those in one."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, PREFERRED)
+    with contextlib.suppress(PermissionError, FileNotFoundError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(PREFERRED))
+
+
 def _certify(folder: Path, days: int) -> None:
     key, certificate = folder / "privkey.pem", folder / "fullchain.pem"
     made = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost"]
@@ -617,6 +684,8 @@ FAULTS: dict[str, Fault] = {
     "TidegateRedisFull": Gateway.redis_full,
     "TidegateRedisWentBack": Gateway.redis_forgets,
     "TidegateRedisSlow": Gateway.redis_slow,
+    "TidegateMessagesLost": Gateway.hub_loses,
+    "TidegateInternalErrors": Gateway.api_stumbles,
     "TidegateRequestsRefused": Gateway.pushes_too_large,
     "TidegatePushesRejected": Gateway.no_json,
     "TidegateBacklog": Gateway.many_pushes,
@@ -649,7 +718,11 @@ FAULTS: dict[str, Fault] = {
     "TidegateCertificateEnds": lambda gateway: gateway.certificate(10),
     "TidegateCertificateEndsNow": lambda gateway: gateway.certificate(1),
     "TidegateLoopLags": Gateway.late_loop,
+    "TidegateCpuFull": Gateway.much_pushed,
     "TidegateLogDropped": Gateway.unread_log,
     "TidegateVersionsDiffer": Gateway.another_version,
     "TidegateDrainsLong": Gateway.long_drain,
 }
+
+# The other half of a rule that has two.
+OTHERS: list[tuple[str, Fault]] = [("TidegateInternalErrors", Gateway.commands_stumble)]
