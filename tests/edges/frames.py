@@ -276,7 +276,7 @@ class Calls:
         async with s.peer(name) as peer:
             await peer.event()
             for number in range(260):
-                peer.send(type="call", id=number, method="slow", data={"seconds": 1})
+                peer.send(type="call", id=number, method="slow", data={"seconds": 0.6})
             codes = [event.get("code") for event in await peer.events(260)]
             assert set(codes) == {None, "too_many_calls"}
             assert codes.count("too_many_calls") == 4
