@@ -18,6 +18,7 @@ export function tapped(tap, Base) {
     }
 
     send(text) {
+      if (this.readyState !== WebSocket.OPEN) return; // it is about to end: the browser would drop it, and complain
       tap.sent(JSON.parse(text));
       super.send(text);
     }
