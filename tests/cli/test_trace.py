@@ -26,6 +26,7 @@ from tidegate.config.load import load
 from tidegate.core.errors import CloseCode, NotAllowed
 from tidegate.core.model import Position, Publication, encode_cursor
 from tidegate.core.outbox import Outbox
+from tidegate.core.session import Session
 from tidegate.http import trace as http_trace
 from tidegate.http.handler import Response
 from tidegate.websocket.wire import Wire
@@ -190,6 +191,15 @@ async def test_a_slow_consumer_whose_close_threw_it_away(
         assert "closed as a slow consumer (4008)" in (await operator.told("--client", "alice"))[0]
 
 
+async def fill(app: App, session: Session, waiting: int, size: int) -> int:
+    """Pushes to the group, in pieces of ``size`` bytes, until so many wait; the newest one's offset."""
+    newest = 0
+    while session.wire.size < waiting:
+        newest = (await push(app, "group:news", b'"' + b"x" * size + b'"')).offset
+        await asyncio.sleep(0)
+    return newest
+
+
 async def test_a_message_that_waits_for_a_client_that_does_not_read(capsys: pytest.CaptureFixture[str]) -> None:
     async with running() as app:
         operator = Operator(capsys, app)
@@ -197,10 +207,7 @@ async def test_a_message_that_waits_for_a_client_that_does_not_read(capsys: pyte
             await alice.event()
             alice.reading.clear()
             (session,) = app.hub.of_client("alice")
-            newest = 0
-            while session.wire.size < 100 * KIB:
-                newest = (await push(app, "group:news", b'"' + b"x" * 8 * KIB + b'"')).offset
-                await asyncio.sleep(0)
+            newest = await fill(app, session, 100 * KIB, 8 * KIB)
             (told,) = await operator.told("group:news", str(newest), "--client", "alice")
             assert "waits for alice" in told
             assert "bytes that its peer has not taken" in told
@@ -228,10 +235,7 @@ async def test_what_was_thrown_away_for_all_that_waited_is_not_proved_by_an_answ
             await alice.event()
             alice.reading.clear()
             (session,) = app.hub.of_client("alice")
-            newest = 0
-            while session.wire.size < 100 * KIB:
-                newest = (await push(app, "group:news", b'"' + b"x" * 8 * KIB + b'"')).offset
-                await asyncio.sleep(0)
+            newest = await fill(app, session, 100 * KIB, 8 * KIB)
             assert isinstance(session.wire, Wire)
             session.wire.close(CloseCode.SLOW_CONSUMER)  # as where all unsent is too much (websocket/unsent.py)
             alice.reading.set()
@@ -251,9 +255,7 @@ async def test_a_message_behind_many_of_another_stream_is_not_said_to_be_written
             await alice.event()
             alice.reading.clear()
             (session,) = app.hub.of_client("alice")
-            while session.wire.size < 300 * KIB:
-                await push(app, "group:news", b'"' + b"x" * KIB + b'"')
-                await asyncio.sleep(0)
+            await fill(app, session, 300 * KIB, KIB)
             await push(app, "client:alice")
             assert (await operator.asks(stream="client:alice", offset=1))["counts"] == {"unsent": 1}
             await alice.cut()
