@@ -10,6 +10,7 @@ local output = require "linked_output"
 local settings = require "settings"
 
 local insert = table.insert
+local ipairs = ipairs
 local pairs = pairs
 local sort = table.sort
 
@@ -52,7 +53,7 @@ end
 -- Tells the largest that they are slow, until so many bytes less are to be expected.
 local function make_room(excess)
     local told_now, closed = {}, 0
-    for place, out in pairs(largest_first()) do
+    for place, out in ipairs(largest_first()) do
         if place > AT_ONCE or excess <= 0 then
             break
         end
