@@ -126,9 +126,11 @@ end
 
 -- One node's answer; its socket, behind a 101, or its session on a trunk.
 local function knock(node, text)
-    local trunk = trunks.to(node)
+    local trunk, is_relayed = trunks.to(node)
     if trunk then
         return linked.open(trunk, text)
+    elseif not is_relayed then
+        return nil, "no answer to a probe"
     end
     local sock, err = connect(node)
     if not sock then

@@ -208,3 +208,24 @@ async def test_a_handshake_waits_for_a_node_that_hangs_no_longer_than_elsewhere(
             waited_s.append(asyncio.get_running_loop().time() - begun_s)
         assert sorted(waited_s)[-2] < 0.5
         assert 0.5 < max(waited_s) < scaled(3)  # edge.probe_timeout_s is 2
+
+
+async def test_a_node_that_hangs_at_first_holds_nobody_who_could_not_be_moved() -> None:
+    """Who asks it while it hangs goes to another one, and is not relayed to it once it goes on."""
+    async with two_nodes() as s:
+        hung, left = s.nodes
+        hung.process.signal(signal.SIGSTOP)
+        peers = [s.peer(f"c{n}") for n in range(6)]
+        try:
+            entering = asyncio.gather(*(peer.connect() for peer in peers))
+            await asyncio.sleep(1.4)  # a handshake waits for 2 s, edge.probe_timeout_s
+            hung.process.signal(signal.SIGCONT)
+            await entering
+            hung.process.kill()
+            await eventually(lambda: "closed; sessions on it" in s.edge.process.stderr)
+            await left.push("all", "after")
+            for peer in peers:
+                await peer.event()
+                assert (await peer.event())["data"] == "after"
+        finally:
+            await asyncio.gather(*(peer.cut() for peer in peers))
