@@ -214,9 +214,10 @@ function _M.pump(self, sock)
     self.is_called = false
     local ok, err = true, nil
     while ok and not self.is_called do
-        _M.wait(self, LONG_S)
-        if self.out and not self.is_called then
+        if self.out then -- also what came while the last piece was written, of which nobody is woken
             ok, err = _M.write(self, sock)
+        else
+            _M.wait(self, LONG_S)
         end
     end
     return ok, err

@@ -241,6 +241,22 @@ class Commands(Base):
                 assert message["data"] == data
                 assert list(message) == ["type", "stream", "epoch", "offset", "time", "data"]
 
+    async def test_who_reads_nothing_for_a_while_then_gets_all_that_came(self, s: Stand, name: str) -> None:
+        """Nothing else happens that could wake who writes to it."""
+        for alone, target in ((True, f"clients/{name}"), (False, "groups/chat")):
+            async with s.peer(name, groups="chat", rcvbuf=8192) as peer, s.peer(f"{name}x", groups="chat") as neighbour:
+                await peer.event()
+                await neighbour.event()
+                peer.reading.clear()
+                pushed = [f"{number} " + "x" * 16_000 for number in range(45)]  # below the limit of an outbox
+                for data in pushed:
+                    await s.node.push(target, data)
+                    if not alone:
+                        await neighbour.event()
+                await asyncio.sleep(0.1)
+                peer.reading.set()
+                assert [(await peer.event())["data"] for _ in pushed] == pushed
+
     async def test_the_application_adds_removes_and_disconnects(self, s: Stand, name: str) -> None:
         async with s.peer(name) as peer:
             await peer.event()
