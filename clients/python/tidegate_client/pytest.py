@@ -1,8 +1,9 @@
 """Fixtures for tests of applications that push or listen.
 
 - ``tidegate_publisher``, ``tidegate_async_publisher``: fakes that remember what was pushed and check it as the real
-ones do. - ``tidegate_gateway``: a real gateway in this process, in a thread with an event loop of its own, on ports
-that the system chose, with the embedded broker. It needs ``tidegate`` installed. A new one takes some milliseconds.
+  ones do.
+- ``tidegate_gateway``: a real gateway in this process, in a thread with an event loop of its own, on ports that the
+  system chose, with the embedded broker. It needs ``tidegate`` installed. A new one takes some milliseconds.
 
 ``gateway(**settings)`` is the same as a context manager, for fixtures of one's own with another scope or other
 settings."""
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tidegate_client.publisher.fake import AsyncFakePublisher, FakePublisher
 
 _START_S = 30.0
+_LAG_S = 60.0  # tests in the same process hold the gateway's loop up, which says nothing of the gateway
 
 
 @pytest.fixture
@@ -101,7 +103,8 @@ def gateway(**settings: Any) -> Iterator[Gateway]:
     """``with gateway(auth={"mode": "jwt", "key": …}) as running``: sections and keys are those of config.yaml. Raises
     what keeps the gateway from starting."""
     ports = {name: {"port": 0} | settings.get(name, {}) for name in ("server", "internal")}
-    running = Gateway({**settings, **ports})
+    limits = {"lag_s": _LAG_S} | settings.get("limits", {})
+    running = Gateway({**settings, **ports, "limits": limits})
     running.start()
     try:
         yield running
