@@ -1,12 +1,12 @@
 #!/bin/sh
-# The slow tests: first those that mind no neighbours, side by side, as in `make test`, and faults of each kind; then the
+# The slow tests: first those that mind no neighbours, side by side, as in `make test`, and the seeded runner's; then the
 # others one after the other, because many of them measure time.
 # usage: tools/test_all.sh WORKERS [what pytest takes]
 set -u
 cd "$(dirname "$0")/.." || exit
 workers=$1
 shift
-kinds=tests/faults/test_kinds.py
+faults="tests/faults/test_kinds.py tests/faults/test_faults.py"
 together="
     tests/edges/test_plain_edge.py tests/edges/test_njs_edge.py tests/edges/test_openresty_edge.py
     clients tests/browser tests/clients tests/deploy tests/doctor tests/examples tests/fuzz tests/monitoring tests/nginx
@@ -25,9 +25,10 @@ run() {
 
 # shellcheck disable=SC2086 # paths without spaces
 run -n "$workers" --dist loadfile "$@" $together
-run -n "$workers" --dist load "$@" "$kinds"
-for path in $together $kinds; do
+# shellcheck disable=SC2086
+run -n "$workers" --dist worksteal "$@" $faults
+for path in $together $faults; do
     set -- "$@" "--ignore=$path"
 done
-run "$@"
+run "$@" tests # pytest ignores no path that it is given, as `clients` is by testpaths
 exit "$status"

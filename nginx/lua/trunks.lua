@@ -1,6 +1,6 @@
 -- The trunks of this worker: which node has one, and whether it is up. A node says so in its answer to a probe; who has
--- none, or speaks another version, is asked again after a while, and its clients are relayed. Who does not answer at all
--- gets no client: a node that hung for a while would hold one that was relayed, and who is relayed can't be moved.
+-- none, or speaks another version, is asked again after a while, and its clients are relayed. Who does not answer gets
+-- no client at all: a node that hung for a while would hold one that was relayed, and that one can't be moved.
 
 local addresses = require "addresses"
 local http1 = require "http1"
