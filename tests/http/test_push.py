@@ -10,6 +10,7 @@ import pytest
 
 from tests.brokers.contract_words import SPAN
 from tests.http.node import BEARER, JSON, KEY, Node, head, node
+from tests.http.schema import faults
 from tests.peer import Peer
 from tests.support import Logs
 from tidegate.core.errors import BrokerDown, NotTried, Refused
@@ -67,6 +68,28 @@ async def test_a_push_may_name_the_word_that_it_is_conflated_by() -> None:
         page = await n.app.broker.history("group:a", None, messages=9, size=999)
         assert [message.conflate for message in page.messages] == ["north", "south"]
         assert list((await n.history("groups/a"))["messages"][0]) == ["offset", "time", "data"]
+
+
+async def test_what_is_optional_may_be_null_as_if_it_were_not_there() -> None:
+    """As libraries of typed languages write it; the description of the API says so too."""
+    async with node() as n:
+        document = (await n.call("GET", "/api/openapi.json")).json
+        nothing = {"key": None, "conflate": None, "traceparent": None}
+        items = [
+            {"client": "a", "group": None, "all": False, "data": 1, **nothing},
+            {"client": None, "group": "a", "all": False, "data": 1, **nothing},
+            {"client": None, "group": None, "all": True, "data": 1, **nothing},
+            {"client": None, "group": None, "all": False, "data": 1, **nothing},
+            {"client": "a", "group": "a", "data": 1},
+            {"client": "a", "all": None, "data": 1},
+        ]
+        results = (await n.call("POST", "/api/push", {"pushes": items})).json["results"]
+        assert [result.get("stream") for result in results] == ["client:a", "group:a", "all", None, None, None]
+        item = {"$ref": "#/components/schemas/Item"}
+        assert [faults(each, item, document) == [] for each in items] == [True, True, True, False, False, False]
+        push = {"data": 1, "conflate": None}
+        assert (await n.call("POST", "/api/all/push", push)).status == 202
+        assert faults(push, {"$ref": "#/components/schemas/Push"}, document) == []
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,24 @@ def _object(properties: Schema, optional: Iterable[str] = ()) -> Schema:
     }
 
 
+def _or_null(schema: Schema) -> Schema:
+    """What is optional may be null too, as libraries of typed languages write what is not there."""
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+_NULL = {"type": "null"}
+_ADDRESSES = {  # of an item of a batch: where it goes, and where it does not
+    "client": ({"type": "string"}, _NULL),
+    "group": ({"type": "string"}, _NULL),
+    "all": ({"const": True}, {"const": False}),
+}
+
+
+def _goes_only(to: str) -> Schema:
+    addresses = {name: yes if name == to else no for name, (yes, no) in _ADDRESSES.items()}
+    return {"required": [to], "properties": addresses}
+
+
 def _schemas(operations: Operations, config: Config) -> Schema:
     text, whole, yes_or_no = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
     any_json = {"description": f"Any JSON value of up to {config.limits.data_bytes} bytes."}
@@ -171,14 +189,14 @@ def _schemas(operations: Operations, config: Config) -> Schema:
     codes = {NotTried.code} | {error.code for operation in operations.values() for error in operation.errors}
     refusal = _object({"code": {"type": "string", "enum": sorted(codes)}, "message": text})
     conflate = {**_ref("Id"), "description": "Of messages with the same word a slow connection gets the newest."}
-    push = {"data": any_json, "conflate": conflate}
+    push = {"data": any_json, "conflate": _or_null(conflate)}
     item = {
-        "client": _ref("Id"),
-        "group": _ref("Id"),
-        "all": {"const": True},
+        "client": _or_null(_ref("Id")),
+        "group": _or_null(_ref("Id")),
+        "all": yes_or_no,
         **push,
-        "key": _ref("Key"),
-        "traceparent": _ref("Traceparent"),
+        "key": _or_null(_ref("Key")),
+        "traceparent": _or_null(_ref("Traceparent")),
     }
     node = {
         "node": text,
@@ -210,7 +228,7 @@ def _schemas(operations: Operations, config: Config) -> Schema:
         "Pushes": _object({"pushes": _list(_ref("Item"), maxItems=config.limits.batch_pushes)}),
         "Item": {
             **_object(item, ["client", "group", "all", "key", "conflate", "traceparent"]),
-            "oneOf": [{"required": [name]} for name in ("client", "group", "all")],
+            "oneOf": [_goes_only(name) for name in _ADDRESSES],
         },
         # Answers
         "Error": _object({"error": refusal}),
