@@ -49,15 +49,19 @@ class Down:
 
 
 class Held:
-    """Takes the place of a broker's method, and lets nothing through until it is told to."""
+    """Takes the place of a broker's method, and lets nothing through until it is told to; or, with ``fails``, then
+    neither."""
 
     def __init__(self, app: App, name: str) -> None:
         self._real = getattr(app.broker, name)
         self.open = asyncio.Event()
+        self.fails = False
         self.waiting = 0
         setattr(app.broker, name, self)
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.waiting += 1
         await self.open.wait()
+        if self.fails:
+            raise BrokerDown("no answer")
         return await self._real(*args, **kwargs)

@@ -26,11 +26,12 @@ from tidegate.core.model import NodeInfo, Position, Publication, decode_cursor, 
 from tidegate.core.outbox import Outbox
 from tidegate.core.session import Sender, Session, Transport
 from tidegate.gateway.commands import Commands
-from tidegate.gateway.gateway import Gateway, HandshakeRequest
+from tidegate.gateway.gateway import Gateway
 from tidegate.gateway.new_streams import NewStreams
 from tidegate.gateway.readiness import Readiness
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
+from tidegate.gateway.requests import HandshakeRequest
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import SHARE_S, Shares

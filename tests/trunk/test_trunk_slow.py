@@ -93,3 +93,19 @@ async def test_who_leaves_while_it_is_slow_may_join_again_with_its_position(tmp_
         events = come(client)
         assert [event["type"] for event in events] == ["message", "reply", "reply", "message"]
         assert events[-1]["offset"] == 1
+
+
+async def test_what_is_taken_from_a_client_whose_edge_writes_nothing_is_taken_at_once(tmp_path: Path) -> None:
+    async with client_of(tmp_path, "log") as (app, _, client):
+        (session,) = app.hub.of_client("alice")
+        await app.gateway.push([Publication("group:log", b'"%s"' % (b"x" * 60_000)) for _ in range(4)])
+        for number in (1, 2):
+            client.says({"type": "history", "id": number, "group": "log"})
+        await eventually(lambda: client.done == 1 and app.gateway.waiting(session) == 0)  # the other waits for room
+        await app.gateway.remove_member("log", "alice")
+        await push(app, "log", "a")
+        await eventually(lambda: len(client.live) == 2)  # its own, and all
+        client.written()
+        await eventually(lambda: client.done == 2)
+        events = come(client)
+        assert [event["type"] for event in events] == [*["message"] * 4, "reply", "left", "error"]

@@ -285,6 +285,11 @@ class Session:
     def group_count(self) -> int:
         return sum(1 for _ in self.groups)
 
+    def was_told(self, stream: str) -> bool:
+        """Whether it has the stream, and the answer that says so has been queued."""
+        track = self.tracks.get(stream)
+        return stream in self.streams and (track is None or track.answered)
+
     def follow(self, heard: StreamView, since: Position | None) -> Track:
         """A stream was asked for; ``since`` None: from now on."""
         track = self.tracks[heard.stream] = Track(since)

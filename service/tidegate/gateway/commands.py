@@ -1,18 +1,17 @@
-"""What each command does, and what others do to a connection: an order, new rights. Answers are queued, never returned.
+"""What each command does. Answers are queued, never returned.
 
-``carry_out`` and ``apply`` say whether the connection's groups changed, so that presence and record can follow.
+``carry_out`` says whether the connection's groups changed, so that presence and record can follow. What is taken away
+from a connection is taken while its command waits (``changes``): whatever may have changed is looked at again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, assert_never, get_args
+from collections.abc import Awaitable, Callable
+from typing import assert_never, get_args
 
-import msgspec
-
-from tidegate.brokers.contract import Broker, MembershipOrder
+from tidegate.brokers.contract import Broker
 from tidegate.config.load import Config
 from tidegate.core import protocol
 from tidegate.core.errors import BadRequest, NotAllowed, Refused, TooManyCalls, TooManyGroups
@@ -21,24 +20,11 @@ from tidegate.core.protocol import check_group, position_of
 from tidegate.core.push import check_conflate
 from tidegate.core.session import Rights, Session
 from tidegate.gateway.answers import Answers
+from tidegate.gateway.changes import Changes, NewRights
 from tidegate.gateway.new_streams import NewStreams
 from tidegate.gateway.recovery import Recovery
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
-
-
-class NewRights(msgspec.Struct):
-    """What a client may do from now on. ``token``: for whoever takes its connection up; None: as before."""
-
-    rights: Rights
-    token: str | None = None
-
-
-class NewPolicies(msgspec.Struct):
-    """What groups allow has changed. A client's rights are those that it has then: others may come before."""
-
-
-Change: TypeAlias = MembershipOrder | NewRights | NewPolicies  # what happens to a connection without its asking
 
 # (session, method, data, traceparent) -> status, JSON
 CallFunction = Callable[[Session, str, bytes, str | None], Awaitable[tuple[int, bytes]]]
@@ -69,17 +55,12 @@ class Commands:
         self._trace = recovery.trace
         self._call = call
         self._verify = verify
+        self.changes = Changes(config, recovery)
         self._answers = Answers()
         self._calls: Counter[Session] = Counter()  # in flight; of those who have any
         self._labels = {kind: (str(kind.__struct_config__.tag),) for kind in get_args(protocol.Command)}
         for label in self._labels.values():
             metrics.commands[label] = 0
-
-    def may_join(self, session: Session, group: str) -> bool:
-        """By a lasting membership, or by policy and token together."""
-        if group in session.lasting:
-            return True
-        return self._config.policy(group).join == "anyone" and session.rights.may_join(group)
 
     async def follow(self, session: Session, stream: str, since: Position | None) -> None:
         """``Recovery.attach`` of a group that the client chose by itself. Raises Refused."""
@@ -119,19 +100,28 @@ class Commands:
                     assert_never(command)
         except Refused as exc:
             if isinstance(command, protocol.Join):
-                self._trace.join_refused(session, command.group, exc)
-            self.refuse(session, command.id, exc)
+                self._refuse_join(session, command, exc)
+            else:
+                self.refuse(session, command.id, exc)
         return False
 
     def refuse(self, session: Session, id: str | int | None, error: Refused) -> None:
         self._metrics.refusals[error.code,] += 1
         session.send(protocol.encode_error(id, error))
 
+    def _refuse_join(self, session: Session, command: protocol.Join, error: Refused) -> None:
+        self._trace.join_refused(session, command.group, error)
+        self.refuse(session, command.id, error)
+
     async def _join(self, session: Session, command: protocol.Join) -> bool:
         stream = group_stream(check_group(command.group))
+        async with self.changes.attaching.of(f"{session.connection} {stream}"):
+            return await self._attach(session, command, stream)
+
+    async def _attach(self, session: Session, command: protocol.Join, stream: str) -> bool:
         since = position_of(command.epoch, command.offset)
         new = stream not in session.streams
-        if new and not self.may_join(session, command.group):
+        if new and not self.changes.may_join(session, command.group):
             raise NotAllowed(f"not allowed to join {command.group}")
         if new and session.group_count >= self._config.limits.groups_per_connection:
             raise TooManyGroups(f"a connection may be in {self._config.limits.groups_per_connection} groups")
@@ -147,6 +137,11 @@ class Commands:
             return False
         if session.ended:
             return False
+        if not self.changes.may_join(session, command.group):  # any more
+            self._recovery.detach(session, stream)
+            self._refuse_join(session, command, NotAllowed(f"not allowed to join {command.group}"))
+            return True  # presence may have it
+        new = not session.was_told(stream)  # it may have been removed meanwhile, and attached anew
         if new and command.group not in session.lasting:
             self._new_streams.joined(session, stream)
         waiting, was = session.wire.size, None if new else session.position(stream)
@@ -158,7 +153,7 @@ class Commands:
 
     def _leave(self, session: Session, command: protocol.Leave) -> bool:
         stream = group_stream(check_group(command.group))
-        if stream not in session.streams:
+        if not session.was_told(stream):
             raise BadRequest(f"not in {command.group}")
         self._trace.left(session, stream, "by itself", session.position(stream))
         self._recovery.detach(session, stream)
@@ -191,6 +186,7 @@ class Commands:
         size = self._config.limits.answer_bytes
         await self._turn(session)
         await self._recovery.room(session)
+        self._require(session, group, self._config.policy(group).history, "history")
         history = await self._broker.history(group_stream(group), since, messages=command.limit, size=size)
         fields = protocol.history_fields(history, size - 1024)
         self._answer(session, protocol.encode_reply(command.id, {"stream": group_stream(group), **fields}))
@@ -200,6 +196,7 @@ class Commands:
         self._require(session, group, self._config.policy(group).presence, "presence")
         await self._turn(session)
         await self._recovery.room(session)
+        self._require(session, group, self._config.policy(group).presence, "presence")
         present = await self._broker.present(group)
         clients = sorted({client for client, _ in present})
         shown = protocol.cut(clients, self._config.limits.answer_bytes - 1024)
@@ -221,30 +218,10 @@ class Commands:
         if self._verify is None:
             raise BadRequest("this gateway uses no tokens")
         rights = self._verify(command.token, session)
-        gone = self._take(session, NewRights(rights, command.token))
+        gone = self.changes.take_rights(session, NewRights(rights, command.token))
         session.send(protocol.encode_reply(command.id, {"expires": int(rights.expires or 0)}))
-        self._say_left(session, gone)
+        self.changes.say_left(session, gone)
         return bool(gone)
-
-    def _take(self, session: Session, new: NewRights) -> list[str]:
-        """The groups that it has left by that, and has not been told of."""
-        session.rights = new.rights
-        if new.token is not None:
-            session.wire.keep_token(new.token)
-        return self._leave_closed(session)
-
-    def _leave_closed(self, session: Session) -> list[str]:
-        """The groups that it may not be in any more, and has left; it has not been told."""
-        gone = [group for group in session.groups if not self.may_join(session, group)]
-        for group in gone:
-            stream = group_stream(group)
-            self._trace.left(session, stream, "not_allowed", session.position(stream))
-            self._recovery.detach(session, stream)
-        return gone
-
-    def _say_left(self, session: Session, groups: Sequence[str]) -> None:
-        for group in groups:
-            session.send(protocol.encode_left(group_stream(group), "not_allowed"))
 
     def ping(self, session: Session, command: protocol.Ping) -> None:
         """The cursor covers exactly what was queued before this answer."""
@@ -277,38 +254,6 @@ class Commands:
             self._calls[session] -= 1
             if not self._calls[session]:
                 del self._calls[session]
-
-    # What happens to it
-
-    async def apply(self, session: Session, change: Change) -> bool:
-        """Carries it out, and tells the client what has become of its groups by that."""
-        if isinstance(change, MembershipOrder):
-            return await self._apply_order(session, change)
-        gone = self._take(session, change) if isinstance(change, NewRights) else self._leave_closed(session)
-        self._say_left(session, gone)
-        return bool(gone)
-
-    async def _apply_order(self, session: Session, order: MembershipOrder) -> bool:
-        """The application made the client a member of a group, or ended that."""
-        stream = group_stream(order.group)
-        if not order.member:
-            session.lasting -= {order.group}
-            if stream not in session.streams:
-                return False
-            self._trace.left(session, stream, "removed", session.position(stream))
-            self._recovery.detach(session, stream)
-            session.send(protocol.encode_left(stream, "removed"))
-            return True
-        session.lasting |= {order.group}
-        if stream in session.streams:
-            return False
-        await self._recovery.attach(session, stream, None)
-        if session.ended:
-            return False
-        session.send(protocol.encode_joined(stream, session.join_fields(stream)))
-        self._trace.joined(session, stream)
-        self._recovery.start_delivery(session, stream)
-        return True
 
 
 def _own_key(client: str, key: str) -> str:

@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import msgspec
-
 from tidegate import log
 from tidegate.brokers.contract import Broker, CloseOrder, MembershipOrder, Order, ServerCondition
 from tidegate.config.load import Config
@@ -26,13 +24,10 @@ from tidegate.core.errors import (
     NotAllowed,
     Refused,
     TooManyConnections,
-    TooManyGroupsAsked,
 )
 from tidegate.core.hub import Hub
 from tidegate.core.model import (
-    ALL,
     ConnectionInfo,
-    Cursor,
     Gap,
     History,
     Message,
@@ -40,33 +35,21 @@ from tidegate.core.model import (
     Position,
     Publication,
     RejectedPush,
-    client_stream,
-    group_of,
-    group_stream,
-    kind_of,
 )
 from tidegate.core.protocol import Command, NotUnderstood
 from tidegate.core.session import Rights, Session, Transport
-from tidegate.gateway.commands import Change, Commands
+from tidegate.gateway.changes import Change
+from tidegate.gateway.commands import Commands
 from tidegate.gateway.readiness import Readiness
 from tidegate.gateway.records import OwnedRecords
 from tidegate.gateway.recovery import Recovery
 from tidegate.gateway.replay import Replay
+from tidegate.gateway.requests import HandshakeRequest, Requests
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import Floods, Shares
 
-Work: TypeAlias = Command | NotUnderstood | Change
-
-
-class HandshakeRequest(msgspec.Struct):
-    """What a handshake asked for, decoded but not yet allowed. ``last``: continue from the record of ``device``."""
-
-    client: str
-    groups: Sequence[str] = ()
-    cursor: Cursor | None = None
-    last: bool = False
-    device: str = ""
+Work: TypeAlias = Command | NotUnderstood
 
 
 class Gateway:
@@ -102,6 +85,7 @@ class Gateway:
         self._replay = replay
         self.trace = replay.trace
         self._records = OwnedRecords(broker, tasks)
+        self._requests = Requests(config, broker, commands, recovery, self._records)
         self._hub = hub
         self._tasks = tasks
         self._metrics = metrics
@@ -109,6 +93,7 @@ class Gateway:
         self._readiness = readiness
         self._floods = Floods()
         self._inboxes: dict[Session, deque[Work]] = {}  # what waits for its turn; of who has any, or did until now
+        self._early: dict[Session, list[Change]] = {}  # what has happened to it before it is welcomed
         self._wall = wall
         self.node = node
         self.draining = False
@@ -143,7 +128,7 @@ class Gateway:
                         self._obey(session, CloseCode(order.code))
             case MembershipOrder():
                 for session in self._hub.of_client(order.client):
-                    self.submit(session, order)
+                    self.change(session, order)
 
     def _obey(self, session: Session, code: CloseCode) -> None:
         """An order to close it. Who was told to move is taken over by its own next connection, and may read on."""
@@ -163,10 +148,11 @@ class Gateway:
         close frame queued, and hears that instead of a welcome. Raises Refused."""
         session = Session(request.client, connection, rights, wire, int(self._wall() * 1000))
         self.check_room()
-        self._check_client(request)
+        if len(self._hub.clients.get(request.client, ())) >= self._config.limits.connections_per_client:
+            raise TooManyConnections(f"a client may have {self._config.limits.connections_per_client} connections")
         self._hub.add(session)
         try:
-            await self._attach_requested(session, request)
+            await self._requests.attach(session, request)
             if not session.ended:
                 await self._broker.presence_join(self.info(session))
         except BaseException as exc:
@@ -191,55 +177,6 @@ class Gateway:
             raise Full("too much waits to be sent to the connections of this node")
         if self._readiness.lost:
             raise BrokerDown("this node does not reach its broker")  # at once: it would say so after its timeout
-
-    def _check_client(self, request: HandshakeRequest) -> None:
-        limits = self._config.limits
-        if len(self._hub.clients.get(request.client, ())) >= limits.connections_per_client:
-            raise TooManyConnections(f"a client may have {limits.connections_per_client} connections")
-
-    async def _attach_requested(self, session: Session, request: HandshakeRequest) -> None:
-        own = (client_stream(session.client), ALL)
-        asked = {group_stream(group) for group in request.groups}
-        positions = dict(request.cursor or {})
-        for stream in positions:
-            if kind_of(stream) == "client" and stream not in own:
-                raise NotAllowed("the cursor names another client's stream")
-        session.lasting = await self._broker.memberships(session.client)
-        groups = {stream for stream in asked if self._may_be_in(session, stream)}
-        resets: set[str] = set()
-        if request.last:
-            record = await self._records.claim(session, request.device)
-            if record is None:
-                resets = groups.union(own)
-            else:
-                positions = record
-        allowed = {stream for stream in positions if stream in own or self._may_be_in(session, stream)}
-        lasting = {group_stream(group) for group in session.lasting}
-        others = sorted(allowed.difference(own, groups, lasting))
-        most = self._config.limits.groups_per_connection
-        room = most - len(groups | lasting)
-        if room < 0 or len(groups - lasting) + len(others) > most:
-            raise TooManyGroupsAsked(f"more than {most} groups")
-        # Lasting memberships made meanwhile may leave less room than there was: that must not lock a client out.
-        allowed.difference_update(others[room:])
-        refused = (positions.keys() | asked) - allowed - groups
-        streams = [*own, *sorted((groups | lasting | allowed).difference(own))]
-        for stream in streams:
-            if not session.ended:
-                attach = self._recovery.attach if stream in own or stream in lasting else self._commands.follow
-                await attach(session, stream, positions.get(stream))
-            if session.ended:
-                return
-            if stream in resets:
-                session.tracks[stream].reset = True
-        session.refused = tuple(sorted(refused))
-        if session.confirmations is not None:
-            for stream in refused:
-                session.confirmations.forget(stream)
-
-    def _may_be_in(self, session: Session, stream: str) -> bool:
-        group = group_of(stream)
-        return group is not None and self._commands.may_join(session, group)
 
     def welcome(self, session: Session) -> None:
         """The handshake was answered: says where each stream starts, then what was missed."""
@@ -268,16 +205,44 @@ class Gateway:
         self.begin_work(session)
 
     def begin_work(self, session: Session) -> None:
-        """It is welcomed: what it was sent before takes its turn."""
+        """It is welcomed: what has happened to it before takes effect, and what it sent takes its turn."""
+        for change in self._early.pop(session, ()):
+            self.change(session, change)
         if session in self._inboxes:
             self._work(session)
 
-    def submit(self, session: Session, work: Command | Change) -> None:
-        """Commands of one connection, and what happens to it, take their turns; calls run beside them."""
+    def change(self, session: Session, change: Change) -> None:
+        """It takes effect at once; of one that is not welcomed yet, then."""
         if session.ended:
             return
-        if not isinstance(work, Change):
-            self._commands.count(work)
+        if not session.welcomed:
+            self._early.setdefault(session, []).append(change)
+        elif self._commands.changes.take(session, change):
+            self._tasks.spawn(self._groups_changed(session), "change")
+        elif isinstance(change, MembershipOrder) and change.member:
+            self._tasks.spawn(self._make_member(session, change.group), "change")
+
+    async def _make_member(self, session: Session, group: str) -> None:
+        try:
+            if await self._commands.changes.join(session, group):
+                await self._groups_changed(session)
+        except BrokerDown:
+            self.close(session, CloseCode.TRY_LATER)  # the order could not be obeyed; it will be when it is back
+        except Exception:
+            self.close(session, CloseCode.INTERNAL_ERROR)
+            raise  # for the log
+
+    async def _groups_changed(self, session: Session) -> None:
+        if not session.ended:
+            with contextlib.suppress(BrokerDown):  # presence is renewed with the lease
+                await self._broker.presence_join(self.info(session))
+        self._records.save(session)
+
+    def submit(self, session: Session, work: Command) -> None:
+        """Commands of one connection take their turns; calls run beside them."""
+        if session.ended:
+            return
+        self._commands.count(work)
         if isinstance(work, protocol.Ping) and session not in self._inboxes:
             self._commands.ping(session, work)
             session.wire.done()
@@ -324,27 +289,23 @@ class Gateway:
                     until_s = await self._shares.next()
                     continue
                 work = inbox.popleft()
-                if isinstance(work, Change):
-                    changed = await self._commands.apply(session, work)
-                elif isinstance(work, NotUnderstood):
-                    changed = False
+                changed = False
+                if isinstance(work, NotUnderstood):
                     self._commands.refuse(session, work.id, work.error)
                     if work.one_too_many:
                         self.close(session, CloseCode.NOT_UNDERSTOOD)
                 else:
                     changed = await self._commands.carry_out(session, work)
-                if not isinstance(work, Change):
-                    session.wire.done()
-                if changed and not session.ended:
-                    await self._presence_join(session)
-                self._records.save(session)
+                session.wire.done()
+                if changed:
+                    await self._groups_changed(session)
+                else:
+                    self._records.save(session)
                 if len(inbox) == limits.commands_in_flight // 2:
                     wire.resume_reading()
                 if inbox and self._shares.clock() >= until_s:
                     self.share_used(session, "commands")
                     until_s = await self._shares.next()
-        except BrokerDown:
-            self.close(session, CloseCode.TRY_LATER)  # an order could not be obeyed; it will be when the client is back
         except Exception:
             self.close(session, CloseCode.INTERNAL_ERROR)
             raise  # for the log
@@ -359,10 +320,6 @@ class Gateway:
     def _note_flood(self, session: Session, what: str) -> None:
         if self._floods.used(session.connection, self._shares.clock()):
             log.warning("connection.flooding", conn=session.connection, client=session.client, what=what)
-
-    async def _presence_join(self, session: Session) -> None:
-        with contextlib.suppress(BrokerDown):  # presence is renewed with the lease
-            await self._broker.presence_join(self.info(session))
 
     def move(self, session: Session, within_s: float) -> None:
         """Says that it will be closed within so many seconds, and is welcome on another node."""
@@ -419,6 +376,7 @@ class Gateway:
         self._recovery.detach_all(session)
         session.confirmations = confirmations
         self._inboxes.pop(session, None)
+        self._early.pop(session, None)
         self._hub.remove(session)
         session.wire.tell_room()
 

@@ -132,7 +132,7 @@ class Moves:
             group = group_of(stream)
             if group is not None and stream in removed and group not in session.lasting:
                 resumed.left[stream] = "removed"
-            elif stream not in own and (group is None or not self._commands.may_join(session, group)):
+            elif stream not in own and (group is None or not self._commands.changes.may_join(session, group)):
                 resumed.left[stream] = "not_allowed"
         if asked.device is not None:
             resumed.record = await self._records.reclaim(session, asked.device)

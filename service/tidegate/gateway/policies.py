@@ -8,7 +8,8 @@ from tidegate.config.changes import changes
 from tidegate.config.settings import Config, GroupPolicy
 from tidegate.core.hub import Hub
 from tidegate.core.session import Session
-from tidegate.gateway.commands import Commands, NewPolicies
+from tidegate.gateway.changes import NewPolicies
+from tidegate.gateway.commands import Commands
 from tidegate.gateway.gateway import Gateway
 
 SLICE = 200  # connections that are looked at before others have a turn
@@ -29,18 +30,14 @@ class Policies:
             return []
         self._config.take_policies(groups)
         for number, session in enumerate(list(self._hub.sessions()), 1):
-            if not session.ended and (self._is_joining(session) or not self._may_stay(session)):
-                self._gateway.submit(session, NewPolicies())
+            if not session.ended and (not session.welcomed or not self._may_stay(session)):
+                self._gateway.change(session, NewPolicies())
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         return changed
 
-    def _is_joining(self, session: Session) -> bool:
-        """Perhaps: it was found to be allowed by the earlier policies, and what it waits for may take its time."""
-        return not session.welcomed or self._gateway.waiting(session) is not None
-
     def _may_stay(self, session: Session) -> bool:
-        return all(self._commands.may_join(session, group) for group in session.groups)
+        return all(self._commands.changes.may_join(session, group) for group in session.groups)
 
 
 def _differences(old: dict[str, GroupPolicy], new: dict[str, GroupPolicy]) -> list[str]:

@@ -18,7 +18,7 @@ from tidegate.auth.callback import Callback, Login
 from tidegate.core.errors import AuthUnavailable, CloseCode, NotAllowed, Unauthorized
 from tidegate.core.hub import Hub
 from tidegate.core.session import Session
-from tidegate.gateway.commands import NewRights
+from tidegate.gateway.changes import NewRights
 from tidegate.gateway.gateway import Gateway
 from tidegate.tasks import Tasks
 
@@ -98,4 +98,4 @@ class Rechecks:
             login.due_s = self._callback.next_s()
             if grant != login.grant:
                 new = Login(grant, login.question, login.due_s)
-                self._gateway.submit(session, NewRights(new, new.ticket))
+                self._gateway.change(session, NewRights(new, new.ticket))

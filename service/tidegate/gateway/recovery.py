@@ -73,7 +73,7 @@ class Recovery:
                 return
             if stream in session.streams:
                 await self._start_anew(session, stream, since)
-            else:
+            if not session.ended and stream not in session.streams:  # or not any more
                 await self.attach(session, stream, since)
 
     async def _start_anew(self, session: Session, stream: str, since: Position) -> None:
@@ -83,7 +83,7 @@ class Recovery:
         try:
             track.page = await self._replay.page(stream, since)
         except Refused:
-            if not session.ended:
+            if session.tracks.get(stream) is track:  # else it has ended, or was removed
                 track.state = WAITING
                 self._replay.read_on(session, audience)
             raise

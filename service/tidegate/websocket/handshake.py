@@ -23,7 +23,7 @@ from tidegate.auth.tokens import TOKEN_BYTES, Verifier
 from tidegate.core.errors import BadRequest, MethodNotAllowed, NotFound, Refused, Unauthorized, UpgradeRequired
 from tidegate.core.model import decode_cursor, is_id
 from tidegate.core.protocol import SUBPROTOCOL, check_group
-from tidegate.gateway.gateway import HandshakeRequest
+from tidegate.gateway.requests import HandshakeRequest
 from tidegate.tornado_seam import Request
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
