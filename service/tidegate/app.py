@@ -157,7 +157,7 @@ class App:
         )
         self.policies = Policies(config, self.gateway, self.hub, commands)
         self._lag = Lag(limits.lag_s, self.metrics.loop_lag.observe)
-        self.admission = Admission(limits, self._lag, self.gateway.check_room)
+        self.admission = Admission(limits, self._lag, self.gateway.check_room, asks=self._callback is not None)
         self._servers: list[HttpServer] = []
         self._socket_files: list[SocketFile] = []
         self._trunk_sockets: list[socket.socket] = []

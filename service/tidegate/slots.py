@@ -22,6 +22,11 @@ class Slots:
         self._waiting: OrderedDict[str, OrderedDict[str, dict[asyncio.Future[None], None]]] = OrderedDict()
         self.waiting = 0  # calls
 
+    def waiting_of(self, client: str, method: str = "") -> int:
+        """How many of its calls wait."""
+        clients = self._waiting.get(method)
+        return len(clients.get(client, ())) if clients is not None else 0
+
     @contextlib.asynccontextmanager
     async def of(self, client: str, method: str) -> AsyncIterator[None]:
         if self._may(client, method):  # who waits may not: else they would have been let in before

@@ -21,6 +21,7 @@ from tidegate.app import App
 from tidegate.auth import callback
 from tidegate.auth.callback import Callback, question
 from tidegate.config.auth import AuthSettings
+from tidegate.websocket.admission import Admission
 
 ALICE = as_page("s-alice")
 
@@ -225,6 +226,36 @@ async def test_no_more_wait_than_may(expected_logs: Logs, monkeypatch: pytest.Mo
         assert not waiting.done()
         await waiting
         expected_logs.expect("auth.callback_failed")
+
+
+async def test_one_address_whose_questions_hang_leaves_room_to_wait_to_others(
+    expected_logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected_logs.expect("auth.callback_failed")
+    monkeypatch.setattr(callback, "WAITING", 6)
+    async with started(AUTH__CALLBACK_CONNECTIONS=4) as (asked, app):
+        asked.hangs = True
+        flood = asyncio.gather(*(said(app, as_page("s-eve") | {"X-Forwarded-For": "192.0.2.1"}) for _ in range(20)))
+        await eventually(lambda: app.metrics.handshakes["auth_unavailable",] == 20 - 2 - 3)
+        others = asyncio.gather(*(said(app, as_page("s-bob") | {"X-Forwarded-For": f"192.0.2.{n}"}) for n in (2, 3)))
+        await eventually(lambda: b"tidegate_auth_waiting 4.0" in app.metrics.text())  # and one is asked
+        asked.go_on()
+        assert set(await others) == {(401, "unauthorized")}
+        await flood
+
+
+async def test_who_is_let_in_takes_a_place_then_and_who_is_refused_none() -> None:
+    async with started() as (asked, app):
+        entry = app.admission.entry
+        assert isinstance(entry, Admission)
+        asked.hangs = True
+        refusal = asyncio.gather(said(app, as_page("s-nobody")))
+        await eventually(lambda: asked.asked)
+        asked.go_on()
+        assert [*await refusal] == [(401, "unauthorized")]
+        assert (app.admission.begun, entry.begun) == (1, 0)
+        async with connected(app, ALICE):
+            assert (app.admission.begun, entry.begun) == (2, 1)
 
 
 async def test_who_leaves_while_it_is_asked_leaves_nothing_behind() -> None:

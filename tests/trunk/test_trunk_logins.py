@@ -19,6 +19,7 @@ from tidegate.auth import callback
 from tidegate.core.model import Position
 from tidegate.trunk import codec
 from tidegate.trunk.codec import Kind
+from tidegate.websocket.admission import Admission
 
 HEADERS = "".join(f"{name}: {value}\r\n" for name, value in as_page("s-alice").items())
 EDGE = HEADERS + "X-Forwarded-For: 198.51.100.7\r\n"
@@ -65,6 +66,17 @@ async def test_a_handshake_over_a_trunk_is_asked_for_with_the_clients_address(tm
         refused = worker.open("", EDGE.replace("s-alice", "s-nobody"))
         await eventually(lambda: refused.answer)
         assert refused.answer.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_who_is_let_in_over_a_trunk_takes_a_place_then_and_who_is_refused_none(tmp_path: Path) -> None:
+    async with started(tmp_path) as (_, app, worker):
+        entry = app.admission.entry
+        assert isinstance(entry, Admission)
+        refused = worker.open("", EDGE.replace("s-alice", "s-nobody"))
+        await eventually(lambda: refused.answer)
+        assert (app.admission.begun, entry.begun) == (1, 0)
+        await welcomed(worker)
+        assert (app.admission.begun, entry.begun) == (2, 1)
 
 
 async def test_a_moved_session_is_asked_for_anew_and_goes_on(tmp_path: Path) -> None:

@@ -21,14 +21,17 @@ CROWDED, LAGS = "handshakes.refused", "loop.lagged"
 
 
 class Door(HandLoop):
-    """A loop with an admission on it. ``let_in``: who, and when."""
+    """A loop with an admission on it. ``let_in``: who, and when. ``asks``: an application, which ``says`` in so many
+    seconds whether who has had its turn is let in."""
 
-    def __init__(self, rate: int = 100, wait_s: float = 5, room: int = 10**9) -> None:
+    def __init__(self, rate: int = 100, wait_s: float = 5, room: int = 10**9, *, asks: bool = False) -> None:
         super().__init__()
         self.lag = Lag(0.25, lambda seconds: None)
         limits = LimitsSettings(handshakes_per_second=rate, handshake_wait_s=wait_s)
         self.room = room
-        self.admission = Admission(limits, self.lag, self.check_room)
+        self.asks = asks
+        self.says: Callable[[int], tuple[float, bool]] = lambda number: (0.0, True)
+        self.admission = Admission(limits, self.lag, self.check_room, asks=asks)
         self.admission.start(cast(Any, self))
         self.let_in: list[tuple[int, float]] = []
         self.refused: dict[int, Refused] = {}
@@ -54,9 +57,20 @@ class Door(HandLoop):
         try:
             async with self.admission:
                 tells()
-                self.let_in.append((number, self.now_s))
+                if self.asks:
+                    await self._ask(number)
+                async with self.admission.entry:
+                    self.let_in.append((number, self.now_s))
         except Refused as error:
             self.refused[number] = error
+
+    async def _ask(self, number: int) -> None:
+        seconds, lets_in = self.says(number)
+        answer = self.create_future()
+        self.call_later(seconds, answer.set_result, None)
+        await answer
+        if not lets_in:
+            raise BadRequest("no")
 
     async def passes(self, seconds: float, step_s: float = 0.005) -> None:
         for _ in range(round(seconds / step_s)):
@@ -151,6 +165,43 @@ async def test_who_is_refused_for_what_it_says_takes_no_place() -> None:
     await door.passes(0.1)
     assert [number for number, _ in door.let_in] == [201]
     assert len(door.refused) == 200
+
+
+async def test_who_is_refused_late_takes_no_place_and_nobody_comes_in_faster_for_it() -> None:
+    """An application that takes a second to refuse: 20 of whom it refuses come in each, and then 100 others."""
+    door = Door(rate=20, wait_s=60, asks=True)
+    door.says = lambda number: (1.0, number > 100)
+    for _ in range(5):
+        await door.come(20)
+        await door.passes(1)
+    assert door.let_in == []
+    begun_s = door.now_s
+    await door.come(100)
+    await door.passes(8)
+    assert [number for number, _ in door.let_in] == list(range(101, 201))
+    assert most_in_a_second(door.let_in) <= 20
+    assert door.let_in[-1][1] - begun_s <= 1 + 100 / 20 * 1.2, "as long as without the others, and the question"
+
+
+async def test_those_who_are_refused_late_hold_up_nobody_for_longer_than_they_would_have_had_to_wait_for() -> None:
+    """100 of whom the application refuses each within a second stand before one whom it lets in."""
+    door = Door(rate=20, wait_s=60, asks=True)
+    door.says = lambda number: (1.0, number > 100)
+    await door.come(101)
+    await door.passes(5)
+    ((number, at_s),) = door.let_in
+    assert number == 101
+    assert at_s - 1000.0 <= 1 + 100 / 20 * 0.8, "who was refused gives its turn to the next"
+
+
+async def test_answers_that_come_at_once_let_nobody_in_at_once() -> None:
+    door = Door(rate=20, wait_s=60, asks=True)
+    door.says = lambda number: (1002.0 - door.now_s, True)  # it hangs until then
+    await door.come(40)
+    await door.passes(5)
+    assert len(door.let_in) == 40
+    assert most_in_a_second(door.let_in) <= 20
+    assert door.admission.waiting == 0
 
 
 async def test_who_goes_while_it_waits_is_passed_over() -> None:

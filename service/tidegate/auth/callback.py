@@ -8,7 +8,8 @@ Nothing is remembered: each handshake, each connection that comes from another n
 question of its own, so that what was revoked is revoked for the next question.
 
 An application that hangs holds up nobody but those who are asked for. Its connections are none of the calls', a quarter
-of them is for the looks at live connections, and of the others who comes from one address has half at most (``slots``).
+of them is for the looks at live connections, and of the others who comes from one address has half at most (``slots``),
+as of the places of those who wait for one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tidegate.slots import Slots
 # at a time. So none waits longer for the application; it is asked again at once, beside the others' traffic.
 MOVE_S = 0.2
 ANSWER_BYTES = 65536
-WAITING = 1000  # handshakes that wait for a connection; each has an open socket
+WAITING = 1000  # handshakes that wait for a connection; each has an open socket. Of an address as many as are free
 FAILED_S = 10.0  # between two lines of the log that say that it does not answer
 
 Why: TypeAlias = Literal["handshake", "move", "recheck"]
@@ -120,8 +121,9 @@ class Callback:
 
     async def login(self, question: bytes, *, address: str) -> Login:
         """For a handshake. Raises Unauthorized, NotAllowed or AuthUnavailable."""
-        if self.slots.waiting >= WAITING:
-            raise self._unavailable("handshake", f"{WAITING} handshakes wait for its answers")
+        waiting = self.slots.waiting
+        if self.slots.waiting_of(address) >= WAITING - waiting:
+            raise self._unavailable("handshake", f"{waiting} handshakes wait for its answers")
         return Login(await self._ask(question, "handshake", address, ANSWER_S), question, self.next_s())
 
     async def move(self, question: bytes, ticket: str, *, address: str) -> Login:

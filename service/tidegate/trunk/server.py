@@ -193,9 +193,11 @@ class TrunkServer:
         request = read_request(head)
         query = context.rules.check_request(request)
         async with context.admission:
-            if transport.gone:
-                raise BadRequest("the peer has gone")
-            await self._let_in(transport, request, await context.rules.authenticate(request, query, None))
+            _check_still_there(transport)
+            offer = await context.rules.authenticate(request, query, None)
+            async with context.admission.entry:
+                _check_still_there(transport)
+                await self._let_in(transport, request, offer)
 
     async def _let_in(self, transport: LinkedTransport, request: Request, offer: handshake.Offer) -> None:
         context = self._context
@@ -284,6 +286,12 @@ class TrunkServer:
         context.gateway.trace.refused(error, *who)
         log.debug("handshake.refused", code=error.code, error=error.message)
         transport.refuse(handshake.refusal(error))
+
+
+def _check_still_there(transport: LinkedTransport) -> None:
+    """Raises BadRequest."""
+    if transport.gone:
+        raise BadRequest("the peer has gone")
 
 
 def _keep(offer: handshake.Offer, transport: LinkedTransport) -> None:

@@ -7,6 +7,10 @@ back one after the other as well. Who is refused for what he says (a bad token) 
 
 While the loop lags nobody is let in: those who are here already come first.
 
+Where an application is asked who a client is, its answer may take seconds, and many answers may come at once. So a turn
+is one to be asked, and is had by another as soon as the answer is no; who is to be let in waits for a place of another
+``Admission``, the ``entry``, which almost never takes any time.
+
 A connection that moves here from another node has been let in before, and waits for nobody. Its place is taken all the
 same, so that others wait for it. Source: docs/decisions/0048-handshakes-wait-in-a-queue.md.
 """
@@ -14,6 +18,7 @@ same, so that others wait for it. Source: docs/decisions/0048-handshakes-wait-in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
@@ -31,13 +36,18 @@ AGAIN_MOST_S = 60
 LINE_S = 60.0  # between two lines in the log
 
 
-class Admission:
+class Admission(contextlib.AbstractAsyncContextManager[None]):
     """``async with admission:`` has its turn, or raises Refused; what is raised inside gives the place back.
-    ``check_room`` is told how many wait, and raises Refused where one more has no room."""
+    ``check_room`` is told how many wait, and raises Refused where one more has no room. ``asks``: an application."""
 
     _loop: asyncio.AbstractEventLoop
 
-    def __init__(self, limits: LimitsSettings, lag: Lag, check_room: Callable[[int], None]) -> None:
+    def __init__(
+        self, limits: LimitsSettings, lag: Lag, check_room: Callable[[int], None], *, asks: bool = False
+    ) -> None:
+        self._next = Admission(limits, lag, check_room) if asks else None
+        # What is to be done between a turn and the welcome is done within it.
+        self.entry: contextlib.AbstractAsyncContextManager[None] = self._next or contextlib.nullcontext()
         most = limits.handshakes_per_second
         # One is too few where it is due often: what a late turn of the loop lets pass would be lost.
         self._at_once = max(1 if most < 10 else 2, int(most * AT_ONCE_S))
@@ -57,10 +67,12 @@ class Admission:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._seen_s = loop.time()
+        if self._next is not None:
+            self._next.start(loop)
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + (self._next.waiting if self._next is not None else 0)
 
     async def __aenter__(self) -> None:
         now_s = self._count()
@@ -87,6 +99,8 @@ class Admission:
         """A connection came from another node."""
         self._count()
         self._places = max(self._places - 1, -self._rate * OWED_S)
+        if self._next is not None:
+            self._next.moved()
 
     def end(self) -> None:
         """This node takes nobody any more: those who wait go on now, to hear it."""
@@ -94,6 +108,8 @@ class Admission:
             _, turn = self._queue.popleft()
             if not turn.done():
                 turn.set_result(None)
+        if self._next is not None:
+            self._next.end()
 
     def _count(self) -> float:
         """The time, up to which places have grown."""

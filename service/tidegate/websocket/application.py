@@ -161,7 +161,9 @@ class HandshakeHandler(WebSocketHandler):
         query = context.rules.check_request(request)
         async with context.admission:
             self._check_still_there()  # it may have waited long, and is not to cost the application a question
-            await self._let_in(await context.rules.authenticate(request, query, self._peer()))
+            offer = await context.rules.authenticate(request, query, self._peer())
+            async with context.admission.entry:
+                await self._let_in(offer)
 
     async def _let_in(self, offer: handshake.Offer) -> None:
         context, headers, (asked, grant, _) = self.application.context, self.request.headers, offer
