@@ -14,7 +14,7 @@ from tests.support import eventually
 from tidegate.brokers.redis import pipeline, streams
 from tidegate.brokers.redis.pipeline import Address, Pipeline
 from tidegate.core.errors import BrokerDown
-from tidegate.core.model import Position
+from tidegate.core.model import Message, Position
 
 
 async def test_what_comes_during_a_repair_and_is_too_much_to_hold_is_read(monkeypatch: pytest.MonkeyPatch):
@@ -40,6 +40,20 @@ async def test_what_comes_during_a_repair_and_is_too_much_to_hold_is_read(monkey
             assert node.heard.events == []
             go_on.set()
             await eventually(lambda: node.heard.offsets("group:a") == list(range(1, 11)))
+
+
+async def test_messages_of_an_epoch_share_its_text():
+    """What a trace remembers of each keeps its position; a text for each is a quarter more."""
+    with RedisServer() as server:
+        async with Node(server, "n1", timing=slow_beats()) as node:
+            await node.broker.subscribe("group:a")
+            followed = node.broker.streams._followed["group:a"]
+            await eventually(lambda: followed.held is None)
+            for number in range(3):
+                await push(node.broker, "group:a", b"%d" % number)
+            await eventually(lambda: len(node.heard.offsets("group:a")) == 3)
+            messages = [event for event in node.heard.of("group:a") if isinstance(event, Message)]
+            assert all(message.epoch is messages[0].epoch for message in messages)
 
 
 async def test_who_shares_a_read_that_is_given_up_is_told(monkeypatch: pytest.MonkeyPatch):

@@ -299,6 +299,8 @@ class RedisStreams:
         try:
             epoch, offset, time_ms, writes, client, *words = head.decode().split(" ")
             (conflate,) = words or (None,)
+            if epoch == followed.epoch:
+                epoch = followed.epoch  # one text for all: who keeps a position keeps its epoch
             message = Message(followed.stream, epoch, int(offset), int(time_ms), data, client or None, conflate)
             count = int(writes)
         except ValueError:  # said by somebody else, who may say anything
