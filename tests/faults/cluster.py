@@ -17,8 +17,9 @@ import aiohttp
 
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import RedisServer, Trio
-from tests.edges.edge import TRUNK, Edge, environ
+from tests.edges.edge import TRUNK, Edge, Settings, environ
 from tests.faults.clock import Clock
+from tests.faults.plants import plant_in_edge
 from tests.support import Process, eventually, free_port, free_ports
 from tests.upgrades.release import Release
 
@@ -30,6 +31,16 @@ HOLD_S = 20
 FAULTY = r"\[(alert|emerg)\]|runtime error|aborted|session failed|does not follow|is followed where|is no frame"
 
 EDGES = ("plain", "njs", "openresty", "openresty-trunk")
+
+
+class PlantedEdge(Edge):
+    def __init__(self, plant: str, variant: str, folder: Path, settings: Settings) -> None:
+        super().__init__(variant, folder, settings)
+        self._plant = plant
+
+    def render(self) -> None:
+        super().render()
+        plant_in_edge(self._plant, self.folder)
 
 
 class Cluster:
@@ -119,7 +130,7 @@ class Cluster:
             "LIMITS__CONNECTIONS": 8000,
             "EDGE__HOLD_S": HOLD_S,  # Redis may be away for so long, and no node takes anybody then
         }
-        return Edge(variant, self._sockets / "edge", settings)
+        return PlantedEdge(self._plant, variant, self._sockets / "edge", settings)
 
     async def _start_cluster(self) -> None:
         self._nodes = [self._start_node(index) for index in self._indexes]

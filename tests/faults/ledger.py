@@ -21,12 +21,25 @@ ALL = ""  # in place of a group: everybody
 
 class Push:
     """One message to a group, or to everybody: ``number`` counts its pusher's messages to its stream. ``accepted_s`` is
-    None until it was."""
+    None until it was. ``size``: bytes of it beside its id."""
 
-    __slots__ = ("accepted_s", "asked_s", "entry", "group", "id", "number", "position", "pusher", "refusals", "stream")
+    __slots__ = (
+        "accepted_s",
+        "asked_s",
+        "entry",
+        "group",
+        "id",
+        "number",
+        "position",
+        "pusher",
+        "refusals",
+        "size",
+        "stream",
+    )
 
-    def __init__(self, id: int, pusher: str, group: str, number: int) -> None:
+    def __init__(self, id: int, pusher: str, group: str, number: int, size: int = 0) -> None:
         self.id = id
+        self.size = size
         self.pusher = pusher
         self.group = group
         self.stream = f"group:{group}" if group else "all"
@@ -43,7 +56,7 @@ class Push:
 
     @property
     def data(self) -> dict[str, Any]:
-        return {"id": self.id}
+        return {"id": self.id, "fill": "x" * self.size} if self.size else {"id": self.id}
 
 
 class Flush(NamedTuple):
@@ -75,9 +88,9 @@ class Ledger:
     def now_s(self) -> float:
         return time.monotonic() - self.begun_s
 
-    def push(self, pusher: str, group: str) -> Push:
+    def push(self, pusher: str, group: str, size: int = 0) -> Push:
         self._numbers[pusher, group] += 1
-        push = Push(len(self.pushes), pusher, group, self._numbers[pusher, group])
+        push = Push(len(self.pushes), pusher, group, self._numbers[pusher, group], size)
         self.pushes.append(push)
         return push
 
@@ -150,10 +163,13 @@ class Told:
 
 
 class Reader:
-    """A client's view: checks each event against what came before it, and keeps the cursor."""
+    """A client's view: checks each event against what came before it, and keeps the cursor. ``reads_s``: since when it
+    has read all that comes; None while it is not there, or reads nothing. ``latest_s``: when something came."""
 
     def __init__(self, name: str, ledger: Ledger) -> None:
         self.name = name
+        self.reads_s: float | None = None
+        self.latest_s = 0.0
         self.told: dict[str, Told] = {}
         self.visits: list[tuple[float, str]] = []
         self._ledger = ledger
@@ -166,11 +182,26 @@ class Reader:
     def positions(self) -> str:
         return json.dumps({stream: [told.epoch, told.offset] for stream, told in self.told.items()})
 
+    def reads(self, does: bool) -> None:
+        """It begins to, or stops."""
+        self.reads_s = self._ledger.now_s() if does else None
+
+    def has(self, push: Push) -> bool:
+        return push.stream in self.told and push.id in self.told[push.stream].heard
+
+    def waits_s(self, push: Push, calm_s: float) -> float:
+        """For how long it has waited for a push that was accepted, with nothing in the way and nothing coming; there
+        was nothing since ``calm_s``. 0 where it need not have come."""
+        if self.reads_s is None or push.accepted_s is None or push.stream not in self.told or self.has(push):
+            return 0.0
+        return max(0.0, self._ledger.now_s() - max(self.reads_s, self.latest_s, push.accepted_s, calm_s))
+
     def visit(self, text: str) -> None:
         """It comes or goes."""
         self.visits.append((self._ledger.now_s(), text))
 
     def take(self, event: dict[str, Any]) -> None:
+        self.latest_s = self._ledger.now_s()
         match event["type"]:
             case "welcome":
                 self._welcome(event["streams"])
@@ -204,6 +235,8 @@ class Reader:
         push = self._ledger.pushes[id]
         if push.stream != stream:
             self._complain(stream, f"message {id} is of {push.stream}")
+        if len(event["data"].get("fill", "")) != push.size:
+            self._complain(stream, f"message {id} is not what was pushed")
         if id in told.since_reset:
             self._complain(stream, f"message {id} came twice")
         if push.number <= told.last.get(push.pusher, 0):

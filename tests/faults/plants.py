@@ -1,6 +1,7 @@
 """Faults planted on purpose, to see that the scenario runner finds them, and that alerts fire.
 
-``python -m tests.faults.plants NAME serve`` is the service with one of them; the name "none" plants nothing."""
+``python -m tests.faults.plants NAME serve`` is the service with one of them; the name "none" plants nothing. Those of
+``EDGE_PLANTS`` are an edge's: in a file of it a text takes another's place."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import asyncio
 import hashlib
 import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 from tidegate.brokers.redis import scripts as redis_scripts
@@ -85,6 +87,34 @@ PLANTS = {
     "stumble": stumble,
 }
 
+EDGE_PLANTS = {
+    # Who writes to a client sleeps although something came while the client took no more.
+    "sleep_on": (
+        "lua/linked_output.lua",
+        """        if self.out then -- also what came while the last piece was written, of which nobody is woken
+            ok, err = _M.write(self, sock)
+        else
+            _M.wait(self, LONG_S)
+        end
+""",
+        """        _M.wait(self, LONG_S)
+        if self.out and not self.is_called then
+            ok, err = _M.write(self, sock)
+        end
+""",
+    ),
+}
+
+
+def plant_in_edge(name: str, folder: Path) -> None:
+    """``folder`` is what was rendered."""
+    if name in EDGE_PLANTS:
+        file, right, wrong = EDGE_PLANTS[name]
+        text = (folder / file).read_text()
+        assert right in text
+        (folder / file).write_text(text.replace(right, wrong))
+
+
 if __name__ == "__main__":
-    PLANTS[sys.argv.pop(1)]()
+    PLANTS.get(sys.argv.pop(1), PLANTS["none"])()
     sys.exit(main.main())

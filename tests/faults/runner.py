@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
+import math
 import os
 import random
 import secrets
@@ -29,8 +31,10 @@ from redis.backoff import NoBackoff
 
 from tests.faults.account import account
 from tests.faults.cluster import DRAIN_S, NODES, RETENTION, TROUBLE
-from tests.faults.hazards import FAULTS, NODE_FAULTS, WITH, Hazards
-from tests.faults.ledger import ALL, Ledger, Push, Reader
+from tests.faults.hazards import FAULTS, NODE_FAULTS, WITH
+from tests.faults.ledger import ALL, Ledger, Reader
+from tests.faults.pushers import Pushers
+from tests.faults.stalls import CALM_S, RCVBUF, READ_S, STALL_S, QuietGroups
 from tests.faults.visitor import TROUBLE as HANDSHAKE_TROUBLE
 from tests.faults.visitor import Visitor, visit
 from tests.support import eventually, scaled
@@ -42,11 +46,12 @@ ACCOUNTS = 3  # of messages that never came
 SETTLED_S = 3.0  # after its welcome: nothing of a client is under way that an edge with trunks could not move
 
 
-class Scenario(Hazards):
+class Scenario(Pushers):
     """``faults`` are weights, ``most`` how many there are in all, ``every_s`` the mean time between two. Each of
     ``groups`` has ``members`` clients, who are in ``others`` too; ``rate`` is pushes per second in all, a
     fifth of them through Redis, ``to_all`` those to everybody, and what a fault held up is made up for; a client stays
-    ``churn_s`` on average.
+    ``churn_s`` on average. Where some ``stall``, each third stops to read now and then, one message in 25 is large, and
+    there are ``quiet`` groups beside, whose clients all do so.
     ``quiet_s`` is what everything has to come right again. With an ``edge`` clients come through it; with trunks
     none may be closed who has nothing under way, unless something else than nodes is at fault."""
 
@@ -71,6 +76,8 @@ class Scenario(Hazards):
         to_all: float = 0,
         churn_s: float = 4.0,
         quiet_s: float = 40.0,
+        quiet: int = 2,
+        stall: bool = True,
         before: Release | None = None,
     ) -> None:
         super().__init__(
@@ -102,6 +109,16 @@ class Scenario(Hazards):
         self._groups = [f"g{i}" for i in range(groups)]
         self._members = members
         self._others = others
+        self._stall = stall
+        self._calm_s = 0.0  # since then no fault is under way
+        self._here: dict[Reader, Visitor] = {}
+        quiet_members = {
+            f"q{i}": [Reader(f"q{i}-{j}", self.ledger) for j in range(members)] for i in range(quiet * stall)
+        }
+        self.quiet = QuietGroups(
+            self.ledger, quiet_members, self._here, self._push_one, lambda: self._calm_s, random.Random(seed)
+        )
+        self._quiet_members = quiet_members
         self.readers: list[Reader] = []
         self.ends: dict[int | None, int] = {}  # how visits were ended by others: code, None for a cut
         self._pushing = True
@@ -142,13 +159,14 @@ class Scenario(Hazards):
     async def _start(self) -> None:
         await self._start_cluster()
         self.ledger.begin()
-        names = iter(range(10_000))
+        names, thirds = iter(range(10_000)), itertools.cycle(range(3))
         for group in self._groups:
             for _ in range(self._members):
                 others = self._chance.sample(self._groups, self._others)
-                reader = Reader(f"c{next(names)}", self.ledger)
-                self.readers.append(reader)
-                self._spawn(self._visit(reader, sorted({group, *others}), random.Random(self._chance.random())))
+                self._enter(Reader(f"c{next(names)}", self.ledger), {group, *others}, self._stall and next(thirds) == 0)
+        for group, readers in self._quiet_members.items():
+            for reader in readers:
+                self._enter(reader, {group}, True)
         await eventually(lambda: all(reader.told for reader in self.readers), 30)
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=8))
         self._client = self._make_client()
@@ -159,6 +177,11 @@ class Scenario(Hazards):
             self._pushers.append(self._spawn(self._push(f"p{i}", mine, i % 5 == 4, self._rate / pushers, chance)))
         if self._to_all:
             self._pushers.append(self._spawn(self._push("pa", [ALL], False, self._to_all, self._chance)))
+        self._pushers += [self._spawn(self._push_bursts(group)) for group in self._quiet_members]
+
+    def _enter(self, reader: Reader, groups: set[str], stalls: bool) -> None:
+        self.readers.append(reader)
+        self._spawn(self._visit(reader, sorted(groups), stalls, random.Random(self._chance.random())))
 
     def _make_client(self) -> Any:
         return redis.asyncio.Redis(
@@ -175,26 +198,24 @@ class Scenario(Hazards):
         if not task.cancelled() and (error := task.exception()) is not None:
             self.ledger.complain(f"the runner failed: {error!r}")
 
-    def _choose(self, chance: random.Random) -> int:
-        up = [index for index in self._indexes if index not in self._down]
-        return chance.choice(up or self._indexes)
+    # Clients
 
-    # Clients and pushers
-
-    async def _visit(self, reader: Reader, groups: Sequence[str], chance: random.Random) -> None:
+    async def _visit(self, reader: Reader, groups: Sequence[str], stalls: bool, chance: random.Random) -> None:
         """Comes with its cursor, stays a while, goes, and comes back to any node."""
         while True:
             cursor, index = reader.cursor(), self._choose(chance)
             query: dict[str, Any] = {"groups": ",".join(groups)} if cursor is None else {"cursor": cursor}
             try:
                 reader.visit(f"comes to node {index} with {reader.positions()}")
-                visitor = await visit(self._door(index), reader, query)
+                rcvbuf = chance.randint(*RCVBUF) if stalls else None
+                visitor = await visit(self._door(index), reader, query, rcvbuf)
             except HANDSHAKE_TROUBLE as exc:
                 reader.visit(repr(exc))
                 await asyncio.sleep(0.1 + chance.random() / 5)
                 continue
+            self._here[reader] = visitor
             try:
-                await self._stay(visitor, chance.expovariate(1 / self._churn_s))
+                await self._stay(visitor, chance.expovariate(1 / self._churn_s), chance if stalls else None)
             finally:
                 await visitor.cut()
                 reader.visit(f"gone {visitor.code}")
@@ -213,76 +234,19 @@ class Scenario(Hazards):
             at_s = self.now_s()
             self.ledger.complain(f"{reader.name}: closed with {visitor.code} after {visitor.ended_s:.1f} s, {at_s:.3f}")
 
-    async def _stay(self, visitor: Visitor, stay_s: float) -> None:
-        """So long, or until the node ends it; at the end of the scenario everybody stays."""
+    async def _stay(self, visitor: Visitor, stay_s: float, stalls: random.Random | None) -> None:
+        """So long, or until the node ends it; at the end of the scenario everybody stays, and reads."""
         until_s = time.monotonic() + stay_s
         while not visitor.gone.is_set() and (time.monotonic() < until_s or self._leaving):
+            read_s = 0.5
+            if stalls is not None and not self._leaving:
+                visitor.stall()
+                await asyncio.sleep(stalls.uniform(*STALL_S))
+                visitor.go_on()
+                read_s = stalls.uniform(*READ_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
+                async with asyncio.timeout(read_s):
                     await visitor.gone.wait()
-
-    async def _push(
-        self, name: str, groups: Sequence[str], through_redis: bool, rate: float, chance: random.Random
-    ) -> None:
-        """One to each of its groups when so many are due."""
-        begun_s = time.monotonic() + chance.random() * len(groups) / rate
-        made = 0
-        while self._pushing:
-            await asyncio.sleep(begun_s + made / rate - time.monotonic())
-            await self._push_each(name, groups, through_redis, chance)
-            made += len(groups)
-
-    async def _push_each(self, name: str, groups: Sequence[str], through_redis: bool, chance: random.Random) -> None:
-        """One to each group, all at once, until all were accepted: repeated with their keys."""
-        waiting = [self.ledger.push(name, group) for group in groups]
-        attempt = self._push_through_redis if through_redis else self._push_through_http
-        while waiting:
-            for push in waiting:
-                self.ledger.asked(push)
-            try:
-                await attempt(waiting, chance)
-            except (*TROUBLE, redis.RedisError) as exc:
-                waiting = [push for push in waiting if push.accepted_s is None]
-                for push in waiting:
-                    self.ledger.refused(push, repr(exc))
-                await asyncio.sleep(0.1)
-            waiting = [push for push in waiting if push.accepted_s is None]
-
-    async def _push_through_http(self, pushes: Sequence[Push], chance: random.Random) -> None:
-        api = f"http://127.0.0.1:{self._internal[self._choose(chance)]}/api"
-        if len(pushes) == 1:
-            (push,) = pushes
-            url = f"{api}/{push.path}/push"
-            headers = {"Idempotency-Key": f"k{push.id}"}
-            async with self._session.post(url, json={"data": push.data}, headers=headers) as answer:
-                results = [await answer.json()]
-        else:
-            items = [{"group": push.group, "data": push.data, "key": f"k{push.id}"} for push in pushes]
-            async with self._session.post(f"{api}/push", json={"pushes": items}) as answer:
-                body = await answer.json()
-                results = body.get("results") or [body] * len(pushes)
-        for push, result in zip(pushes, results, strict=True):
-            if "offset" in result:
-                self.ledger.accepted(push, (result["epoch"], result["offset"]))
-            elif result["error"]["code"] not in ("broker_down", "not_tried"):
-                self.ledger.complain(f"push {push.id}: {result}")
-            else:
-                self.ledger.refused(push, result["error"]["code"])
-        if any(push.accepted_s is None for push in pushes):
-            await asyncio.sleep(0.05)
-
-    async def _push_through_redis(self, pushes: Sequence[Push], chance: random.Random) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        for push in pushes:
-            fields = {"group": push.group, "data": json.dumps(push.data), "key": f"k{push.id}"}
-            pipeline.xadd("tidegate:push", fields)
-        for push, answer in zip(pushes, await pipeline.execute(raise_on_error=False), strict=True):
-            if not isinstance(answer, Exception):
-                self.ledger.accepted(push, entry=answer.decode())
-            else:
-                self.ledger.refused(push, repr(answer))
-        if any(push.accepted_s is None for push in pushes):
-            await asyncio.sleep(0.1)
 
     # Faults
 
@@ -291,14 +255,17 @@ class Scenario(Hazards):
         names, weights = list(self._faults), list(self._faults.values())
         end_s = time.monotonic() + self.seconds
         while (
-            sum(self.done.values()) < self._most
+            names
+            and sum(self.done.values()) < self._most
             and (wait_s := self._chance.uniform(0.5, 1.5) * self._every_s) < end_s - time.monotonic()
         ):
             await asyncio.sleep(wait_s)
             (name,) = self._chance.choices(names, weights)
             self.done[name] = self.done.get(name, 0) + 1
             fault: Callable[[], Awaitable[None]] = getattr(self, f"_{name}")
+            self._calm_s = math.inf
             await fault()
+            self._calm_s = self.now_s() + CALM_S
         if self._most > sum(self.done.values()):
             await asyncio.sleep(max(0, end_s - time.monotonic()))
         self.latest_s = self.ledger.latest_s(self.readers)
@@ -352,13 +319,15 @@ class Scenario(Hazards):
                 await self._ready(index)
             await asyncio.wait_for(asyncio.gather(*self._pushers), scaled(self._quiet_s))
             await eventually(lambda: self._redis.command("XLEN", "tidegate:push") == 0, self._quiet_s)
+            self._leaving = True  # from here on everybody stays
+            await self.quiet.burst_at_last(self._quiet_s)
             tops, kept = {}, {}
-            for stream, path in (("all", "all"), *((f"group:{group}", f"groups/{group}") for group in self._groups)):
+            groups = [*self._groups, *self._quiet_members]
+            for stream, path in (("all", "all"), *((f"group:{group}", f"groups/{group}") for group in groups)):
                 tops[stream], kept[stream] = await self._journal(path)
         except (AssertionError, TimeoutError) as exc:
             self.ledger.complain(f"did not come right: {exc!r}")
             return
-        self._leaving = True  # from here on everybody stays
         if self._count_resets():
             self.ledger.resets_allowed_s.append(self.ledger.now_s())
 
@@ -387,21 +356,27 @@ class Scenario(Hazards):
 
     async def _journal(self, path: str) -> tuple[tuple[str, int], set[int]]:
         """Its top, and the ids of all that it still holds."""
-        url = f"http://127.0.0.1:{self._internal[0]}/api/{path}/history?limit=1000"
+        url = f"http://127.0.0.1:{self._internal[0]}/api/{path}/history"
         body: dict[str, Any] = {}
+        ids: set[int] = set()
 
         async def read() -> bool:
+            """Page by page: an answer is cut where it gets too large."""
             nonlocal body
+            query = {"limit": "1000"}
+            if body.get("messages"):
+                query |= {"epoch": body["epoch"], "offset": str(body["messages"][-1]["offset"])}
             with contextlib.suppress(*TROUBLE):
-                async with self._session.get(url) as answer:
+                async with self._session.get(url, params=query) as answer:
                     body = await answer.json()
+                    ids.update(message["data"]["id"] for message in body.get("messages", ()))
             return body.get("more") is False
 
         try:
             await eventually(read, self._quiet_s)
         except AssertionError:
             raise AssertionError(f"{path}: {str(body)[:200]}") from None
-        return (body["epoch"], body["top"]), {message["data"]["id"] for message in body["messages"]}
+        return (body["epoch"], body["top"]), ids
 
 
 def _ms(seconds: bytes | int, microseconds: bytes | int) -> int:

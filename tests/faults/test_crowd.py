@@ -24,6 +24,7 @@ def run_crowd(folder: Path, fault: str) -> Scenario:
         "rate": 100,
         "to_all": 1,
         "churn_s": 1e9,
+        "stall": False,
     }
     scenario = run(folder, 120, edge="openresty-trunk", nodes=2, faults={fault: 1}, most=1, every_s=8, **options)
     print("\n".join(scenario.log))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.cluster import EDGES
 from tests.faults.hazards import FAULTS, NODE_FAULTS
-from tests.faults.plants import PLANTS
+from tests.faults.plants import EDGE_PLANTS, PLANTS
 from tests.faults.runner import run
 
 BUSY = 0.97  # a machine without time left: then it is the limit
@@ -22,7 +22,7 @@ def test_everybody_gets_everything_once_and_in_order_or_is_told(tmp_path):
 @pytest.mark.slow
 def test_a_push_that_is_answered_behind_the_reset_for_its_loss_is_no_complaint(tmp_path):
     """How a runner that stood still for a moment could complain of seed 414931, once, that a message never came."""
-    scenario = run(tmp_path, 9, seed=3, faults={"flush_before_answer": 1}, most=1, every_s=5, rate=160)
+    scenario = run(tmp_path, 9, seed=3, faults={"flush_before_answer": 1}, most=1, every_s=5, rate=160, stall=False)
     (push,) = (push for push in scenario.ledger.pushes if push.pusher == "late")
     followers = [told for reader in scenario.readers if (told := reader.told.get(push.stream)) is not None]
     assert not any(push.id in told.heard for told in followers)
@@ -42,14 +42,31 @@ def test_a_push_that_is_answered_behind_the_reset_for_its_loss_is_no_complaint(t
 def test_planted_faults_are_found(tmp_path, plant, seconds, faults, complaint):
     assert plant in PLANTS
     with pytest.raises(AssertionError, match=complaint):
-        run(tmp_path, seconds, seed=3, plant=plant, faults=faults, quiet_s=10)
+        run(tmp_path, seconds, seed=3, plant=plant, faults=faults, quiet_s=10, stall=False)
+
+
+@pytest.mark.slow
+def test_what_is_held_back_from_one_who_reads_again_is_found(tmp_path):
+    assert "sleep_on" in EDGE_PLANTS
+    with pytest.raises(AssertionError, match="held back"):
+        run(tmp_path, 4, seed=3, plant="sleep_on", edge="openresty-trunk", faults={}, quiet_s=10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill_node", "kill_redis", "kill_pubsub"])
 def test_ten_kills_during_500_pushes_a_second_lose_and_repeat_nothing(tmp_path, fault):
     scenario = run(
-        tmp_path, 120, faults={fault: 1}, most=10, every_s=1.5, groups=100, members=10, others=0, rate=500, churn_s=60
+        tmp_path,
+        120,
+        faults={fault: 1},
+        most=10,
+        every_s=1.5,
+        groups=100,
+        members=10,
+        others=0,
+        rate=500,
+        churn_s=60,
+        stall=False,
     )
     print(f"{scenario.pushes_per_second:.0f} pushes per second, the machine was busy for {scenario.busy_share:.0%}")
     assert scenario.pushes_per_second >= 450 or scenario.busy_share > BUSY

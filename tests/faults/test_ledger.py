@@ -142,3 +142,31 @@ def test_an_account_has_all_that_is_known_of_a_message_that_never_came(ledger, r
 
 def _ts(wall_s: float) -> str:
     return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_who_reads_and_lacks_what_was_accepted_waits(ledger, reader):
+    push = asked(ledger)
+    reader.reads(True)
+    assert reader.waits_s(push, 0) == 0  # not accepted yet
+    ledger.begun_s -= 10  # ten seconds go by
+    ledger.accepted(push, ("g1.e1", 1))
+    ledger.begun_s -= 5
+    assert reader.waits_s(push, 0) == pytest.approx(5, abs=0.5)
+    assert reader.waits_s(push, ledger.now_s() - 2) == pytest.approx(2, abs=0.5)
+    assert reader.waits_s(push, float("inf")) == 0
+    reader.reads(False)
+    assert reader.waits_s(push, 0) == 0
+    reader.reads(True)
+    ledger.begun_s -= 3
+    assert reader.waits_s(push, 0) == pytest.approx(3, abs=0.5)
+    reader.take(message(push, "g1.e1", 1))
+    ledger.begun_s -= 3
+    assert reader.waits_s(push, 0) == 0
+
+
+def test_a_message_that_is_not_what_was_pushed_is_complained_of(ledger, reader):
+    push = ledger.push("p", "a", 10)
+    event = message(push, "g1.e1", 1)
+    event["data"]["fill"] = event["data"]["fill"][1:]
+    reader.take(event)
+    assert ledger.wrong == ["x group:a: message 0 is not what was pushed"]

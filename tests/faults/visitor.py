@@ -1,8 +1,10 @@
-"""A client's visit: a fast WebSocket whose events go to its reader."""
+"""A client's visit: a fast WebSocket whose events go to its reader. A visitor may stop to read for a while. It has then
+a small buffer, and segments as on a network: on a loopback a sender has room for megabytes, and waits for nobody."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +17,7 @@ from tests.faults.ledger import Reader
 from tests.support import scaled
 
 TROUBLE = (OSError, picows.WSError, TimeoutError)
+SEGMENT_BYTES = 1400
 
 _decode = msgspec.json.Decoder().decode
 
@@ -36,8 +39,10 @@ class Visitor(picows.WSListener):
 
     def on_ws_connected(self, transport: Any) -> None:
         self._transport = transport
+        self._reader.reads(True)
 
     def on_ws_disconnected(self, transport: Any) -> None:
+        self._reader.reads(False)
         if not self._cut:
             self.ended_s = time.monotonic() - self._begun_s
         self.gone.set()
@@ -59,19 +64,41 @@ class Visitor(picows.WSListener):
         """Whether it ever was."""
         return self._transport is not None
 
+    def stall(self) -> None:
+        """Reads nothing, so that it does not see its end either, until it goes on."""
+        if not self.gone.is_set():
+            self._reader.reads(False)
+            self._transport.underlying_transport.pause_reading()
+
+    def go_on(self) -> None:
+        if not self.gone.is_set() and self._reader.reads_s is None:
+            self._reader.reads(True)
+            self._transport.underlying_transport.resume_reading()
+
     async def cut(self) -> None:
         """Without a close frame; nothing reaches the reader any more."""
         if not self.gone.is_set():
+            self.go_on()
             self._cut = True
             self._transport.disconnect(False)
             await self.gone.wait()
 
 
-async def visit(port: int, reader: Reader, query: Mapping[str, str]) -> Visitor:
-    """Raises one of ``TROUBLE``."""
+async def visit(port: int, reader: Reader, query: Mapping[str, str], rcvbuf: int | None = None) -> Visitor:
+    """Raises one of ``TROUBLE``. ``rcvbuf`` is that of one who is to stall."""
+
+    def make_socket(url: Any) -> socket.socket | None:
+        if rcvbuf is None:
+            return None
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
+        return sock
+
     url = f"ws://127.0.0.1:{port}/ws-notifications/?{urlencode({'client': reader.name, **query})}"
     visitor = Visitor(reader)
-    await picows.ws_connect(lambda: visitor, url, websocket_handshake_timeout=scaled(10))
+    await picows.ws_connect(lambda: visitor, url, websocket_handshake_timeout=scaled(10), socket_factory=make_socket)
     if not visitor.connected:  # picows 2.3 returns where the node died before it had answered
         raise ConnectionError("cut in the handshake")
     return visitor
