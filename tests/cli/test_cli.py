@@ -23,6 +23,7 @@ from tidegate.cli.main import main
 from tidegate.config.auth import AuthSettings
 
 SECRET = "a shared secret of more than 32 bytes"
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 API_KEY = "a-key-for-the-api-made-for-this-test"
 
 WAITS = "tidegate: waiting for messages of {}; Ctrl-C ends it\n"
@@ -87,6 +88,12 @@ async def test_push_with_a_word_says_it() -> None:
         assert [(message.data, message.conflate) for message in page.messages] == [(b"1", "north")]
 
 
+async def test_push_with_a_span_is_traced_with_it() -> None:
+    async with node() as n:
+        assert (await run("push", "--group", "a", "1", "--traceparent", SPAN, "--url", url(n))).code == 0
+        assert f"traceparent {SPAN}" in (await run("trace", "group:a", "1", "--url", url(n))).out
+
+
 async def test_push_with_a_key_pushes_once() -> None:
     async with node() as n:
         first, second = [await run("push", "--all", "1", "--key", "schlüssel", "--url", url(n)) for _ in range(2)]
@@ -121,6 +128,8 @@ async def test_where_the_service_is_and_its_key_come_from_the_configuration() ->
         ["push", "--group", "", "1"],
         ["push", "--all", "1", "--key", ""],
         ["push", "--all", "1", "--conflate", "a b"],
+        ["push", "--all", "1", "--traceparent", SPAN.upper()],
+        ["push", "--all", "1", "--traceparent", ""],
         ["push", "--all", "1", "--url", "localhost:8001"],
         ["push", "--all", "1", "--url", "http://localhost:port"],
         ["tail"],

@@ -170,13 +170,13 @@ export class Tidegate {
     this.#end(endOf('done', '', 1000));
   }
 
-  async publish(group, data, { key, conflate } = {}) {
-    const named = key === false ? {} : { key: key ?? uniqueKey() };
-    return this.#ask({ type: 'publish', group: checked(group), data: data ?? null, conflate, ...named }, key !== false);
+  async publish(group, data, { key, conflate, traceparent } = {}) {
+    const words = { conflate, traceparent, key: key === false ? undefined : (key ?? uniqueKey()) };
+    return this.#ask({ type: 'publish', group: checked(group), data: data ?? null, ...words }, key !== false);
   }
 
-  async call(method, data) {
-    return this.#ask({ type: 'call', method, data: data ?? null }, false);
+  async call(method, data, { traceparent } = {}) {
+    return this.#ask({ type: 'call', method, data: data ?? null, traceparent }, false);
   }
 
   async history(group, { position, limit } = {}) {

@@ -307,12 +307,12 @@ export class Hub {
   }
 
   /** To the gateway, and its answer back. */
-  async #pass(reader, { type, id, group, method, data, key, conflate, epoch, offset, limit, token }) {
+  async #pass(reader, { type, id, group, method, data, key, conflate, traceparent, epoch, offset, limit, token }) {
     const client = this.#client;
     const position = epoch === undefined ? undefined : { epoch, offset };
     const send = {
-      publish: () => client.publish(group, data, { key: key ?? false, conflate }),
-      call: () => client.call(method, data),
+      publish: () => client.publish(group, data, { key: key ?? false, conflate, traceparent }),
+      call: () => client.call(method, data, { traceparent }),
       history: () => client.history(group, { position, limit }),
       presence: () => client.presence(group),
       refresh: () => client.refresh(token),

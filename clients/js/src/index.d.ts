@@ -85,7 +85,12 @@ export interface GroupSubscription extends Subscription {
   presence(): Promise<Presence>;
 }
 
-export interface PublishOptions {
+export interface TraceOptions {
+  /** The span that this belongs to, as W3C Trace Context has it. */
+  traceparent?: string;
+}
+
+export interface PublishOptions extends TraceOptions {
   /** Repeated within five minutes it pushes nothing new. By default each publish has one; false: none. */
   key?: string | false;
   /** Of messages with the same word a slow connection is sent the newest, where the group's policy is `latest`. */
@@ -219,8 +224,8 @@ export class Tidegate {
   on<Name extends keyof Events>(event: Name, callback: Events[Name]): () => void;
 
   publish(group: string, data: unknown, options?: PublishOptions): Promise<Published>;
-  /** A request to the application behind the gateway. */
-  call<Data = unknown>(method: string, data?: unknown): Promise<Called<Data>>;
+  /** A request to the application behind the gateway, which gets `traceparent` as the header of this name. */
+  call<Data = unknown>(method: string, data?: unknown, options?: TraceOptions): Promise<Called<Data>>;
   history<Data = unknown>(group: string, options?: HistoryOptions): Promise<History<Data>>;
   presence(group: string): Promise<Presence>;
   /** Hands over a new token now. With a `token` function that happens by itself. */

@@ -118,10 +118,11 @@ export function drive(write) {
     disconnect: () => tidegate.disconnect(),
     close: () => tidegate.close(),
     wake: () => wake(),
-    publish: ({ as, group, data, key, conflate }) => answerOf(as, tidegate.publish(group, data, { key, conflate })),
+    publish: ({ as, group, data, key, conflate, traceparent }) =>
+      answerOf(as, tidegate.publish(group, data, { key, conflate, traceparent })),
     history: ({ as, group, limit, position }) => answerOf(as, tidegate.history(group, { limit, position })),
     presence: ({ as, group }) => answerOf(as, tidegate.presence(group)),
-    call: ({ as, method, data }) => answerOf(as, tidegate.call(method, data)),
+    call: ({ as, method, data, traceparent }) => answerOf(as, tidegate.call(method, data, { traceparent })),
     refresh: ({ as, token }) => answerOf(as, tidegate.refresh(token)),
     ping: ({ as }) => answerOf(as, tidegate.ping()),
     stored: () =>

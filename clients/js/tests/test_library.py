@@ -13,8 +13,10 @@ import pytest
 import tidegate
 from clients.js.tests.node import LIBRARY, TESTS, application, node, run, tool
 from tests.browser.chromium import Service
+from tests.callee import answering, serving
 from tests.support import ROOT, Process
 
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 MOST_BYTES = 8192  # minified and gzipped
 
 pytestmark = pytest.mark.timeout(seconds=180)  # the first run installs packages
@@ -73,6 +75,25 @@ def test_its_version_is_that_of_the_gateway() -> None:
     package = json.loads((LIBRARY / "package.json").read_text())
     assert package["version"] == tidegate.__version__
     assert "dependencies" not in package
+
+
+async def test_a_call_brings_the_application_its_span(start_process: Callable[..., Process], installed: Path) -> None:
+    async with serving(answering(b"1")) as application:
+        service = Service(start_process, {"TIDEGATE_CALLS__URL": application.url})
+        await service.start()
+        program = installed / "call.js"
+        program.write_text(
+            "import { Tidegate } from 'tidegate-client';"
+            f"const url = 'ws://127.0.0.1:{service.public}/ws-notifications/';"
+            "const tidegate = new Tidegate(url, { client: 'alice' });"
+            f"const {{ data }} = await tidegate.call('echo', 1, {{ traceparent: '{SPAN}' }});"
+            "const wrong = await tidegate.call('echo', 1, { traceparent: '00-1' }).catch(({ code }) => code);"
+            "console.log(data, wrong); tidegate.close();"
+        )
+        process = start_process(node(), program)
+        assert await process.ended() == 0, process
+        assert process.lines() == ["1 bad_request"]
+        assert [request.headers["traceparent"] for request in application.requests] == [SPAN]
 
 
 async def test_ten_lines_lead_to_a_first_message(start_process: Callable[..., Process], installed: Path) -> None:

@@ -38,7 +38,9 @@ try {
   const { epoch, offset } = await orders.publish({ order: 1 }, { key: false });
   const { messages, more } = await tidegate.history<Order>('orders', { position: { epoch, offset }, limit: 10 });
   console.log(messages[0]?.data.order, more, (await orders.presence()).clients.length, orders.name.length);
-  const { status, data } = await tidegate.call<{ n: number }>('echo', { n: 1 });
+  const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+  await orders.publish({ order: 2 }, { traceparent });
+  const { status, data } = await tidegate.call<{ n: number }>('echo', { n: 1 }, { traceparent });
   console.log(status, data.n, tidegate.positions['all']?.[1]);
 } catch (error) {
   if (error instanceof UnknownOutcome) console.log(error.message);

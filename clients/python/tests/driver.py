@@ -29,6 +29,7 @@ _OPTIONS = {
     "giveUpAfter_s": "give_up_after_s",
     "queueLimit": "queue_limit",
 }
+_KEYS = ("data", "key", "conflate", "traceparent", "limit", "token", "method")
 _COMMANDS = ("publish", "history", "presence", "call", "refresh", "ping")
 
 
@@ -216,7 +217,7 @@ class Driver:
                 return
 
     async def command(self, order: dict[str, Any]) -> None:
-        keys = {key: order[key] for key in ("data", "key", "conflate", "limit", "token", "method") if key in order}
+        keys = {key: order[key] for key in _KEYS if key in order}
         client = self.client
         try:
             reply: Any

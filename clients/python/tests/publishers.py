@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 from tidegate_client.publisher import AsyncPublisher, Publisher
-from tidegate_client.publisher.fake import AsyncFakePublisher
+from tidegate_client.publisher.fake import AsyncFakePublisher, FakePublisher
 
 Kind: TypeAlias = Literal["sync", "async"]
 KINDS: Sequence[Kind] = ("sync", "async")
@@ -44,9 +44,11 @@ def publisher(kind: Kind, url: str, **options: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def fake_publisher(kind: Kind, fake: Any) -> Iterator[Any]:
+def fake_publisher(kind: Kind, fake: Any, **options: Any) -> Iterator[Any]:
     """A fake one, with the gateway of ``fake``."""
-    made: Any = fake if kind == "sync" else Awaited(AsyncFakePublisher(fake.gateway))
+    made: Any = FakePublisher(fake.gateway, **options)
+    if kind != "sync":
+        made = Awaited(AsyncFakePublisher(fake.gateway, **options))
     try:
         yield made
     finally:

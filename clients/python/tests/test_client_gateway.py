@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.callee import answering, serving
 from tests.service_fixture import running
 from tests.support import eventually
 from tidegate.app import App
 from tidegate.core.model import Position as At
 from tidegate.core.model import Publication
-from tidegate_client import Client, Message
+from tidegate_client import Client, CommandRefused, Message
+
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def url_of(app: App) -> str:
@@ -56,6 +59,28 @@ async def test_a_publish_is_heard_and_history_and_presence_are_read() -> None:
         assert (message.offset, message.data, message.client) == (at.offset, {"text": "hi"}, "alice")
         assert [past.data for past in (await chat.history()).messages] == [{"text": "hi"}]
         assert (await chat.presence()).clients == ["alice"]
+
+
+async def test_spans_go_with_a_call_and_a_publish() -> None:
+    groups = {"chat": {"publish": "members"}}
+    async with (
+        serving(answering(b"1")) as application,
+        running(GROUPS=groups, CALLS__URL=application.url) as app,
+        Client(url_of(app), client="alice") as client,
+    ):
+        chat = client.group("chat")
+        await client.ready()
+        assert (await client.call("echo", 1, traceparent=SPAN)).data == 1
+        assert application.requests[0].headers["traceparent"] == SPAN
+        at = await chat.publish(1, traceparent=SPAN)
+        kept = await app.broker.entry("group:chat", At(at.epoch, at.offset))
+        assert kept is not None
+        assert kept.traceparent == SPAN
+        for wrong in (client.call("echo", 1, traceparent="00-1"), chat.publish(2, traceparent=SPAN.upper())):
+            with pytest.raises(CommandRefused) as refused:
+                await wrong
+            assert refused.value.code == "bad_request"
+    assert len(application.requests) == 1
 
 
 async def test_a_node_that_restarts_is_a_gap_and_no_more() -> None:

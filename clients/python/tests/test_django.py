@@ -93,6 +93,10 @@ def waiting() -> int:
     return OutboxPush.objects.filter(done_at=None).count()
 
 
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-00"
+
+
 def send(**options: Any) -> str:
     """What the command said."""
     said = io.StringIO()
@@ -149,6 +153,20 @@ def test_a_word_goes_with_a_push_of_either_kind(fake: FakePublisher) -> None:
         outbox.push_many([{"group": "a", "data": 3}])
     send()
     assert [(push.data, push.conflate) for push in fake.gateway.pushed] == [(1, "north"), (2, "south"), (3, None)]
+
+
+def test_a_span_goes_with_a_push_of_either_kind(database: Path) -> None:
+    """That of the request, although another one sends it."""
+    now = [SPAN]
+    fake = FakePublisher(traceparent=lambda: now[0])
+    with use_publisher(fake):
+        with transaction.atomic():
+            push_on_commit(group="a", data=1)
+            outbox.push(group="a", data=2)
+            outbox.push(group="a", data=3, traceparent=OTHER)
+            now[0] = ""
+        send()
+    assert [(push.data, push.traceparent) for push in fake.gateway.pushed] == [(1, SPAN), (2, SPAN), (3, OTHER)]
 
 
 def test_nobody_hears_of_what_is_rolled_back(fake: FakePublisher) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.publishers import KINDS, Between, Kind, answer, fake_publisher, publisher
-from tests.support import free_port
+from tests.support import Logs, free_port
 from tidegate_client.publisher import (
     AsyncPublisher,
     BadPush,
@@ -25,6 +26,9 @@ from tidegate_client.publisher import (
 )
 from tidegate_client.publisher.fake import FakePublisher
 from tidegate_client.pytest import Gateway, gateway
+
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-00"
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +155,9 @@ def test_members_and_presence(pub: Any, name: str) -> None:
         ({"group": "a", "data": 1, "key": "k" * 129}, "bad_request"),
         ({"group": "a", "data": 1, "conflate": ""}, "bad_request"),
         ({"group": "a", "data": 1, "conflate": "a b"}, "bad_request"),
+        ({"group": "a", "data": 1, "traceparent": SPAN.upper()}, "bad_request"),
+        ({"group": "a", "data": 1, "traceparent": ""}, "bad_request"),
+        ({"group": "a", "data": 1, "traceparent": f"{SPAN}-more"}, "bad_request"),
         ({"group": "a", "data": "x" * 65535}, "too_large"),
         ({"group": "a", "data": Json("[" * 64 + "]" * 64)}, "too_deep"),
         ({"group": "a", "data": Json("[" * 100_000)}, "too_deep"),
@@ -325,6 +332,49 @@ def test_the_key_is_for_this_gateway_alone(kind: Kind, name: str, monkeypatch: p
                 pub.push_many([Push(group=name, data=n) for n in range(1500)])
             assert len(failed.value.failures) == 1500
             assert not any(getattr(error, "of_item", True) for error in failed.value.failures.values())
+
+
+# Traces
+
+
+def spans(gateway: Gateway, name: str, count: int) -> list[str | None]:
+    """What the gateway's trace has of the first messages of a group."""
+    with httpx.Client(base_url=gateway.api_url) as http:
+        asked = [
+            http.get("/api/trace", params={"stream": f"group:{name}", "offset": n + 1}).json() for n in range(count)
+        ]
+    return [found["journal"].get("traceparent") for found in asked]
+
+
+def test_a_span_goes_with_a_push_and_with_those_of_a_batch(kind: Kind, real: Gateway, name: str) -> None:
+    with publisher(kind, real.api_url) as pub:
+        pub.push(group=name, data=1, traceparent=SPAN)
+        pub.push(group=name, data=2)
+        pub.push_many([{"group": name, "data": 3, "traceparent": OTHER}, Push(group=name, data=4)])
+    assert spans(real, name, 4) == [SPAN, None, OTHER, None]
+
+
+def test_a_function_gives_the_spans_of_pushes_that_name_none(kind: Kind, real: Gateway, name: str) -> None:
+    given = iter([SPAN, None, OTHER, SPAN])
+    with publisher(kind, real.api_url, traceparent=lambda: next(given)) as pub:
+        pub.push(group=name, data=1)
+        pub.push(group=name, data=2)
+        pub.push_many([Push(group=name, data=3), Push(group=name, data=4, traceparent=OTHER), Push(group=name, data=5)])
+    assert spans(real, name, 5) == [SPAN, None, OTHER, OTHER, SPAN]
+
+
+@pytest.mark.parametrize("wrong", [SPAN.upper(), "", b"00", 1 / 3])
+def test_a_push_does_not_fail_because_a_function_gives_no_span(kind: Kind, wrong: Any) -> None:
+    with fake_publisher(kind, FakePublisher(), traceparent=lambda: wrong) as pub:
+        pub.push(all=True, data=1)
+        assert [push.traceparent for push in pub.gateway.pushed] == [None]
+
+
+def test_a_function_that_raises_is_in_the_log_and_fails_no_push(kind: Kind, expected_logs: Logs) -> None:
+    expected_logs.expect("traceparent failed; the push goes without one")
+    with fake_publisher(kind, FakePublisher(), traceparent=lambda: str(1 // 0)) as pub:
+        pub.push(all=True, data=1)
+        assert [push.data for push in pub.gateway.pushed] == [1]
 
 
 # Batches

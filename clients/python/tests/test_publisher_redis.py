@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.brokers.server import RedisServer, SentinelServer, sentinel_url
@@ -14,6 +15,9 @@ from tests.publishers import KINDS, Between, Kind, publisher
 from tests.support import free_port, scaled
 from tidegate_client.publisher import BadPush, NotConfirmed, NotThroughRedis, Publisher, Push, PushFailed, Refused
 from tidegate_client.pytest import Gateway, gateway
+
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-00"
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,19 @@ def test_a_word_goes_with_a_push(kind: Kind) -> None:
         pub.push(group="a", data=1, conflate="north", key=False)
         [(_, fields)] = server.command("XRANGE", "tidegate:push", "-", "+")
         assert fields == {"group": "a", "data": "1", "conflate": "north"}
+
+
+def test_a_span_goes_with_a_push(kind: Kind, server: RedisServer, real: Gateway, name: str) -> None:
+    with publisher(kind, server.url, traceparent=lambda: SPAN) as pub:
+        pub.push(group=name, data=1)
+        pub.push_many([Push(group=name, data=2, traceparent=OTHER), Push(group=name, data=3)])
+        with pytest.raises(BadPush):
+            pub.push(group=name, data=4, traceparent=SPAN.upper())
+    assert journal(real, 3, group=name) == [1, 2, 3]
+    with httpx.Client(base_url=real.api_url) as http:
+        asked = [{"stream": f"group:{name}", "offset": offset} for offset in (1, 2, 3)]
+        found = [http.get("/api/trace", params=params).json()["journal"]["traceparent"] for params in asked]
+    assert found == [SPAN, OTHER, SPAN]
 
 
 def test_what_needs_an_answer_says_so(kind: Kind, server: RedisServer) -> None:

@@ -1,4 +1,4 @@
-"""Names of clients and groups: their alphabet, and a way into it for names that have another."""
+"""Names of clients, groups and spans: their alphabets, and a way into that of clients for names that have another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.@-]{1,128}\Z", re.ASCII)
 _PATTERN = re.compile(r"[A-Za-z0-9_.@*-]{1,128}\Z", re.ASCII)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z", re.ASCII)
 _MAPPED = "u."
 
 ID_ALLOWED = "1-128 characters of A-Z a-z 0-9 _ . @ -, not of dots only"
@@ -29,6 +30,11 @@ def checked_pattern(what: str, text: str) -> str:
     if not _PATTERN.match(text):
         raise ValueError(f"{what}: a pattern is 1-128 characters of A-Z a-z 0-9 _ . @ - and *")
     return text
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether it names a span as W3C Trace Context has it. Source: docs/protocol.md, Traces."""
+    return _TRACEPARENT.match(text) is not None
 
 
 def client_id(name: str) -> str:

@@ -155,12 +155,23 @@ class Tidegate implements StreamsOwner, SubscriptionOwner {
   // Commands
 
   /// `{status, data}`. The application may have carried it out although this throws `unknown_outcome` or `timeout`.
-  Future<Json> call(String method, [Object? data]) =>
-      _command({'type': 'call', 'method': method, 'data': data}, data: data);
+  /// It gets [traceparent], the span that asks, as the header of this name.
+  Future<Json> call(String method, [Object? data, String? traceparent]) => _command(
+        {'type': 'call', 'method': method, 'data': data, if (traceparent != null) 'traceparent': traceparent},
+        data: data,
+      );
 
   /// With a [key], by default one made here, it is repeated after a cut and never doubled. With [keyed] false it is sent once.
   /// Of messages with the same word [conflate] slow connections get the newest.
-  Future<Position> publish(String group, Object? data, {String? key, bool keyed = true, String? conflate}) async {
+  /// [traceparent] is the span that publishes.
+  Future<Position> publish(
+    String group,
+    Object? data, {
+    String? key,
+    bool keyed = true,
+    String? conflate,
+    String? traceparent,
+  }) async {
     final unique = keyed ? key ?? newKey() : key;
     final reply = await _command(
       {
@@ -168,6 +179,7 @@ class Tidegate implements StreamsOwner, SubscriptionOwner {
         'group': group,
         'data': data,
         if (conflate != null) 'conflate': conflate,
+        if (traceparent != null) 'traceparent': traceparent,
         if (unique != null) 'key': unique,
       },
       data: data,

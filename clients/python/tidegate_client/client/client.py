@@ -243,18 +243,28 @@ class Client:
 
     # Commands
 
-    async def publish(self, group: str, data: Any, *, key: str | bool = True, conflate: str | None = None) -> Published:
+    async def publish(
+        self,
+        group: str,
+        data: Any,
+        *,
+        key: str | bool = True,
+        conflate: str | None = None,
+        traceparent: str | None = None,
+    ) -> Published:
         """Publishes to a group, where it is allowed. With a key (its own, unless it is given one) it is sent again
         after a cut, and counts once; with ``key=False`` it ends with UnknownOutcome then. ``conflate``: of messages
-        with the same word slow connections get the newest."""
+        with the same word slow connections get the newest. ``traceparent``: the span that publishes."""
         text = uuid.uuid4().hex if key is True else key or None
-        words = {"group": group, "key": text, "conflate": conflate}
+        words = {"group": group, "key": text, "conflate": conflate, "traceparent": traceparent}
         reply = await self._ask("publish", repeats=text is not None, data=data, has_data=True, **words)
         return Published(reply["stream"], reply["epoch"], reply["offset"])
 
-    async def call(self, method: str, data: Any = None) -> Answer:
-        """Asks the application. After a cut nobody can tell: UnknownOutcome."""
-        reply = await self._ask("call", repeats=False, data=data, has_data=True, method=method)
+    async def call(self, method: str, data: Any = None, *, traceparent: str | None = None) -> Answer:
+        """Asks the application, which gets ``traceparent``, the span that asks, as the header of this name. After a cut
+        nobody can tell: UnknownOutcome."""
+        words = {"method": method, "traceparent": traceparent}
+        reply = await self._ask("call", repeats=False, data=data, has_data=True, **words)
         return Answer(reply["status"], reply.get("data"))
 
     async def history(

@@ -78,8 +78,10 @@ class Subscription:
         """Joins the group again after it was left, from now on. It does nothing where it is joined or about to be."""
         self._client._join(self, self._stream)
 
-    async def publish(self, data: Any, *, key: str | bool = True, conflate: str | None = None) -> Published:
-        return await self._client.publish(self.name, data, key=key, conflate=conflate)
+    async def publish(
+        self, data: Any, *, key: str | bool = True, conflate: str | None = None, traceparent: str | None = None
+    ) -> Published:
+        return await self._client.publish(self.name, data, key=key, conflate=conflate, traceparent=traceparent)
 
     async def history(self, position: Position | None = None, limit: int | None = None) -> History:
         return await self._client.history(self.name, position=position, limit=limit)

@@ -14,6 +14,7 @@ class OutboxPush(models.Model):
     stream = models.CharField(max_length=135)
     key = models.CharField(max_length=128)
     conflate = models.CharField(max_length=128, default="")
+    traceparent = models.CharField(max_length=55, default="")
     data = models.TextField()
     created_at = models.DateTimeField(default=timezone.now)
     done_at = models.DateTimeField(null=True)

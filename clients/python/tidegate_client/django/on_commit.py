@@ -23,12 +23,14 @@ def push_on_commit(
     all: bool = False,
     key: Key = None,
     conflate: str | None = None,
+    traceparent: str | None = None,
     using: str | None = None,
     robust: bool = False,
 ) -> None:
-    """``Publisher.push`` when the transaction is committed; at once where there is none. ``data`` is what it is now.
-    Raises BadPush now; what the push raises is Django's to handle, as ``robust`` says (``transaction.on_commit``)."""
-    push = Push(client=client, group=group, all=all, data=data, key=key, conflate=conflate)
+    """``Publisher.push`` when the transaction is committed; at once where there is none. ``data`` and
+    ``traceparent`` are what they are now. Raises BadPush now; what the push raises is Django's to handle, as
+    ``robust`` says (``transaction.on_commit``)."""
+    push = Push(client=client, group=group, all=all, data=data, key=key, conflate=conflate, traceparent=traceparent)
     push_many_on_commit([push], using=using, robust=robust)
 
 
@@ -55,6 +57,7 @@ def _push(pushes: list[Push]) -> None:
             data=push.data,
             key=push.key,
             conflate=push.conflate,
+            traceparent=push.traceparent,
         )
     else:
         publisher().push_many(pushes)

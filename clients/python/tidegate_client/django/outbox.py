@@ -36,10 +36,12 @@ def push(
     all: bool = False,
     key: str | None = None,
     conflate: str | None = None,
+    traceparent: str | None = None,
     using: str | None = None,
 ) -> None:
     """Writes a push into the outbox, as part of the transaction of the database ``using``. Raises BadPush."""
-    push_many([Push(client=client, group=group, all=all, data=data, key=key, conflate=conflate)], using=using)
+    push = Push(client=client, group=group, all=all, data=data, key=key, conflate=conflate, traceparent=traceparent)
+    push_many([push], using=using)
 
 
 def push_many(pushes: Iterable[Push | Mapping[str, Any]], *, using: str | None = None) -> None:
@@ -50,7 +52,8 @@ def push_many(pushes: Iterable[Push | Mapping[str, Any]], *, using: str | None =
         item = rules.item(each)
         if item.key is None:
             raise BadPush("bad_request", "key: a push of the outbox may be sent again, so it needs one")
-        row = OutboxPush(stream=item.stream, key=item.key, conflate=item.conflate or "", data=item.data.decode())
+        words = {"conflate": item.conflate or "", "traceparent": item.traceparent or ""}
+        row = OutboxPush(stream=item.stream, key=item.key, data=item.data.decode(), **words)
         rows.append(row)
     OutboxPush.objects.using(using or router.db_for_write(OutboxPush)).bulk_create(rows)
 
@@ -144,5 +147,6 @@ class OutboxSender:
 
 def _push_of(row: OutboxPush) -> Push:
     kind, _, name = row.stream.partition(":")
-    address: dict[str, Any] = {kind: name or True}
-    return Push(data=Json(row.data), key=row.key, conflate=row.conflate or None, **address)
+    fields: dict[str, Any] = {kind: name or True}
+    fields |= {"conflate": row.conflate or None, "traceparent": row.traceparent or None}
+    return Push(data=Json(row.data), key=row.key, **fields)

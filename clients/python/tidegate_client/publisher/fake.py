@@ -28,6 +28,7 @@ class Pushed(NamedTuple):
     key: str | None
     offset: int
     conflate: str | None = None
+    traceparent: str | None = None
 
 
 class FakeGateway:
@@ -63,6 +64,8 @@ class FakeGateway:
                 item = json.loads(request.body or b"")
                 if key := request.headers.get("Idempotency-Key"):
                     item["key"] = key.decode()
+                if span := request.headers.get("traceparent"):
+                    item["traceparent"] = span.decode()
                 result = self._push(_named(place), item)
                 return _answer(409 if "error" in result else 202, result)
             case "PUT", ["groups", group, "members", client]:
@@ -90,7 +93,8 @@ class FakeGateway:
             return {"error": {"code": "key_reused", "message": "the key was used for other data"}}
         if known is None:
             self._tops[stream] += 1
-            known = Pushed(stream, item["data"], key, self._tops[stream], item.get("conflate"))
+            words = item.get("conflate"), item.get("traceparent")
+            known = Pushed(stream, item["data"], key, self._tops[stream], *words)
             self.pushed.append(known)
             if key is not None:
                 self._keys[stream, key] = known

@@ -56,6 +56,8 @@ class HttpPushes:
 
     def one(self, item: Item) -> Request:
         headers = {} if item.key is None else {"Idempotency-Key": item.key.encode()}
+        if item.traceparent is not None:
+            headers["traceparent"] = item.traceparent.encode()
         body = b'{"data":%b%b}' % (item.data, _word(item))
         return Request("POST", f"{place(item.kind, item.name)}/push", body, headers)
 
@@ -145,7 +147,8 @@ def _seconds(text: str | None) -> float | None:
 def _item(item: Item) -> bytes:
     address = b'"all":true' if item.kind == "all" else b'"%b":"%b"' % (item.kind.encode(), item.name.encode())
     key = b"" if item.key is None else b',"key":%b' % json.dumps(item.key).encode()
-    return b'{%b%b,"data":%b%b}' % (address, key, item.data, _word(item))
+    span = b"" if item.traceparent is None else b',"traceparent":"%b"' % item.traceparent.encode()
+    return b'{%b%b,"data":%b%b%b}' % (address, key, item.data, _word(item), span)
 
 
 def _word(item: Item) -> bytes:

@@ -70,7 +70,8 @@ class RedisPushes:
     def _command(self, item: Item) -> Sequence[Any]:
         key = () if item.key is None else ("key", item.key)
         word = () if item.conflate is None else ("conflate", item.conflate)
-        return ("XADD", self._stream, "*", item.kind, item.name or "1", "data", item.data, *key, *word)
+        span = () if item.traceparent is None else ("traceparent", item.traceparent)
+        return ("XADD", self._stream, "*", item.kind, item.name or "1", "data", item.data, *key, *word, *span)
 
 
 def _result(reply: Any) -> Result:

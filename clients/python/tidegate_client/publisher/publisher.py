@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from tidegate_client.publisher.attempts import LONGEST_S, Call, Patience, Send
 from tidegate_client.publisher.calls import Calls
 from tidegate_client.publisher.model import History, Position, Presence
-from tidegate_client.publisher.pushes import Key, Limits, Push, Rules
+from tidegate_client.publisher.pushes import Key, Limits, Push, Rules, Span
 from tidegate_client.publisher.wires import Wire, WireOptions, wire
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class _Words:
         deadline_s: float = 30.0,
         timeout_s: float = 5.0,
         json_default: Callable[[Any], Any] | None = None,
+        traceparent: Span | None = None,
         ssl_context: ssl.SSLContext | None = None,
         data_bytes: int = _LIMITS.data_bytes,
         body_bytes: int = _LIMITS.body_bytes,
@@ -51,18 +52,18 @@ class _Words:
 
         ``url``: of the gateway's internal port, with ``api_key``; or of Redis, with ``prefix`` (``broker.prefix``).
         ``deadline_s``: over all attempts of a call, ``timeout_s``: of one. ``json_default``: as in ``json.dumps``.
+        ``traceparent``: gives the span of each push that names none, or None; it is called where ``push`` is.
         ``data_bytes``, ``body_bytes``, ``batch_pushes``: the gateway's ``limits``, where they are not the defaults.
         ``token_…``: what ``token`` signs with.
         """
         for name, seconds in (("deadline_s", deadline_s), ("timeout_s", timeout_s)):
             if not 0 < seconds <= LONGEST_S:
                 raise ValueError(f"{name}: up to {LONGEST_S:g}, because keys are known for five minutes")
-        self.rules = Rules(
-            Limits(data_bytes=data_bytes, body_bytes=body_bytes, batch_pushes=batch_pushes), json_default
-        )
+        limits = Limits(data_bytes=data_bytes, body_bytes=body_bytes, batch_pushes=batch_pushes)
+        self.rules = Rules(limits, json_default, traceparent)
         self._patience = lambda: Patience(deadline_s, timeout_s)
         self._signs = (token_key, token_algorithm, token_issuer, token_audience, token_kid)
-        self._use(wire(url, self.rules.limits, WireOptions(api_key, prefix, timeout_s, ssl_context)))
+        self._use(wire(url, limits, WireOptions(api_key, prefix, timeout_s, ssl_context)))
 
     def _use(self, wire: Wire) -> None:
         self._calls = Calls(self.rules, wire.pushes, self._patience, answers=wire.answers)
@@ -110,11 +111,13 @@ class Publisher(_Words):
         all: bool = False,
         key: Key = None,
         conflate: str | None = None,
+        traceparent: str | None = None,
     ) -> Position | None:
         """Pushes to a client, a group or to all. Its position; None through Redis. ``key``: None has one made, so that
         it is repeated where that may help, and never doubled; False goes without. ``conflate``: of messages with the
-        same word slow connections get the newest, where the group's policy is ``latest``."""
-        push = Push(data=data, client=client, group=group, all=all, key=key, conflate=conflate)
+        same word slow connections get the newest, where the group's policy is ``latest``. ``traceparent``: the span
+        that pushes (W3C Trace Context), which ``tidegate trace`` shows with the message."""
+        push = Push(data=data, client=client, group=group, all=all, key=key, conflate=conflate, traceparent=traceparent)
         return self._run(self._calls.push(push))
 
     def push_many(self, pushes: Iterable[Push | Mapping[str, Any]]) -> list[Position | None]:
@@ -198,9 +201,10 @@ class AsyncPublisher(_Words):
         all: bool = False,
         key: Key = None,
         conflate: str | None = None,
+        traceparent: str | None = None,
     ) -> Position | None:
         """As ``Publisher.push``."""
-        push = Push(data=data, client=client, group=group, all=all, key=key, conflate=conflate)
+        push = Push(data=data, client=client, group=group, all=all, key=key, conflate=conflate, traceparent=traceparent)
         return await self._run(self._calls.push(push))
 
     async def push_many(self, pushes: Iterable[Push | Mapping[str, Any]]) -> list[Position | None]:

@@ -6,6 +6,7 @@ would take the others with it, and what goes through Redis is refused where nobo
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -17,9 +18,11 @@ from tidegate_client.publisher.errors import BadPush
 
 Kind: TypeAlias = Literal["client", "group", "all"]
 Key: TypeAlias = str | Literal[False] | None
+Span: TypeAlias = Callable[[], str | None]
 
 KEY_CHARACTERS = 128
 
+_LOG = logging.getLogger("tidegate_client")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -34,7 +37,8 @@ class Json:
 class Push:
     """One push of a batch. It has one address: ``client``, ``group`` or ``all``. ``data`` is any value that ``json``
     can write, or ``Json``. ``key``: None has one made, False goes without. ``conflate``: of messages with the same word
-    slow connections get the newest, where the group's policy is ``latest``."""
+    slow connections get the newest, where the group's policy is ``latest``. ``traceparent``: the span that pushes; None
+    is that of the publisher's ``traceparent``, where it has one."""
 
     data: Any
     client: str | None = None
@@ -42,6 +46,7 @@ class Push:
     all: bool = False
     key: Key = None
     conflate: str | None = None
+    traceparent: str | None = None
 
 
 class Limits(NamedTuple):
@@ -61,6 +66,7 @@ class Item(NamedTuple):
     data: bytes
     key: str | None
     conflate: str | None = None
+    traceparent: str | None = None
 
     @property
     def stream(self) -> str:
@@ -70,15 +76,17 @@ class Item(NamedTuple):
         """What makes the same item again."""
         address: dict[str, Any] = {self.kind: self.name or True}
         key: Key = False if self.key is None else self.key
-        return Push(data=Json(self.data), key=key, conflate=self.conflate, **address)
+        return Push(data=Json(self.data), key=key, conflate=self.conflate, traceparent=self.traceparent, **address)
 
 
 class Rules:
-    """``default`` turns what ``json`` cannot write into something that it can."""
+    """``default`` turns what ``json`` cannot write into something that it can; ``span`` is asked for the traceparent of
+    each push that names none."""
 
-    def __init__(self, limits: Limits, default: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, limits: Limits, default: Callable[[Any], Any] | None = None, span: Span | None = None) -> None:
         self.limits = limits
         self._default = default
+        self._span = span
 
     def item(self, push: Push | Mapping[str, Any]) -> Item:
         """Raises BadPush, and TypeError for an unknown word or a value that cannot be JSON."""
@@ -86,7 +94,8 @@ class Rules:
             push = Push(**push)
         kind, name = address(client=push.client, group=push.group, all=push.all)
         conflate = None if push.conflate is None else checked_id("conflate", push.conflate)
-        return Item(kind, name, self.encode(push.data), _key(push.key), conflate)
+        data, key = self.encode(push.data), _key(push.key)
+        return Item(kind, name, data, key, conflate, self._traceparent(push.traceparent))
 
     def encode(self, data: Any) -> bytes:
         """The JSON text of ``data``. Raises BadPush or TypeError."""
@@ -96,6 +105,21 @@ class Rules:
         if depth(text) > self.limits.json_depth - 1:
             raise BadPush("too_deep", f"data is nested deeper than {self.limits.json_depth - 1} levels")
         return text
+
+    def _traceparent(self, given: str | None) -> str | None:
+        """What was given, on purpose, is good, or BadPush is raised. What ``span`` does never fails a push."""
+        if given is not None:
+            if not isinstance(given, str) or not names.is_traceparent(given):
+                raise BadPush("bad_request", "traceparent: as W3C Trace Context has it, in lower case")
+            return given
+        if self._span is None:
+            return None
+        try:
+            found = self._span()
+        except Exception:
+            _LOG.warning("traceparent failed; the push goes without one", exc_info=True)
+            return None
+        return found if isinstance(found, str) and names.is_traceparent(found) else None
 
     def _written(self, data: Any) -> bytes:
         try:
