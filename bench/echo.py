@@ -79,7 +79,7 @@ class Echo:
     def on_slow(self) -> None:
         self._wire.close(CloseCode.SLOW_CONSUMER)
 
-    def on_closing(self) -> None:
+    def on_closing(self, code: int | None) -> None:
         self._loop.call_later(CLOSE_S, self._wire.abort)
 
     def on_closed(self, code: int, answered: bool) -> None:

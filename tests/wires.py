@@ -106,7 +106,7 @@ class Heard:
         self.slow += 1
         self.on_slow_do()
 
-    def on_closing(self) -> None:
+    def on_closing(self, code: int | None) -> None:
         self.closing += 1
 
     def on_closed(self, code: int, answered: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.brokers.nodes import shorter
 from tests.brokers.server import RedisServer
-from tests.peer import Peer, Refusal
+from tests.peer import BINARY, CLOSE, TEXT, Peer, Refusal, frame
 from tests.service_fixture import running
 from tests.support import Logs, eventually
 from tests.tokens import SECRET
@@ -29,6 +29,7 @@ from tidegate.core.outbox import Outbox
 from tidegate.core.session import Session
 from tidegate.http import trace as http_trace
 from tidegate.http.handler import Response
+from tidegate.trunk.codec import Kind
 from tidegate.websocket.wire import Wire
 
 KIB = 1024
@@ -244,6 +245,56 @@ async def test_what_was_thrown_away_for_all_that_waited_is_not_proved_by_an_answ
         (told, *_) = await operator.told("group:news", str(newest), "--client", "alice")
         assert "that was closed as a slow consumer (4008) at " in told
         assert "this message among them" in told
+        assert "alice was closed as a slow consumer (4008) 1 time" in (await operator.told("--client", "alice"))[0]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [
+        (frame(TEXT, b"{}", mask=None), 1002, "we close with 1002"),
+        (frame(TEXT, b"\xff"), 1007, "we close with 1007"),
+        (frame(BINARY, b"x"), 1003, "we close with 1003"),
+        (frame(TEXT, b"x" * 200_000), 1009, "we close with 1009"),
+        (frame(CLOSE, b"\x03\xe8"), 1000, "the peer ends it"),
+    ],
+)
+async def test_who_ended_a_connection_and_why_is_said(
+    capsys: pytest.CaptureFixture[str], sent: bytes, code: int, said: str
+) -> None:
+    async with running() as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice") as alice:
+            await alice.event()
+            alice.send_raw(sent)
+            assert await alice.ended() == code
+            await eventually(lambda: not app.hub.of_client("alice"))
+            ended = [step for step in (await operator.asks(client="alice"))["steps"] if step["kind"] == "ended"]
+            assert [step.get("code") for step in ended] == [None if said.startswith("the peer") else code]
+            assert f"nothing more is queued: {said}" in await operator.runs("--client", "alice")
+
+
+async def test_a_client_that_took_nothing_for_too_long_is_said_to_be_slow(
+    capsys: pytest.CaptureFixture[str], expected_logs: Logs
+) -> None:
+    expected_logs.allow("connection")
+    async with running(HEARTBEAT__WRITE_TIMEOUT_S=0.2) as app:
+        operator = Operator(capsys, app)
+        async with Peer(app.public_port, client="alice", groups="news", rcvbuf=16 * KIB) as alice:
+            await alice.event()
+            alice.reading.clear()
+            (session,) = app.hub.of_client("alice")
+            await fill(app, session, 100 * KIB, 8 * KIB)
+            await eventually(lambda: not app.metrics.open_connections)
+        assert "alice was closed as a slow consumer (4008) 1 time" in (await operator.told("--client", "alice"))[0]
+
+
+async def test_over_a_trunk_the_end_has_its_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "t.sock")
+    async with running(TRUNK__SOCKET=path) as app, linked(path) as worker:
+        client, _ = await worker.welcome("client=alice")
+        worker.send(Kind.TEXT, client.number, b"\xff")
+        await eventually(lambda: not app.hub.of_client("alice"))
+        assert "nothing more is queued: we close with 1007" in await Operator(capsys, app).runs("--client", "alice")
 
 
 async def test_a_message_behind_many_of_another_stream_is_not_said_to_be_written(

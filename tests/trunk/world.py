@@ -63,7 +63,7 @@ class SharedPeer:
         if not self._gateway.slow(self.session):
             self._gateway.close(self.session, CloseCode.SLOW_CONSUMER)
 
-    def on_closing(self) -> None:
+    def on_closing(self, code: int | None) -> None:
         pass
 
     def on_closed(self, code: int, answered: bool) -> None:

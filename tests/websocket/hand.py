@@ -171,7 +171,7 @@ class HandSocket(Outbox):
             self.state = WireState.CLOSING
             self.ended = (self.loop.now_s, code)
             assert self.peer is not None
-            self.peer.on_closing()
+            self.peer.on_closing(code)
 
     def abort(self, code: int | None = None) -> None:
         self.state = WireState.CLOSED
@@ -197,7 +197,7 @@ class HandGateway:
     def close(self, session: Any, code: CloseCode) -> None:
         session.wire.close(code)
 
-    def unsubscribe_all(self, session: Any) -> None:
+    def unsubscribe_all(self, session: Any, code: int | None = None) -> None:
         pass
 
     def remove(self, session: Any, *, confirmed: bool) -> None:

@@ -366,7 +366,7 @@ class Gateway:
                 self._records.save(session)
         return info
 
-    def unsubscribe_all(self, session: Session, code: CloseCode | None = None) -> None:
+    def unsubscribe_all(self, session: Session, code: int | None = None) -> None:
         """Nothing of any stream is queued from here on, whoever closes. Idempotent. ``code``: where we do."""
         if session.ended:
             return

@@ -419,7 +419,12 @@ def of_client(client: str, connections: Sequence[str], steps: Sequence[Step], si
             continue
         newest = f"the newest at {at(told[-1].time_ms)} on connection {told[-1].connection}: {words_of(told[-1])}"
         found.append(Verdict(code, f"{client} was told {_count(len(told), 'gap')} ({reason}), {newest}", client))
-    slow = [step for step in mine if step.kind == "ended" and step.code == CloseCode.SLOW_CONSUMER]
+    cut = {step.connection for step in mine if step.kind == "closed" and step.code == CloseCode.SLOW_CONSUMER}
+    slow = [
+        step
+        for step in mine
+        if step.kind == "ended" and (step.code == CloseCode.SLOW_CONSUMER or step.connection in cut)
+    ]
     for step in slow[-1:]:
         words = f"{client} was closed as a slow consumer (4008) {_count(len(slow), 'time')}, the newest at "
         words += f"{at(step.time_ms)}: {step.unsent_bytes} bytes were thrown away"

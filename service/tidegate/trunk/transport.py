@@ -255,7 +255,7 @@ class LinkedTransport:
         self.state = CLOSING
         self._code = code
         if self.peer is not None:
-            self.peer.on_closing()
+            self.peer.on_closing(code)
         self._say(Kind.CLOSE, codec.code(code, reason))
 
     def abort(self, code: int | None = None) -> None:

@@ -134,8 +134,8 @@ class Peer:
         if not self._context.gateway.slow(self.session):
             self._close(CloseCode.SLOW_CONSUMER)
 
-    def on_closing(self) -> None:
-        self._context.gateway.unsubscribe_all(self.session)  # nothing of any stream may follow a close frame
+    def on_closing(self, code: int | None = None) -> None:
+        self._context.gateway.unsubscribe_all(self.session, code)  # nothing of any stream may follow a close frame
         self._end_by_s = self._context.loop.time() + CLOSE_S
         self._context.heartbeat.schedule(self, self._end_by_s)
 

@@ -77,8 +77,8 @@ class TransportListener(Protocol):
     def on_slow(self) -> None:
         """More waits to be written than the outbox's limit."""
 
-    def on_closing(self) -> None:
-        """A close frame of ours is under way; see to it that the wait for the end has an end."""
+    def on_closing(self, code: int | None) -> None:
+        """A close frame of ours is under way, with ``code``; None: it is the answer. The wait for the end needs one."""
 
     def on_closed(self, code: int, answered: bool) -> None:
         """It is over. ``code``: ours where we closed, else the peer's, 1006 where there was none. ``answered``: the
@@ -301,7 +301,7 @@ class Wire(Outbox):
         if self.state is OPEN:
             self._code = code
             self.put(frames.close(code, reason or code.reason))
-        self._enter(DEAF)
+        self._enter(DEAF, code)
         self.flush()
 
     # Not reading for a while
@@ -449,7 +449,7 @@ class Wire(Outbox):
         A slow consumer gets the close frame next: what waited is forgotten, but for a frame already cut."""
         if self.state is not OPEN:
             return
-        self._enter(CLOSING)
+        self._enter(CLOSING, code)
         self._code = code
         if code == CloseCode.SLOW_CONSUMER:
             kept = self.frames[:1] if self._cut else []
@@ -459,10 +459,10 @@ class Wire(Outbox):
         self.put(frames.close(code, reason))
         self._resume(HELD | FULL | PACED)
 
-    def _enter(self, state: WireState) -> None:
+    def _enter(self, state: WireState, code: int | None = None) -> None:
         self.state = state
         if self.peer is not None:
-            self.peer.on_closing()
+            self.peer.on_closing(code)
 
     def _said_all(self) -> None:
         """Our close frame is out. A deaf wire lets the peer go first, but doesn't keep it waiting for our end."""
