@@ -118,7 +118,10 @@ class Stream(IOStream):
             done: Future[None] = Future()
             done.set_result(None)
             return done
-        return super().write(data)
+        written = super().write(data)
+        if not written.done():
+            self.server.note_unsent(self, written)
+        return written
 
     def close(self, exc_info: Any = False) -> None:
         if isinstance(exc_info, UnsatisfiableReadError):
@@ -160,8 +163,9 @@ class Lingering:
 
 
 class HttpServer(HTTPServer):
-    """Serves as Tornado's does. ``idle_connection_timeout``: seconds until a request's headers must be there;
-    ``listener``: who accepts. ``on_refusal`` is told of each request that is refused before it is understood."""
+    """Serves as Tornado's does. ``idle_connection_timeout``: seconds until a request's headers must be there, and in
+    which an answer must be taken; ``listener``: who accepts. ``on_refusal`` is told of each request that is refused
+    before it is understood."""
 
     def initialize(self, *args: Any, **options: Any) -> None:
         self._listener: Listener = options.pop("listener")
@@ -173,6 +177,8 @@ class HttpServer(HTTPServer):
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[object, float] = {}  # connection -> until when it may wait; the oldest first
         self._watch: asyncio.TimerHandle | None = None
+        self._unsent: dict[Future[None], tuple[Stream, float]] = {}  # whose answer, until when; the oldest first
+        self._unsent_watch: asyncio.TimerHandle | None = None
         self.lingering: set[Lingering] = set()
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
@@ -185,7 +191,29 @@ class HttpServer(HTTPServer):
         self._on_refusal(error)
         log.info("request.refused", code=error.code, error=error.message)
 
+    def note_unsent(self, stream: Stream, written: Future[None]) -> None:
+        """Its peer has not taken all of an answer at once. Tornado would wait for ever, with the answer in memory."""
+        due_s = self._loop.time() + self._idle_s
+        self._unsent[written] = (stream, due_s)
+        if self._unsent_watch is None:
+            self._unsent_watch = self._loop.call_at(due_s, self._end_the_unread)
+
+    def _end_the_unread(self) -> None:
+        self._unsent_watch = None
+        for written, (stream, until_s) in list(self._unsent.items()):
+            if written.done():  # taken, or the connection has ended
+                del self._unsent[written]
+            elif until_s <= self._loop.time():
+                del self._unsent[written]
+                log.info("request.unread", seconds=self._idle_s)
+                stream.close()
+            else:
+                self._unsent_watch = self._loop.call_at(until_s, self._end_the_unread)
+                return
+
     async def close_all_connections(self) -> None:
+        if self._unsent_watch is not None:
+            self._unsent_watch.cancel()
         for one in list(self.lingering):
             one.end()
         await super().close_all_connections()

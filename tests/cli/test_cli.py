@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests import callee
 from tests.http.node import Node, node
 from tests.peer import Peer
 from tests.support import ROOT, Process, eventually, free_port, scaled
@@ -173,6 +174,23 @@ async def test_another_port_than_the_internal_one_is_1_in_words() -> None:
         assert (ran.code, ran.out) == (1, "")
         ran = await run("tail", "all", "--url", f"{url(n)}/metrics")
         assert (ran.code, ran.out) == (1, "")
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
+async def test_an_answer_that_drips_is_waited_for_no_longer_than_a_whole_one_may_take(
+    head: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def drip(peer: callee.Peer) -> None:
+        await peer.request()
+        await peer.send(head)
+        while True:
+            await peer.send(b" ")
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("tidegate.cli.api_client.WHOLE_S", 0.3)
+    async with callee.serving(drip) as server:
+        assert await asyncio.to_thread(main, ["push", "--all", "1", "--url", server.url]) == 1
+        assert f"{server.url} does not answer (no whole answer within 0.3 s)" in capsys.readouterr().err
 
 
 # tail

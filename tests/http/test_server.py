@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import time
 from typing import Any
 
@@ -15,6 +17,8 @@ from tests.handshakes import handshake
 from tests.peer import Peer
 from tests.service_fixture import running
 from tests.support import eventually, scaled
+from tidegate.app import App
+from tidegate.core.model import Publication
 from tidegate.tornado_seam import HttpServer, parse
 
 # Pieces of requests, good and bad, in any order.
@@ -90,6 +94,68 @@ async def test_who_waits_too_long_with_a_request_is_cut_and_the_others_are_not(
         assert not await gone.read()
         await eventually(lambda: not server._waiting and server._watch is None)
         writer.close()
+
+
+async def test_an_answer_that_is_not_taken_in_time_ends_its_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither does one that is taken byte by byte hold its memory for longer; who takes many is not meant."""
+    most_s = scaled(0.4)
+    monkeypatch.setattr("tidegate.app.INTERNAL_IDLE_S", most_s)
+    async with running() as app:
+        await app.gateway.push([Publication("all", b'"' + b"x" * 65_000 + b'"') for _ in range(120)])
+        ask = b"GET /api/all/history?offset=0&limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ask = ask.replace(b"offset=0", b"epoch=%b&offset=0" % (await epoch(app)).encode())
+        for drip in (0, 1):
+            with socket.socket() as slow:
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                slow.connect(("127.0.0.1", app.internal_port))
+                slow.setblocking(False)
+                slow.sendall(ask * 40)  # more than the kernel takes for it
+                await eventually(lambda: any(stream.writing() for stream, _ in app._internal_server._unsent.values()))
+
+                def taken(slow: socket.socket = slow, drip: int = drip) -> bool:
+                    with contextlib.suppress(BlockingIOError, ConnectionError):
+                        slow.recv(drip)
+                    return not app._internal_server.connections
+
+                await eventually(taken, scaled(5))
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.internal_port)
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5 * most_s:
+            writer.write(ask * 20)
+            await asyncio.sleep(most_s / 10)
+            for _ in range(20):
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0]))
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "drop"), [(b"GET /api/nodes HTTP/1.1\r\n", b"X"), (b"POST /api/all/push HTTP/1.1\r\n%b\r\n", b" ")]
+)
+async def test_who_drips_a_request_to_the_api_is_cut(head: bytes, drop: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its headers and its body each have a time for the whole of them, whatever still comes."""
+    monkeypatch.setattr("tidegate.app.INTERNAL_IDLE_S", scaled(0.3))
+    async with running(SERVER__HEADER_TIMEOUT_S=scaled(0.3)) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.internal_port)
+        fields = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n"
+        writer.write(head % fields if b"%b" in head else head)
+        sent = 0
+
+        async def drip() -> bool:
+            nonlocal sent
+            writer.write(drop)
+            sent += 1
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                await asyncio.wait_for(reader.read(1000), 0.01)
+            return not app._internal_server.connections
+
+        await eventually(drip, 5)
+        assert sent > 5
+        writer.close()
+
+
+async def epoch(app: App) -> str:
+    return (await app.gateway.history("all", None, 1)).start.epoch
 
 
 @pytest.mark.parametrize("door", ["public", "internal"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -21,7 +23,8 @@ from tidegate.core.errors import Unusable
 
 _T = TypeVar("_T")
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0  # of a step: to connect, or until more of an answer comes
+WHOLE_S = 60.0  # of an answer; what drips is no gateway's
 RETRY_S = 1.0
 ANSWER_BYTES = 256 * 1024 * 1024  # no answer is as large
 
@@ -66,13 +69,17 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
     ) -> _T:
         """The answer. Raises Failed."""
-        try:
-            self._connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
-            response = self._connection.getresponse()
-            answer = response.read(ANSWER_BYTES)
-        except (OSError, http.client.HTTPException) as exc:
-            self._connection.close()
-            raise Failed(f"{self.url} does not answer ({_reason(exc)})", passing=True) from None
+        with _cut_after(WHOLE_S, self._connection) as cut:
+            try:
+                self._connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
+                response = self._connection.getresponse()
+                answer = response.read(ANSWER_BYTES)
+                if cut.is_set():  # it ended by that, which need not be an error
+                    raise TimeoutError
+            except (OSError, http.client.HTTPException) as exc:
+                self._connection.close()
+                why = f"no whole answer within {WHOLE_S:g} s" if cut.is_set() else _reason(exc)
+                raise Failed(f"{self.url} does not answer ({why})", passing=True) from None
         if not response.isclosed():  # it goes on, or ends only with its connection
             self._connection.close()
         if len(answer) == ANSWER_BYTES:
@@ -103,6 +110,26 @@ class ApiClient:
                 if told:
                     note(f"{self.url} answers again")
                 return answer
+
+
+@contextlib.contextmanager
+def _cut_after(seconds: float, connection: http.client.HTTPConnection) -> Iterator[threading.Event]:
+    """Cuts the connection where the block takes longer, and sets the event then."""
+    cut = threading.Event()
+
+    def end() -> None:
+        cut.set()
+        if (sock := connection.sock) is not None:
+            with contextlib.suppress(OSError):  # it has gone by itself
+                sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield cut
+    finally:
+        timer.cancel()
 
 
 def _reason(exc: Exception) -> str:
