@@ -16,7 +16,7 @@ from tidegate.core.model import Gap, Message, Position
 from tidegate.core.session import Session
 from tidegate.gateway import traced
 from tidegate.gateway.traced import Traced
-from tidegate.trace import REFUSALS, Trace, unsent_of
+from tidegate.trace import REFUSALS, THINNED_AT_ONCE, Ring, Step, Trace, unsent_of
 
 
 def trace(**changes: int) -> Trace:
@@ -76,6 +76,32 @@ def _in_a(client: str) -> Session:
     return session
 
 
+def test_a_flood_is_thinned_in_parts() -> None:
+    """However large the ring: no step that is added costs more than some of it looked at."""
+    sources = count()
+    ring = Ring(20_000, 0, lambda step: (next(sources), step.client)[1])
+    most = 0
+    for number in range(60_000):
+        before = next(sources)
+        ring.add(Step(time_ms=number, kind="joined", client="mallory" if number % 3 else f"c{number % 99}"))
+        most = max(most, next(sources) - before)
+        assert len(ring) <= 20_000 + 20
+    assert most < 2 * THINNED_AT_ONCE + 50  # those that go are looked at again
+    steps = list(ring)
+    assert [step.time_ms for step in steps] == sorted(step.time_ms for step in steps), "in their order all the while"
+    assert next(step for step in steps if step.client != "mallory").time_ms < 60_000 - 20_000, "others' last longer"
+
+
+async def test_what_went_out_is_gone_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = count(0.0, traced.SLICE_S / 4)  # what one of them takes
+    monkeypatch.setattr(traced, "time", SimpleNamespace(monotonic=lambda: next(looked)))
+    kept = trace()
+    kept.fanned.extend(("group:b", Position("e1", number), 1, 1) for number in range(100))
+    asked = Traced(kept, Hub(cast(HubListener, None), lambda call: None), "n1")
+    for answer in (asked.heard("group:a", Position("e1", 1)), asked.place("group:a")):
+        assert sum(1 for _ in answer.__await__()) >= 100 // 5
+
+
 def test_refused_handshakes_are_bounded_too() -> None:
     kept = trace()
     for number in range(REFUSALS + 5):
@@ -84,21 +110,22 @@ def test_refused_handshakes_are_bounded_too() -> None:
     assert {len(str(step.message)) for step in kept.refusals} == {300}
 
 
-def test_a_message_is_found_among_those_of_its_turn_with_the_time_of_the_turn() -> None:
+async def test_a_message_is_found_among_those_of_its_turn_with_the_time_of_the_turn() -> None:
     kept = trace()
     kept.fanned.append(("group:a", Position("e1", 3), 3, 7))
     kept.fanned.append(("group:b", Position("e1", 9), 1, 1))
     kept.fanned.append(1000.0)
     kept.fanned.append(("group:a", Position("e1", 4), 1, 8))
     kept.fanned.append(2000.0)
-    found = kept.heard("group:a", Position("e1", 1))
+    asked = Traced(kept, Hub(cast(HubListener, None), lambda call: None), "n1")
+    found = await asked.heard("group:a", Position("e1", 1))
     assert found is not None
     assert (found.time_ms, found.followers) == (1000, 7)
-    newest = kept.heard("group:a", Position("e1", 4))
+    newest = await asked.heard("group:a", Position("e1", 4))
     assert newest is not None
     assert (newest.time_ms, newest.followers) == (2000, 8)
-    assert kept.heard("group:a", Position("e2", 1)) is None
-    assert kept.heard("group:a", Position("e1", 5)) is None
+    assert await asked.heard("group:a", Position("e2", 1)) is None
+    assert await asked.heard("group:a", Position("e1", 5)) is None
 
 
 def test_of_the_frames_that_wait_the_first_message_of_each_stream_is_found() -> None:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
+from itertools import chain
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ from tidegate.core.session import Session
 
 REFUSALS = 1000  # refused handshakes that are kept
 SHARES = 4  # of a ring: who has more than one loses his own when it is full
+THINNED_AT_ONCE = 1000  # steps that are looked at, of one who fills a ring, with each that is added: some 0.3 ms
 LOOK_AT_FRAMES = 200  # one by one, of those that wait
 KEPT_OFFSETS = 200  # that a step names of what policy ``latest`` let through
 
@@ -117,10 +119,12 @@ class Ring:
         self._held: dict[str | None, int] = {}  # what the steps of each count
         self._thinned: dict[str | None, int] = {}  # since when none is missing of those who lost some
         self._steps: deque[Step] = deque()
+        self._thinning: tuple[str, int] | None = None  # whose steps are made fewer now, and down to what
+        self._passed: deque[Step] = deque()  # the oldest, which that has looked at
         self.since_ms = since_ms
 
     def __iter__(self) -> Iterator[Step]:
-        return iter(self._steps)
+        return chain(self._passed, self._steps)
 
     def __len__(self) -> int:
         return self._cost
@@ -134,24 +138,31 @@ class Ring:
         self._steps.append(step)
         self._cost += cost
         self._held[source] = self._held.get(source, 0) + cost
-        if self._cost > self._most and source is not None and self._held[source] > self._most // SHARES:
-            self._thin(source)
-        while self._cost > self._most:
+        over = self._cost > self._most and self._thinning is None
+        if over and source is not None and self._held[source] > self._most // SHARES:
+            self._thinning = source, self._held[source] // 2
+        if self._thinning is not None:
+            self._thin(*self._thinning, newest=step)
+        while self._cost > self._most and self._thinning is None:
             gone = self._steps.popleft()
             self._forget(gone)
             self.since_ms = gone.time_ms + 1
 
-    def _thin(self, source: str) -> None:
-        """Its older half goes, and never its newest; all at once, so that they are not looked for at each step."""
-        most, newest = self._held[source] // 2, self._steps[-1]
-        kept: deque[Step] = deque()
-        for step in self._steps:
-            if self._held[source] > most and self._source(step) == source and step is not newest:
+    def _thin(self, source: str, most: int, newest: Step) -> None:
+        """Its older half goes, and never its newest; all at once, so that they are not looked for at each step. It is
+        gone through in parts: meanwhile the ring may have as many steps too much as there are parts."""
+        for _ in range(THINNED_AT_ONCE):
+            if self._held.get(source, 0) <= most or self._steps[0] is newest:
+                self._steps.extendleft(reversed(self._passed))
+                self._passed.clear()
+                self._thinning = None
+                return
+            step = self._steps.popleft()
+            if self._source(step) == source:
                 self._thinned[source] = step.time_ms + 1
                 self._forget(step)
             else:
-                kept.append(step)
-        self._steps = kept
+                self._passed.append(step)
 
     def _forget(self, step: Step) -> None:
         source, cost = self._source(step), _cost(step)
@@ -200,24 +211,16 @@ class Trace:
 
     # Messages
 
-    def heard(self, stream: str, position: Position) -> Fanned | None:
-        """None: it did not go out here, or that is forgotten."""
+    def fan_outs(self) -> Iterator[tuple[str, Position, int, Fanned]]:
+        """What went out here, the newest first: a stream, the position of the last of so many messages, and when and
+        to how many that was. To be gone through in parts: there may be hundreds of thousands."""
         time_ms = self._now_ms()
-        for entry in reversed(self.fanned):
+        for entry in reversed(list(self.fanned)):
             if isinstance(entry, float):
                 time_ms = int(entry)
                 continue
             name, end, messages, followers = entry
-            if name == stream and end.epoch == position.epoch and 0 <= end.offset - position.offset < messages:
-                return Fanned(time_ms, followers)
-        return None
-
-    def newest(self, stream: str) -> Position | None:
-        """The newest of the stream's messages that went out here."""
-        for entry in reversed(self.fanned):
-            if not isinstance(entry, float) and entry[0] == stream:
-                return entry[1]
-        return None
+            yield name, end, messages, Fanned(time_ms, followers)
 
     # Connections
 

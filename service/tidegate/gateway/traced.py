@@ -163,10 +163,22 @@ class Traced:
         """Raises msgspec.MsgspecError for a question of another version that is not understood."""
         return msgspec.json.encode(await self.answer(msgspec.json.decode(raw, type=Question)))
 
-    def place(self, stream: str) -> Position:
+    async def place(self, stream: str) -> Position:
         """The newest of the stream that this node knows of; without an epoch where it knows of none."""
         audience = self._hub.audiences.get(stream)
-        return self._trace.newest(stream) or Position("", 0) if audience is None else audience.position
+        if audience is not None:
+            return audience.position
+        async for name, end, _, _ in _sliced(self._trace.fan_outs()):
+            if name == stream:
+                return end
+        return Position("", 0)
+
+    async def heard(self, stream: str, position: Position) -> Fanned | None:
+        """When a message went out here. None: it did not, or that is forgotten."""
+        async for name, end, messages, fanned in _sliced(self._trace.fan_outs()):
+            if name == stream and end.epoch == position.epoch and 0 <= end.offset - position.offset < messages:
+                return fanned
+        return None
 
     def on_node(self, node: str, what: NodeChange) -> None:
         self._trace.node(node, what)
@@ -193,7 +205,7 @@ class Traced:
         audience = self._hub.audiences.get(question.stream)
         if audience is not None:
             answer.follows, answer.position = True, audience.position
-        answer.heard = self._trace.heard(question.stream, Position(question.epoch, question.offset))
+        answer.heard = await self.heard(question.stream, Position(question.epoch, question.offset))
         known: dict[str, _Connection] = {}
         told: list[Step] = []  # gaps that all were told who were live
         steps: list[Step] = []

@@ -180,7 +180,7 @@ class Tracing:
                 state: JournalState = "trimmed" if page.start.epoch == position.epoch else "reset"
                 return position, Journal(state, page.top, page.start.offset + 1)
         except Refused as exc:
-            known = self._traced.place(stream)
+            known = await self._traced.place(stream)
             place = Position(epoch or known.epoch, known.offset if offset is None else offset)
             return place, Journal("unknown", error=exc.message)
         return position, Journal(
