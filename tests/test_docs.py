@@ -89,6 +89,24 @@ def test_the_image_says_what_the_package_says() -> None:
     }
 
 
+def test_all_that_is_released_together_has_one_version() -> None:
+    """What says one, to people or to tools; ``tidegate_build_info`` and ``--version`` are made of ``__version__``."""
+    said = {
+        "clients/python/pyproject.toml": r'^version = "(.*)"$',
+        "clients/python/tidegate_client/__init__.py": r'^__version__ = "(.*)"$',
+        "clients/js/package.json": r'^  "version": "(.*)",$',
+        "deploy/helm/tidegate/Chart.yaml": r"^appVersion: (.*)$",
+        "README.md": r"^Tidegate (\S+) runs\.",
+        "README.ru.md": r"^Tidegate (\S+) runs\.",
+        "docs/clients.md": r"tidegate-client-(\d\S*)\.tgz",
+        "docs/quickstart.md": r"tidegate-client-(\d\S*)\.tgz",
+        "docs/quickstart.ru.md": r"tidegate-client-(\d\S*)\.tgz",
+        "docs/deploying.md": r"tidegate:(\d\S*) ",
+    }
+    found = {name: set(re.findall(line, (ROOT / name).read_text(), re.MULTILINE)) for name, line in said.items()}
+    assert found == {name: {tidegate.__version__} for name in said}
+
+
 # Packages
 
 
