@@ -12,12 +12,15 @@ import pytest
 
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import RedisServer
+from tests.callee import Peer as CallsPeer
+from tests.callee import serving
 from tests.doctor.faulty import BAD_TLS, FAULTS, SHORT_LINES, nginx, pongs, without_pings, without_pongs
 from tests.edges.edge import Stand, certificates, stand
 from tests.faults.clock import Clock
 from tests.http.node import node
 from tests.support import ROOT, eventually, scaled
-from tidegate.doctor import heartbeat, timeouts
+from tidegate.config.load import effective, load
+from tidegate.doctor import heartbeat, nodes, timeouts
 from tidegate.doctor.examination import Wishes, examine
 from tidegate.doctor.report import Finding
 from tidegate.doctor.target import read
@@ -84,6 +87,37 @@ async def test_waiting_shows_pings_that_are_answered_in_the_clients_name(monkeyp
         url = f"ws://127.0.0.1:{proxy.port}"
         named = [("kept connection", "no control ping came"), ("idle timeout", "answers pings in the client's name")]
         assert_named(await timeouts.wait(msgspec.structs.replace(read(url), client="a")), named)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "settings", "found"),
+    [
+        ("tidegate_edge_trunks 0", {}, [("weak", "no trunk to")]),
+        ("tidegate_edge_trunks 2", {}, [("ok", "the edge has 2")]),
+        ("tidegate_edge_trunks 0", {"TRUNK__SOCKET": "null"}, []),
+        ("tidegate_edge_trunks 0", {"EDGE__TRUNK": "false"}, []),
+        ("", {}, []),
+    ],
+)
+async def test_an_edge_without_the_trunks_that_it_may_have_is_named(
+    metrics: str, settings: dict[str, str], found: list[tuple[str, str]]
+) -> None:
+    """Such as one whose workers may not open the node's socket: it relays, and its log alone says so."""
+    given = {"TIDEGATE_TRUNK__SOCKET": "/run/tidegate/t.sock"} | {f"TIDEGATE_{key}": settings[key] for key in settings}
+    health = {"settings": effective(load(None, given)), "nodes": []}
+    text = f'Active connections: 1\ntidegate_edge_info{{variant="openresty"}} 1\n{metrics}\n'
+
+    async def answers(peer: CallsPeer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.answer(text.encode())
+
+    async with serving(answers) as edge:
+        findings = await asyncio.to_thread(nodes.edge, health, edge.url.removeprefix("http://"))
+    assert findings[0].level == "ok", findings
+    told = [finding for finding in findings if finding.what == "trunks"]
+    assert [(each.level, word in str(each)) for each, (_, word) in zip(told, found, strict=True)] == [
+        (level, True) for level, _ in found
+    ]
 
 
 async def doctor(*args: str) -> tuple[int, list[Finding]]:

@@ -52,7 +52,7 @@ async def examine(target: Target, api: Api | None, wishes: Wishes) -> list[Findi
     if known is not None:
         findings += [
             *nodes.examine(known),
-            await asyncio.to_thread(nodes.edge, known, wishes.edge),
+            *await asyncio.to_thread(nodes.edge, known, wishes.edge),
             *redis.examine(known),
         ]
     return findings

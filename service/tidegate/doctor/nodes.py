@@ -181,33 +181,52 @@ def _ports(health: Mapping[str, Any]) -> Finding:
     return ok("ports", f"{used} of {ports} to one node over TCP, if all come through one edge")
 
 
-def edge(health: Mapping[str, Any], address: str | None) -> Finding:
-    """What nginx has left of its connections. ``address``: of the edge's internal port; None: as the settings say."""
+def edge(health: Mapping[str, Any], address: str | None) -> list[Finding]:
+    """What nginx has left of its connections, and whether it has the trunks that it may have. To be asked for when
+    clients have come through it. ``address``: of the edge's internal port; None: as the settings say."""
     settings = health["settings"]["edge"]
     address = address or settings["internal"]
     if address.startswith("unix:"):
-        return unknown("worker_connections", f"the edge's figures are at {address}", "--edge HOST:PORT")
+        return [unknown("worker_connections", f"the edge's figures are at {address}", "--edge HOST:PORT")]
     try:
         active = int(re.findall(r"Active connections: (\d+)", _get(address, "/stub_status"))[0])
-        variant = re.findall(r'variant="(\w+)"', _get(address, "/metrics"))
+        metrics = _get(address, "/metrics")
     except (OSError, http.client.HTTPException, ValueError, IndexError) as exc:
-        return unknown(
-            "worker_connections",
-            f"the edge's figures are not at {address} ({exc or type(exc).__name__})",
-            "--edge HOST:PORT, where the edge's internal port is reached",
-        )
+        return [
+            unknown(
+                "worker_connections",
+                f"the edge's figures are not at {address} ({exc or type(exc).__name__})",
+                "--edge HOST:PORT, where the edge's internal port is reached",
+            )
+        ]
+    variant = re.findall(r'variant="(\w+)"', metrics)
+    trunks = re.findall(r"^tidegate_edge_trunks (\d+)", metrics, re.MULTILINE)
     trunked = any(node["trunks"] for node in health["nodes"])
     each = {"njs": 4, "openresty": 1 if trunked else 2}.get(variant[0] if variant else "", 2)
     # With njs nginx counts its connections to itself among the active ones.
     used = active * (2 if each == 4 else each)
     most = settings["workers"] * settings["worker_connections"]
     if used > NEAR * most:
-        return weak(
-            "worker_connections",
-            f"about {used} of {most} are used",
-            "raise edge.worker_connections and edge.nofile, render, and reload",
+        do = "raise edge.worker_connections and edge.nofile, render, and reload"
+        room = weak("worker_connections", f"about {used} of {most} are used", do)
+    else:
+        room = ok("worker_connections", f"about {used} of {most} are used")
+    return [room, *_trunks(health["settings"], int(trunks[0]))] if trunks else [room]
+
+
+def _trunks(settings: Mapping[str, Any], count: int) -> Iterator[Finding]:
+    """Of an edge that could have some: without them it relays, and nothing but its log tells."""
+    trunk = settings["trunk"]
+    if not settings["edge"]["trunk"] or (trunk["socket"] is None and not trunk["port"]):
+        return
+    if count:
+        yield ok("trunks", f"the edge has {count}")
+    else:
+        yield weak(
+            "trunks",
+            "the node offers one and the edge has none: clients are relayed, and cut when their node dies",
+            "see 'no trunk to' in nginx' log: its workers must be let into trunk.socket's folder and file",
         )
-    return ok("worker_connections", f"about {used} of {most} are used")
 
 
 def _get(address: str, path: str) -> str:
