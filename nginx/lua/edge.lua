@@ -20,6 +20,7 @@ if not found then
     server = require "nginx.websocket.server" -- Debian's
 end
 
+local CLIENT_GONE = 499 -- as nginx itself says it in the log
 local HOUR_S = 3600
 local WAKE_S = 0.001
 local QUIT_S = 0.25 -- within which all workers of an nginx that quits have stopped to listen
@@ -132,9 +133,9 @@ function _M.serve()
     if has_body() then
         return ngx.exit(400)
     end
-    local answer = handshake.dial()
+    local answer, has_gone = handshake.dial()
     if not answer then
-        return ngx.exit(502)
+        return ngx.exit(has_gone and CLIENT_GONE or 502)
     end
     if answer.status ~= 101 then
         return handshake.refuse(answer)

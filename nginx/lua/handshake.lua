@@ -1,6 +1,7 @@
 -- The handshake with the service, before the client's is answered: what the service says is what the client hears.
 
 local addresses = require "addresses"
+local client_socket = require "client_socket"
 local http1 = require "http1"
 local linked = require "linked"
 local metrics = require "metrics"
@@ -13,6 +14,7 @@ local find = string.find
 local insert = table.insert
 local ipairs = ipairs
 local lower = string.lower
+local min = math.min
 local now = ngx.now
 local pairs = pairs
 local pcall = pcall
@@ -108,14 +110,20 @@ end
 
 
 -- An answer's head. A handshake may take its time, as Redis may, or wait for its turn; a node that hangs may not. So
--- who is silent for a while is asked beside it whether it lives, again and again.
+-- who is silent for a while is asked beside it whether it lives, again and again. A client may go meanwhile.
 local function read_head(node, answer)
     local until_s = now() + settings.read_timeout_s
+    local quiet_s = settings.probe_timeout_s / 2
+    local asks_s = now() + quiet_s
     local ok, err
     repeat
-        answer.until_s = now() + settings.probe_timeout_s / 2
+        answer.until_s = min(now() + client_socket.LOOK_S, asks_s)
         ok, err = answer:read_head()
-    until err ~= "timeout" or now() >= until_s or not lives(node)
+        local is_silent = err == "timeout" and now() >= asks_s
+        if is_silent then
+            asks_s = now() + quiet_s
+        end
+    until err ~= "timeout" or now() >= until_s or client_socket.has_gone() or is_silent and not lives(node)
     if ok then
         answer.until_s = until_s
         learn(node, true, settings.probe_timeout_s / 2)
@@ -164,7 +172,8 @@ local function is_passing(body)
 end
 
 
--- The answer that counts; nil where no node gave one. After a 101, `nodes.leave` when the session has ended. A node
+-- The answer that counts; nil where no node gave one, and whether that is because the client has gone. After a 101,
+-- `nodes.leave` when the session has ended. A node
 -- that is dead or takes no handshakes (503) is passed over; where all are, one answer is enough. Not so without its
 -- Redis, or while too many come at once: that may be so for all nodes alike, and over in the next moment. Where the
 -- application does not say who a client is, another node would not hear it either.
@@ -189,6 +198,9 @@ function _M.dial()
             return answer
         end
         nodes.leave()
+        if not answer and client_socket.has_gone() then
+            return nil, true
+        end
         if answer and (answer.status ~= 503 or find(answer.body, '"auth_unavailable"', 1, true)) then
             nodes.works(node)
             return answer

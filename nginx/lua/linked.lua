@@ -9,6 +9,7 @@
 -- answered here. Where nginx stops it is 1001, and where no node takes the session 1012.
 
 local callers = require "callers"
+local client_socket = require "client_socket"
 local frames = require "trunk_frames"
 local http1 = require "http1"
 local input = require "linked_input"
@@ -109,10 +110,10 @@ function _M.await(self, trunk, kind, payload, most_s)
     local begun_s = now()
     local function left_s()
         local hangs_s = max(trunk.seen_s + max(settings.probe_timeout_s, PULSES_S), begun_s + READ_S)
-        return min(begun_s + most_s, hangs_s) - now()
+        return kind == OPEN and client_socket.has_gone() and 0 or min(begun_s + most_s, hangs_s) - now()
     end
     while self.trunk and not self.answer and not self.has_closed and left_s() > 0 do
-        output.wait(self.output, max(left_s(), LEAST_S))
+        output.wait(self.output, max(min(left_s(), client_socket.LOOK_S), LEAST_S))
     end
 end
 
@@ -189,7 +190,6 @@ end
 
 
 -- What the edge says by itself. The client is not read while too much of that waits (linked_input): it has asked.
-
 local function say_ours(self, bytes)
     if self.has_closed then
         return

@@ -21,7 +21,6 @@ from tidegate.app import App
 from tidegate.auth import callback
 from tidegate.auth.callback import Callback, question
 from tidegate.config.auth import AuthSettings
-from tidegate.websocket.admission import Admission
 
 ALICE = as_page("s-alice")
 
@@ -246,8 +245,8 @@ async def test_one_address_whose_questions_hang_leaves_room_to_wait_to_others(
 
 async def test_who_is_let_in_takes_a_place_then_and_who_is_refused_none() -> None:
     async with started() as (asked, app):
-        entry = app.admission.entry
-        assert isinstance(entry, Admission)
+        entry = app.admission._next
+        assert entry is not None
         asked.hangs = True
         refusal = asyncio.gather(said(app, as_page("s-nobody")))
         await eventually(lambda: asked.asked)
@@ -309,6 +308,7 @@ async def test_nobody_is_asked_for_who_has_gone_before_its_turn_came() -> None:
             impatient.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await impatient
-            await eventually(lambda: app.admission.begun == 2)
+            await eventually(lambda: app.metrics.handshakes["bad_request",] == 1)
+            assert app.admission.begun == 1
             async with connected(app, ALICE):
                 assert len(asked.asked) == 2

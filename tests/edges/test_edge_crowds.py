@@ -9,9 +9,9 @@ import time
 import pytest
 
 from tests.edges.contract import PATH, UPGRADE
-from tests.edges.edge import ask
+from tests.edges.edge import Stand, ask
 from tests.edges.test_edge_nodes import crowd
-from tests.support import eventually
+from tests.support import eventually, scaled
 
 VARIANTS = ("plain", "njs", "openresty", "openresty-trunk")
 # Those that choose a node as another does take their time.
@@ -32,6 +32,31 @@ async def test_a_crowd_waits_at_the_edge_for_its_turn(variant: str) -> None:
         assert them.refused == []
         assert time.monotonic() - begun_s > (count - AT_ONCE) / rate - 0.1
         assert not s.node.process.logged("handshakes.refused")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_clients_that_go_while_they_wait_leave_their_places(variant: str) -> None:
+    """In their turn, one each second, they would take half a minute."""
+    async with crowd(variant, LIMITS__HANDSHAKES_PER_SECOND=1, LIMITS__HANDSHAKE_WAIT_S=40) as (s, them):
+        await them.come(1)
+        async with asyncio.timeout(scaled(10)), asyncio.TaskGroup() as group:
+            trying = [group.create_task(s.peer(f"g{number}").connect()) for number in range(30)]
+            await eventually(lambda: _count(s, "tidegate_handshakes_waiting", 28))
+            for one in trying:
+                one.cancel()  # which closes its socket
+        await eventually(lambda: _count(s, 'tidegate_handshakes_total{result="bad_request"}', 24), 4)
+        assert await _count(s, "tidegate_handshakes_waiting", 0)
+        assert not await _count(s, "tidegate_handshakes_waiting", 1)
+        await them.come(1)
+        assert them.refused == []
+
+
+async def _count(s: Stand, name: str, least: float) -> bool:
+    """Whether the node's metric of this name is so much at least."""
+    text = (await ask(s.node.internal, "GET", "/metrics")).body.decode()
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{name} "))
+    return float(line.rpartition(" ")[2]) >= least
 
 
 @SOME

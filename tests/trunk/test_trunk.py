@@ -181,6 +181,19 @@ async def test_large_answers_of_all_sessions_wait_for_the_link(tmp_path: Path) -
                 client.written()
 
 
+async def test_who_goes_while_it_waits_to_be_let_in_waits_no_longer(tmp_path: Path) -> None:
+    path = str(tmp_path / "t.sock")
+    settings = {"LIMITS__HANDSHAKES_PER_SECOND": 1, "LIMITS__HANDSHAKE_WAIT_S": 30}
+    async with running(TRUNK__SOCKET=path, **settings) as app, linked(path) as worker:
+        await worker.welcome("client=alice")
+        waiting = [worker.open(f"client=c{number}") for number in range(10)]
+        await eventually(lambda: app.admission.waiting == 10)
+        for client in waiting[1:]:
+            client.gone()
+        await eventually(lambda: app.metrics.handshakes["bad_request",] == 9, 3)  # in their turn: nine seconds
+        assert app.admission.begun <= 3
+
+
 async def test_who_waits_to_be_let_in_is_no_connection_yet(tmp_path: Path) -> None:
     """Sockets of the public port are counted as what is no trunk's, so that files do not run out."""
     path = str(tmp_path / "t.sock")

@@ -19,7 +19,6 @@ from tidegate.auth import callback
 from tidegate.core.model import Position
 from tidegate.trunk import codec
 from tidegate.trunk.codec import Kind
-from tidegate.websocket.admission import Admission
 
 HEADERS = "".join(f"{name}: {value}\r\n" for name, value in as_page("s-alice").items())
 EDGE = HEADERS + "X-Forwarded-For: 198.51.100.7\r\n"
@@ -70,8 +69,8 @@ async def test_a_handshake_over_a_trunk_is_asked_for_with_the_clients_address(tm
 
 async def test_who_is_let_in_over_a_trunk_takes_a_place_then_and_who_is_refused_none(tmp_path: Path) -> None:
     async with started(tmp_path) as (_, app, worker):
-        entry = app.admission.entry
-        assert isinstance(entry, Admission)
+        entry = app.admission._next
+        assert entry is not None
         refused = worker.open("", EDGE.replace("s-alice", "s-nobody"))
         await eventually(lambda: refused.answer)
         assert (app.admission.begun, entry.begun) == (1, 0)

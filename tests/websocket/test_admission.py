@@ -35,6 +35,7 @@ class Door(HandLoop):
         self.admission.start(cast(Any, self))
         self.let_in: list[tuple[int, float]] = []
         self.refused: dict[int, Refused] = {}
+        self.gone: set[int] = set()
         self._number = 0
 
     def create_future(self) -> asyncio.Future[None]:
@@ -55,11 +56,11 @@ class Door(HandLoop):
 
     async def _knock(self, number: int, tells: Callable[[], None]) -> None:
         try:
-            async with self.admission:
+            async with self.admission.turn(lambda: number in self.gone):
                 tells()
                 if self.asks:
                     await self._ask(number)
-                async with self.admission.entry:
+                async with self.admission.entry():
                     self.let_in.append((number, self.now_s))
         except Refused as error:
             self.refused[number] = error
@@ -211,6 +212,29 @@ async def test_who_goes_while_it_waits_is_passed_over() -> None:
     await settle()
     await door.passes(0.25)
     assert [number for number, _ in door.let_in] == [1, 3, 4]
+
+
+async def test_those_who_have_gone_leave_their_places_to_those_who_come() -> None:
+    door = Door(rate=10, wait_s=3)
+    await door.come(25)
+    door.gone = set(range(8, 25))  # 25 waits behind them
+    await door.passes(0.6)
+    assert door.admission.waiting == 1
+    await door.passes(0.2)
+    assert [number for number, _ in door.let_in] == [1, 2, 3, 4, 5, 6, 7, 25]
+    assert {str(error) for error in door.refused.values()} == {"the peer has gone"}
+    assert sorted(door.refused) == sorted(door.gone)
+
+
+async def test_nobody_is_refused_for_those_who_have_gone() -> None:
+    door = Door(rate=1, wait_s=20, room=12)
+    await door.come(12)
+    door.gone = set(range(2, 13))
+    await door.passes(0.6)
+    await door.come(5)
+    assert sorted(door.refused) == sorted(door.gone)
+    await door.passes(6)
+    assert [number for number, _ in door.let_in] == [1, 13, 14, 15, 16, 17]
 
 
 async def test_where_there_is_no_room_for_those_who_wait_nobody_waits() -> None:

@@ -192,10 +192,10 @@ class TrunkServer:
         context = self._context
         request = read_request(head)
         query = context.rules.check_request(request)
-        async with context.admission:
+        async with context.admission.turn(lambda: transport.gone):
             _check_still_there(transport)
             offer = await context.rules.authenticate(request, query, None)
-            async with context.admission.entry:
+            async with context.admission.entry(lambda: transport.gone):
                 _check_still_there(transport)
                 await self._let_in(transport, request, offer)
 

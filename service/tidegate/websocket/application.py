@@ -44,6 +44,7 @@ from tidegate.core.pace import Rates
 from tidegate.core.session import Session
 from tidegate.gateway.gateway import Gateway
 from tidegate.metrics import Metrics
+from tidegate.process.listener import has_gone
 from tidegate.tornado_seam import NoProtocol, Request, close_when_answered, take_over
 from tidegate.turn import WriteBatch
 from tidegate.websocket import handshake
@@ -159,10 +160,10 @@ class HandshakeHandler(WebSocketHandler):
             raise Unavailable("an edge may still pass this node over")
         request = cast(Request, self.request)
         query = context.rules.check_request(request)
-        async with context.admission:
+        async with context.admission.turn(self._has_gone):
             self._check_still_there()  # it may have waited long, and is not to cost the application a question
             offer = await context.rules.authenticate(request, query, self._peer())
-            async with context.admission.entry:
+            async with context.admission.entry(self._has_gone):
                 await self._let_in(offer)
 
     async def _let_in(self, offer: handshake.Offer) -> None:
@@ -186,8 +187,12 @@ class HandshakeHandler(WebSocketHandler):
 
     def _check_still_there(self) -> None:
         """Raises BadRequest."""
-        if cast(HTTP1Connection, self.request.connection).stream.closed():
+        if self._has_gone():
             raise BadRequest("the peer has gone")
+
+    def _has_gone(self) -> bool:
+        stream = cast(HTTP1Connection, self.request.connection).stream
+        return stream.closed() or has_gone(stream.socket)  # who is not read from may go without the stream's knowing
 
     def _peer(self) -> str | None:
         """The address of who is at the other end of the socket; None for a Unix socket's."""
