@@ -12,6 +12,7 @@ import pytest
 
 from tests.scenarios import VECTORS
 from tests.support import ROOT
+from tidegate import metrics
 from tidegate.brokers.redis import backlog, ingress
 from tidegate.config.load import Config
 from tidegate.config.settings import LimitsSettings
@@ -39,6 +40,24 @@ def refusals(base: type[Refused] = Refused) -> list[type[Refused]]:
 def test_every_error_is_in_the_table_with_its_status() -> None:
     own = {cls.code: cls.status for cls in refusals() if "code" in vars(cls)}
     assert {code.strip("`"): int(status) for code, status, _ in rows("## Errors")} == own
+
+
+def test_every_refusal_of_a_handshake_is_in_its_table() -> None:
+    statuses = {cls.code: str(cls.status) for cls in refusals()} | {"too_many_groups": "400"}
+    table = {
+        code: status
+        for status, codes, *_ in rows("### When the handshake is refused")
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    hardly_http = {"too_slow", "headers_too_large", "too_large"}  # behind the table
+    assert table.keys() == set(metrics._HANDSHAKES) - hardly_http
+    for code, status in table.items():
+        assert statuses[code] in status, code
+
+
+def test_every_refusal_that_is_to_be_tried_again_says_when() -> None:
+    for refusal in refusals():
+        assert refusal.status not in (429, 503) or int(refusal("").headers["Retry-After"]) > 0
 
 
 def test_every_close_code_is_in_the_table_with_its_reason() -> None:
