@@ -59,9 +59,21 @@ async def test_the_newest_entries_beyond_the_most_are_rejected(full: None):
                 "reason": "backlog_full",
                 "data": '"2499"',
             }
-            assert observed.count(("", "rejected")) == 1500
+            assert observed.count(("group:a", "rejected")) == 1500
             assert node.broker.backlog._rejects["backlog_full",] == 1500
             assert (await push(node.broker, "group:b", b"1"))[0].offset == 1
+
+
+async def test_those_that_are_rejected_are_counted_where_they_were_for(full: None):
+    with RedisServer() as server:
+        fill(server, 10)
+        for fields in ("client alice", "all 1", "group b", "client ../x"):
+            server.command("XADD", "tidegate:push", "*", *fields.split(), "data", "1")
+        observed: list[tuple[str, str]] = []
+        async with Node(server, "n1", ingress_entries=10, observe=lambda *what: observed.append(what)) as node:
+            assert await taken(node, server) == list(range(10))
+        rejects = [stream for stream, what in observed if what == "rejected"]
+        assert sorted(rejects) == ["", "all", "client:alice", "group:b"]
 
 
 async def test_bytes_are_bounded_too(full: None):

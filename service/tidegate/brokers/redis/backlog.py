@@ -85,25 +85,26 @@ class Backlog:
         self.oldest_s = 0.0
         self._looked_s = -math.inf
 
-    async def keep_to_most(self, token: str, now_s: float, bytes_kept: int) -> int:
-        """Looks if it is time to; how many were rejected. ``bytes_kept``: of the data of each. Raises Refused."""
+    async def keep_to_most(self, token: str, now_s: float, bytes_kept: int) -> list[str]:
+        """Looks if it is time to; the streams of those that were rejected, '' where it is none. ``bytes_kept``: of the
+        data of each. Raises Refused."""
         if now_s - self._looked_s < LOOK_S:
-            return 0
+            return []
         await self._look()
         excess = self._excess()
         if not excess:
             self._looked_s = now_s
-            return 0
+            return []
         keys = self._membership.keys
         names = [keys.push, keys.push_lease, keys.push_rejected]
-        rejected = int(
-            await self._membership.run(redis_scripts.SHED, names, token, min(excess, AT_ONCE), REASON, bytes_kept)
+        rejected = await self._membership.run(
+            redis_scripts.SHED, names, token, min(excess, AT_ONCE), REASON, bytes_kept
         )
         if not rejected:  # all of it is taken, and on its way into the journals
             self._looked_s = now_s
         elif self._line.is_due(now_s):
             log.warning("ingress.full", entries=self.entries, bytes=self.bytes)
-        return rejected
+        return [stream.decode() for stream in rejected]
 
     async def newest_rejected(self, limit: int) -> list[RejectedPush]:
         """Of all that any node rejected, newest first. Raises BrokerDown."""

@@ -98,8 +98,8 @@ class Ingress:
             more = await self._round(done, rejected, failed)
             if not self._token:
                 return
-            for _ in range(await self._backlog.keep_to_most(self._token, monotonic(), REJECTED_BYTES)):
-                self._observe("", "rejected")
+            for stream in await self._backlog.keep_to_most(self._token, monotonic(), REJECTED_BYTES):
+                self._observe(stream, "rejected")
                 self._backlog.note_rejected(REASON)
             for entry in done:
                 self._observe(entry.publication.stream, "accepted")

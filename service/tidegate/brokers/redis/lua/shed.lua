@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- The newest entries of the ingress go to the rejected ones: there are more than may wait. Those that were taken stay:
 -- they may be in a journal already. KEYS[3] push, KEYS[4] lease, KEYS[5] rejected. ARGV: generation node token count
--- reason bytes. Answers how many went.
+-- reason bytes. Answers the addresses of those that went, '' where it is none.
 -- Over maxmemory too: what goes is larger than what is kept of it.
 --@common
 if stale() then
@@ -39,15 +39,17 @@ local function last_taken()
 end
 
 local entries = redis.call('XREVRANGE', KEYS[3], '+', '(' .. last_taken(), 'COUNT', ARGV[4])
-for _, entry in ipairs(entries) do
+local gone = {}
+for number, entry in ipairs(entries) do
   local fields, data = entry[2], ''
   for i = 1, #fields, 2 do
     if fields[i] == 'data' then
       data = fields[i + 1]
     end
   end
-  redis.call('XADD', KEYS[5], 'MAXLEN', '=', '10000', '*', 'id', entry[1], 'address', address(fields), 'size', #data,
+  gone[number] = address(fields)
+  redis.call('XADD', KEYS[5], 'MAXLEN', '=', '10000', '*', 'id', entry[1], 'address', gone[number], 'size', #data,
     'reason', ARGV[5], 'data', string.sub(data, 1, bytes))
   redis.call('XDEL', KEYS[3], entry[1])
 end
-return #entries
+return gone
