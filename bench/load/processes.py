@@ -40,14 +40,20 @@ def kernel_s(pids: Sequence[int]) -> float:
 
 def pss_kib(pids: Sequence[int]) -> int:
     """Memory of these processes in KiB; what several share counts once in all (PSS)."""
-    return sum(_pss_kib(pid) for pid in pids)
+    return sum(_kib(pid, "Pss") for pid in pids)
 
 
-def _pss_kib(pid: int) -> int:
+def own_kib(pids: Sequence[int]) -> int:
+    """The same without what is mapped from files: a library is shared with whoever else uses it at that moment, and
+    counts for more when those end."""
+    return sum(_kib(pid, "Pss_Anon") + _kib(pid, "Pss_Shmem") for pid in pids)
+
+
+def _kib(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1])
-    raise BenchError(f"no Pss of process {pid}")
+    raise BenchError(f"no {name} of process {pid}")
 
 
 def children(pid: int) -> list[int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.stack.soak import grown, slope_percent
+from bench.load.processes import own_kib, pss_kib
+from bench.load.soaking import STEP_S
+from bench.stack.soak import SMALL, WARM_S, grown, slope_percent
 from bench.stack.storms import Look, most_in_a_second
 from tests.support import Process
 
@@ -25,6 +28,30 @@ def test_a_slope_is_that_of_most_and_one_step_is_none() -> None:
     assert slope_percent(stepping) == 0
     assert grown([5, 9, 5, 5, 5, 5, 7, 8]) == -1
     assert grown([5, 5, 5, 5, 5, 5, 7, 8]) == 3
+
+
+def test_what_keeps_messages_is_full_before_a_soaks_warm_up_is_over() -> None:
+    assert all(SMALL[name] * STEP_S < WARM_S / 2 for name in ("HISTORY__MESSAGES", "TRACE__MESSAGES"))
+
+
+def test_memory_of_its_own_does_not_grow_when_another_that_had_the_same_file_ends(tmp_path: Path) -> None:
+    file = tmp_path / "library"
+    file.write_bytes(b"x" * 8 * 1024 * 1024)
+    holds = f"import mmap; file = open({str(file)!r}, 'rb'); held = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); "
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", f"{holds}held[::4096]; print(flush=True); input()"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with start() as one, start() as other:
+        for each in (one, other):
+            assert each.stdout is not None
+            each.stdout.readline()
+        before_kib, shared_kib = own_kib([one.pid]), pss_kib([one.pid])
+        other.communicate("\n")
+        assert pss_kib([one.pid]) - shared_kib > 3 * 1024
+        assert abs(own_kib([one.pid]) - before_kib) < 256
+        one.communicate("\n")
 
 
 @pytest.mark.slow
