@@ -46,3 +46,23 @@ def test_what_the_present_release_notes_of_its_vote_is_no_vote_to_the_last_one()
 
         assert vote(scripts.BEGIN.text.decode(), "new", BEATS) == "wait"
         assert vote(earlier("BEGIN"), "old") == "kept", "both have voted that nothing is missing"
+
+
+@pytest.mark.slow
+def test_a_farewell_that_a_node_of_the_last_release_has_passed_over_is_believed_by_nobody() -> None:
+    """It joins and leaves without a word of it; were it believed, what that node served might be missing."""
+    keys = KeyNames("tidegate", "")
+    names = [keys.life, keys.nodes, keys.infos]
+    with RedisServer() as server:
+
+        def begin(script: str, node: str, incarnation: str, *more: Any) -> list[Any]:
+            asked = ["other", node, incarnation, "", 0, "0", node, "{}", 3000, keys.nodes_channel, 60000, *more]
+            return server.command("EVAL", script, 4, *names, keys.votes(incarnation), *asked)
+
+        begin(earlier("BEGIN"), "old", "first")
+        generation = server.command("HGET", keys.life, "generation")
+        leave = [generation, "old", "first", keys.nodes_channel, 600_000]
+        assert server.command("EVAL", scripts.LEAVE.text.decode(), 3, *names, *leave) == 1
+        begin(earlier("BEGIN"), "older", "first")
+        server.command("HDEL", keys.nodes, "older")
+        assert begin(scripts.BEGIN.text.decode(), "new", "second", "", "1")[0] == "lost"

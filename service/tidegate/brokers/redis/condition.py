@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate.brokers.contract import ServerCondition
-from tidegate.brokers.redis.membership import ClusterMembership, fields
+from tidegate.brokers.redis.membership import ClusterMembership
+from tidegate.brokers.redis.server import fields
 
 PINGS = 3
 _SECTIONS = ("server", "replication", "persistence", "memory", "clients")

@@ -9,6 +9,7 @@ count it has seen, and the roster.
     BEGINNING -> UP     ``begin.lua``: same incarnation; or another one and everybody on the roster has voted that
                         nothing is missing; or else the generation has changed, and with it every epoch.
                         A node that was not on the roster waits until the others have seen it there
+                        Where everybody had left in an orderly way, nobody need vote
     UP -> BEGINNING     a script said STALE, or a beat found another incarnation
     any -> DOWN         the connection ended, or an answer was late
 
@@ -18,6 +19,7 @@ Every script is given generation and node, and does nothing for one that is stal
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 import time
@@ -32,6 +34,7 @@ from tidegate.brokers.contract import NodeChange
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.pipeline import TROUBLE, Address, Argument, ConnectionLost, Pipeline
 from tidegate.brokers.redis.scripts import KeyNames, Script
+from tidegate.brokers.redis.server import SETTINGS, Disk, ServerInfo, fields
 from tidegate.brokers.redis.vitals import Vitals
 from tidegate.core.errors import BrokerDown, InternalError
 from tidegate.core.model import NodeInfo
@@ -51,25 +54,14 @@ class Timing(msgspec.Struct, frozen=True):
     silent_s: float = 4.0  # after which a node that joins need not be seen by another
     dead_s: float = 10.0  # without a beat: off the roster, its connections gone from presence
     vote_s: float = 3.0  # until everybody must have voted
+    farewell_s: float = 600.0  # after everybody has left it is believed that nothing came since (docs/decisions/0084)
     check_s: float = 5.0  # in which the tops of all followed streams are looked at
     pulse_s: float = 3.0  # without one the pub/sub connection is made anew
     lease_s: float = 5.0  # of the node that reads the ingress
 
 
-class ServerInfo(msgspec.Struct, frozen=True):
-    """What INFO says of the server at the other end."""
-
-    incarnation: str
-    version: str
-    role: str
-    mode: str
-    policy: str
-    syncs: bool  # what it acknowledges is on its own disk, and nobody could take its place without it
-    was_replica: bool  # what it has is not from its own disk
-
-
-_SYNCS = {b"appendonly": b"yes", b"appendfsync": b"always", b"no-appendfsync-on-rewrite": b"no"}
 _TRANSIENT = ("OOM ", "MISCONF ", "LOADING ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "BUSY ", "FENCED ", "NOAUTH ")
+_UNSAVED = "Redis has not yet written to its disk that nodes are back"
 _ANOTHER_SERVER = ("READONLY ", "MASTERDOWN ", "LOADING ", "NOAUTH ")  # this one is no longer the one to ask
 
 
@@ -121,6 +113,7 @@ class ClusterMembership:
         self._may_ask = True  # for the server's settings: it has not refused
         self._leaves = asyncio.Event()
         self._error = "not connected"
+        self._patience: asyncio.Timeout | None = None  # of who waits for the start
 
     @property
     def may_ask(self) -> bool:
@@ -200,25 +193,34 @@ class ClusterMembership:
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks.spawn(self._live(first), "redis life")
         try:
-            async with asyncio.timeout(self.timing.start_s):
+            async with asyncio.timeout(self.timing.start_s) as self._patience:
                 await first
         except TimeoutError:
             raise BrokerDown(self._error) from None
+        finally:
+            self._patience = None
 
     async def stop(self) -> None:
         """Leaves the roster, if Redis is there. The tasks are the caller's to end."""
         pipeline = self._pipeline
         if pipeline is not None and self.up.is_set():
             self._leaves.set()  # a beat behind it would join again
-            try:
-                await pipeline.call("HDEL", self.keys.nodes, self.node)
-                await pipeline.call("HDEL", self.keys.infos, self.node)
-                await pipeline.call("PUBLISH", self.keys.nodes_channel, "roster")  # or it would be asked for a vote
-            except (BrokerDown, ResponseError):
-                pass  # its lease ends
+            with contextlib.suppress(BrokerDown, ResponseError):  # its lease ends
+                await self._leave(pipeline)
         self.up.clear()
         if pipeline is not None:
             pipeline.end("stopped")
+
+    async def _leave(self, pipeline: Pipeline) -> None:
+        """The last of all nodes says farewell, where who comes next could know that the disk has its coming."""
+        server = await self.inspect(pipeline)
+        is_fit = server.owns_its_data and await Disk(pipeline, server).could_tell()
+        farewell_ms = int(self.timing.farewell_s * 1000) if is_fit else 0
+        await pipeline.evaluate(
+            redis_scripts.LEAVE,
+            [self.keys.life, self.keys.nodes, self.keys.infos],
+            [self.generation, self.node, server.incarnation, self.keys.nodes_channel, farewell_ms],
+        )
 
     async def _live(self, first: asyncio.Future[None]) -> None:
         pause_s = 0.02
@@ -277,7 +279,7 @@ class ClusterMembership:
         """Which server this is. Raises BrokerDown if it is not a master that may be asked."""
         calls = [pipeline.call("INFO", section) for section in ("server", "replication", "memory")]
         if self._may_ask:
-            calls.append(pipeline.call("CONFIG", "GET", *_SYNCS))
+            calls.append(pipeline.call("CONFIG", "GET", *SETTINGS))
         # Each is looked at: of several that fail, the first would hide that this was cancelled.
         answers = await asyncio.gather(*calls, return_exceptions=True)
         config = answers.pop() if self._may_ask else None
@@ -288,25 +290,14 @@ class ClusterMembership:
             info |= fields(answer)
         self._may_ask = isinstance(config, list)
         self.vitals.inspected(info)
-        server = ServerInfo(
-            incarnation=f"{info.get('run_id')}.{info.get('master_replid')}",
-            version=info.get("redis_version", "0"),
-            role=info.get("role", ""),
-            mode=info.get("redis_mode", ""),
-            policy=info.get("maxmemory_policy", "noeviction"),
-            was_replica=info.get("master_replid2", "").strip("0") != "",
-            syncs=isinstance(config, list) and _syncs(config) and info.get("connected_slaves") == "0",
-        )
+        server = ServerInfo.of(info, config if isinstance(config, list) else None)
         if server.role != "master":
             raise BrokerDown("this Redis is no master")
         return server
 
     def _check(self, server: ServerInfo, *, strict: bool) -> None:
         """Raises ValueError for a server that cannot be used."""
-        if int(server.version.partition(".")[0]) < 7:
-            raise ValueError(f"Redis is {server.version}; 7 or newer is needed")
-        if server.mode == "cluster":
-            raise ValueError("Redis is in cluster mode, which is not supported")
+        server.check()
         if server.policy != "noeviction":
             text = f"Redis has maxmemory-policy {server.policy}, which throws journals away; set noeviction"
             if strict:
@@ -339,6 +330,7 @@ class ClusterMembership:
                     self.keys.nodes_channel,
                     self._common_ms,
                     "" if self._synced_beats is None else self._synced_beats,
+                    "1" if server.owns_its_data else "0",
                 ],
             )
             outcome = answer[0].decode()
@@ -364,6 +356,7 @@ class ClusterMembership:
             await self._be_seen(pipeline, joined)
         else:
             await self._beat(pipeline)
+        await self._be_saved(pipeline, server, answer[6].decode())
         log.info("redis.ready", outcome=outcome, generation=generation, version=server.version, **self._end_outage())
         return changed
 
@@ -382,7 +375,26 @@ class ClusterMembership:
                 return
             await asyncio.sleep(min(0.1, self.timing.beat_s / 5))
 
-    async def _beat(self, pipeline: Pipeline, *, syncs: bool = False) -> dict[str, tuple[int, int]]:
+    async def _be_saved(self, pipeline: Pipeline, server: ServerInfo, unsaved: str) -> None:
+        """Returns when the farewell that is over can be believed no more: Redis' disk has what came after it, or its
+        time has passed (docs/decisions/0084). At a start this takes as long as it must."""
+        disk, pause_s = Disk(pipeline, server), 0.02
+        while unsaved and self._now_ms <= int(unsaved):
+            if await disk.has_all():
+                await self._beat(pipeline, saved=unsaved)
+                return
+            if await pipeline.call("HGET", self.keys.life, "unsaved") != unsaved.encode():
+                return  # another node knows
+            if pause_s == 0.02:
+                log.info("redis.awaited", message=_UNSAVED)
+            self._error = _UNSAVED
+            if self._patience is not None:
+                self._patience.reschedule(_now_s() + self.timing.start_s)
+            await self._beat(pipeline)
+            pause_s = min(2 * pause_s, self.timing.beat_s)
+            await asyncio.sleep(pause_s)
+
+    async def _beat(self, pipeline: Pipeline, *, syncs: bool = False, saved: str = "") -> dict[str, tuple[int, int]]:
         """The roster: node -> (last beat, roster seen). ``syncs``: as the server has said just now."""
         sent_s, wall_s = _now_s(), time.time()
         answer = await pipeline.evaluate(
@@ -399,6 +411,7 @@ class ClusterMembership:
                 self._events,
                 self._common_ms,
                 int(self.timing.gone_s * 1000),
+                saved,
             ],
         )
         self.note(int(answer[0]))
@@ -474,13 +487,3 @@ class ClusterMembership:
 
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _syncs(config: list[bytes]) -> bool:
-    """Whether a server has on its disk what it answers."""
-    return dict(zip(config[::2], config[1::2], strict=True)) == _SYNCS
-
-
-def fields(info: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in info.decode(errors="replace").splitlines())
-    return {name: value for name, _, value in lines}

@@ -27,6 +27,7 @@ def _read(name: str) -> str:
 
 BEGIN = Script("begin")
 BEAT = Script("beat")
+LEAVE = Script("leave")
 PUBLISH = Script("publish")
 READ = Script("read")
 ENTRY = Script("entry")
@@ -44,8 +45,8 @@ EVENTS_TAKE = Script("events_take")
 EVENTS_SETTLE = Script("events_settle")
 FORWARDING = (EVENTS_TAKE, EVENTS_SETTLE)
 ALL = (
-    BEGIN, BEAT, PUBLISH, READ, ENTRY, TOPS, ORDER, INGRESS, SHED, WAITING, CLAIM, SAVE, RECLAIM, MEMBER, RELEASE,
-    *FORWARDING,
+    BEGIN, BEAT, LEAVE, PUBLISH, READ, ENTRY, TOPS, ORDER, INGRESS, SHED, WAITING, CLAIM, SAVE, RECLAIM, MEMBER,
+    RELEASE, *FORWARDING,
 )  # fmt: skip
 
 

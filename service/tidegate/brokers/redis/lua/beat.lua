@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- A node is alive, and learns who else is. KEYS[3] infos, KEYS[4] events ('' keeps none), KEYS[5] those that died.
--- ARGV: generation node incarnation info roster_seen dead_ms prefix events common_ms gone_ms
+-- ARGV: generation node incarnation info roster_seen dead_ms prefix events common_ms gone_ms saved
+-- saved: what unsaved of leave.lua is, where the disk has what came after; else ''.
 -- life has: beats, how many there were; beaten, when the last was (ms); gone, the newest last beat of those whose
 -- process had ended. Answers {writes, roster, now, beats, gone, then node, beat, roster seen of each}.
 -- Source: docs/decisions/0018.
@@ -24,6 +25,9 @@ local function listens(node)
 end
 
 renew_common(now, tonumber(ARGV[9]), false)
+if ARGV[11] ~= '' and redis.call('HGET', life, 'unsaved') == ARGV[11] then
+  redis.call('HDEL', life, 'unsaved')
+end
 redis.call('HSET', nodes, ARGV[2], int(now) .. ' ' .. ARGV[5])
 redis.call('HSET', infos, ARGV[2], ARGV[4])
 redis.call('PUBLISH', pulse(ARGV[2]), '')

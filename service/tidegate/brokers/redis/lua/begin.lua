@@ -2,11 +2,11 @@
 -- A node comes, or comes back, to this server. Source: docs/decisions/0010.
 -- KEYS[3] infos: node -> what /api/nodes says of it. KEYS[4] votes on this incarnation.
 -- ARGV: candidate node incarnation known_generation known_writes sure members info vote_ms channel common_ms
--- synced_beats. sure: 1, 0, or synced where that has to do. synced_beats: how many there were when it was last
--- answered, if the server synced before that; '' if not.
--- Answers {outcome, generation, writes, roster, now, why it was lost}. outcome: new, kept (the server changed, its
--- data is whole), lost (generation changed), same, wait (ask again). roster: the node's number if it joined just now,
--- else 0.
+-- synced_beats believes. sure: 1, 0, or synced where that has to do. synced_beats: how many there were when it was last
+-- answered, if the server synced before that; '' if not. believes: 1 if the server's data could be no other's.
+-- Answers {outcome, generation, writes, roster, now, why it was lost, unsaved}. outcome: new, kept (the server changed,
+-- its data is whole), lost (generation changed), same, wait (ask again). roster: the node's number if it joined just
+-- now, else 0. unsaved: as in leave.lua; where it is not '' the node serves nothing before the disk has all of this.
 --@common
 --@epochs
 local infos, votes = KEYS[3], KEYS[4]
@@ -46,10 +46,21 @@ local function missing()
   return voted and table.concat(names, ' ') or nil
 end
 
+-- Whether nobody has been on the roster since the farewell: by its numbers, for 0.2.0 joins and leaves it as it is.
+local parted = redis.call('HGET', life, 'parted')
+local function nothing_came_after()
+  local said, till, count_then, roster = string.match(parted or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  return said and tonumber(said) <= now and now <= tonumber(till) and tonumber(count_then) == count
+    and roster == redis.call('HGET', life, 'roster') and redis.call('EXISTS', nodes) == 0
+end
+
 if not generation then
   outcome = 'new'
 elseif l[2] ~= incarnation then
-  if known == '' then -- it remembers nothing: others may
+  local contradicts = known ~= '' and (known ~= generation or tonumber(ARGV[5]) > count)
+  if ARGV[13] == '1' and not contradicts and nothing_came_after() then
+    outcome = 'kept'
+  elseif known == '' then -- it remembers nothing: others may
     outcome = (redis.call('EXISTS', nodes) + redis.call('EXISTS', votes)) > 0 and 'wait' or 'lost'
     why = 'nobody remembers'
   elseif known == generation and (ARGV[6] == '1' or ARGV[6] == 'synced' and synced) and tonumber(ARGV[5]) <= count then
@@ -99,6 +110,10 @@ if outcome ~= 'same' then
   redis.call('HSET', life, 'generation', generation, 'incarnation', incarnation)
   redis.call('DEL', votes)
 end
+if parted then -- it is over; and so it must be on the disk, or it would be believed again
+  redis.call('HDEL', life, 'parted')
+  redis.call('HSET', life, 'unsaved', string.match(parted, '^%d+ (%d+)') or '0')
+end
 local joined = 0
 local beat = redis.call('HGET', nodes, node)
 if beat then
@@ -110,4 +125,4 @@ else
 end
 redis.call('HSET', nodes, node, beat)
 redis.call('HSET', infos, node, ARGV[8])
-return { outcome, generation, writes(), joined, int(now), why }
+return { outcome, generation, writes(), joined, int(now), why, redis.call('HGET', life, 'unsaved') or '' }

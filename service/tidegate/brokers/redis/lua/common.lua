@@ -1,6 +1,6 @@
 -- What stands before every script. A script writes for the node ARGV[2] in the generation ARGV[1], or not at all.
--- KEYS[1] life: generation and the one before, incarnation, writes, roster, and those of epochs.lua and
--- beat.lua. KEYS[2] nodes: node ->
+-- KEYS[1] life: generation and the one before, incarnation, writes, roster, and those of epochs.lua,
+-- beat.lua and leave.lua. KEYS[2] nodes: node ->
 -- "<last beat, ms> <roster seen>".
 local life, nodes = KEYS[1], KEYS[2]
 
