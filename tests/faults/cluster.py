@@ -46,7 +46,8 @@ class PlantedEdge(Edge):
 class Cluster:
     """What there is, and how it is started again. ``log`` is what was done to it, and when; ``fsync``: Redis' own word
     for when it writes to its disk. What costs something is there only if ``with_`` names it: "wires" between the edge
-    and its nodes, "clocks" that can be set, a "disk" of Redis' own, "sentinels" with two replicas instead of a disk.
+    and its nodes, "clocks" that can be set, a "disk" of Redis' own, "sentinels" with two replicas instead of a disk,
+    "snapshots" of Redis instead of a log.
     ``before``: the release that its nodes are of at first."""
 
     def __init__(
@@ -77,6 +78,8 @@ class Cluster:
         self._store: RedisServer | Trio
         if "sentinels" in with_:
             self._store = Trio()
+        elif "snapshots" in with_:
+            self._store = RedisServer(save="3600 1")
         else:
             self._store = RedisServer(appendonly="yes", appendfsync=fsync, environ=self._clock("redis"))
         self._internal = free_ports(nodes)

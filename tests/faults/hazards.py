@@ -35,7 +35,11 @@ EDGE_FAULTS = {"cut_edge": 3, "reset_edge": 2}
 # What happens to a machine. A Redis whose disk is full ends by itself where it syncs before it answers.
 HOST_FAULTS = {"fill_disk": 2, "fill_redis": 1, "move_clock": 3, "freeze_node": 1, "kill_node": 1, "kill_redis": 1}
 SENTINEL_FAULTS = {"fail_over": 1}
+# What happens to the one machine that everything runs on.
+EVERYTHING_FAULTS = {"restart_everything": 1}
+SNAPSHOT_FAULTS = {"restart_everything": 1, "crash_everything": 1}
 WITH = {
+    "crash_everything": "snapshots",
     "cut_edge": "wires",
     "reset_edge": "wires",
     "fill_disk": "disk",
@@ -168,6 +172,39 @@ class Hazards(Cluster):
         await asyncio.to_thread(self._redis.start)
         await asyncio.sleep(6)  # whether the others agree is known then
         await self._start_again(index)
+
+    async def _restart_everything(self) -> None:
+        """All nodes are stopped in order, then Redis, and all are started again."""
+        self._say("restart everything")
+        await self._leave_all()
+        await asyncio.to_thread(self._redis.stop)
+        await asyncio.to_thread(self._redis.start)
+        await self._come_all()
+
+    async def _crash_everything(self) -> None:
+        """A moment after everybody is back from a restart. The disk has no more than the last snapshot."""
+        await self._restart_everything()
+        await asyncio.sleep(self._chance.uniform(0.5, 3))
+        self._say("everything is killed")
+        seconds, micros = self._redis.command("TIME")
+        self._down.update(self._indexes)
+        for node in self._nodes:
+            node.kill()
+        self._redis.kill()
+        await self._failed_over(0, int(seconds) * 1000 + int(micros) // 1000 + 1000)
+        await asyncio.to_thread(self._redis.start)
+        await self._come_all()
+
+    async def _leave_all(self) -> None:
+        self._down.update(self._indexes)
+        for node in self._nodes:
+            await asyncio.sleep(self._chance.uniform(0, 0.3))
+            node.signal(signal.SIGTERM)
+        for node in self._nodes:
+            await node.ended(self._drain_s + 15)
+
+    async def _come_all(self) -> None:
+        await asyncio.gather(*(self._start_again(index) for index in self._indexes))
 
     async def _pause_redis(self) -> None:
         pause_s = self._chance.uniform(0.2, 4)

@@ -14,6 +14,7 @@ from typing import Any
 
 from tidegate.brokers.redis import scripts as redis_scripts
 from tidegate.brokers.redis.ingress import Entry, Ingress
+from tidegate.brokers.redis.membership import ClusterMembership
 from tidegate.brokers.redis.streams import RedisStreams
 from tidegate.cli import main
 from tidegate.core.hub import Hub
@@ -78,6 +79,15 @@ def stumble() -> None:
     Commands._history = fail  # type: ignore[assignment,method-assign]
 
 
+def believe_twice() -> None:
+    """Nodes come back and serve although the disk has nothing of that yet."""
+
+    async def at_once(self: ClusterMembership, *args: Any) -> None:
+        """Without a look at the disk."""
+
+    ClusterMembership._be_saved = at_once  # type: ignore[assignment,method-assign]
+
+
 PLANTS = {
     "none": lambda: None,
     "skip_reread": skip_reread,
@@ -85,6 +95,7 @@ PLANTS = {
     "keep_epoch": keep_epoch,
     "lose_in_hub": lose_in_hub,
     "stumble": stumble,
+    "believe_twice": believe_twice,
 }
 
 EDGE_PLANTS = {
