@@ -15,6 +15,8 @@ from tests.trunk.worker import LinkedClient, Worker, linked
 from tidegate.app import App
 from tidegate.core.frames import PONG
 from tidegate.core.model import Publication
+from tidegate.core.protocol import Leave
+from tidegate.trunk import codec
 from tidegate.trunk.codec import Kind
 
 GROUPS = {"prices": {"slow": "latest"}, "log": {"slow": "replay"}}
@@ -109,3 +111,20 @@ async def test_what_is_taken_from_a_client_whose_edge_writes_nothing_is_taken_at
         await eventually(lambda: client.done == 2)
         events = come(client)
         assert [event["type"] for event in events] == [*["message"] * 4, "reply", "left", "error"]
+
+
+async def test_who_sends_much_and_leaves_what_it_was_slow_for_is_read_again(tmp_path: Path) -> None:
+    """Its edge does not tell that the pong is written, once no stream is tracked any more: that is too little."""
+    async with client_of(tmp_path, "log") as (app, worker, client):
+        for number in range(4000):
+            client.says({"type": "ping", "id": number})
+        await eventually(lambda: not client.reading)
+        await says_slow(worker, client)
+        worker.send(Kind.WRITTEN, client.number, codec.count(client.sent - 2))  # all but the pong
+        (session,) = app.hub.of_client("alice")
+        await eventually(lambda: session.wire.size == 2)
+        assert not client.reading, "what its streams said still waits"
+        app.gateway.submit(session, Leave("bye", "log"))
+        await eventually(lambda: not client.tracked)
+        await eventually(lambda: client.reading)
+        assert session.wire.has_room

@@ -288,7 +288,14 @@ class LinkedTransport:
 
     def _forget_track(self, stream: str) -> None:
         self._tracked.discard(stream)
-        if not self._tracked and self._on_room and self._is_read():
+        if not self._tracked:
+            self._slow_until = 0  # from here on the edge does not tell of so little as that pong
+            self._note_read()
+
+    def _note_read(self) -> None:
+        """Who waited for its client to take what it had goes on, if it has."""
+        if self._is_read():
+            self._resume(FULL)
             self.tell_room()
 
     def _number(self, stream: str) -> int:
@@ -336,9 +343,7 @@ class LinkedTransport:
     def on_written(self, total: int) -> None:
         """``total`` bytes of SEND, modulo 2^32, have left the edge."""
         self.size = (self.sent - total) % 2**32
-        if self._is_read():
-            self._resume(FULL)
-            self.tell_room()
+        self._note_read()
 
     def on_slow(self) -> None:
         if self.state is OPEN and self.peer is not None:
