@@ -363,7 +363,7 @@ end
 
 
 -- Writes what waits.
-local function write(self)
+function _M.write(self)
     local said, ours = self.said, self.ours
     local ok, err = output.write(self.output, self.sock)
     self.ours = self.ours - ours
@@ -418,7 +418,7 @@ local function serve(self)
                 say_close(self, RESTART, "service restart")
             end
         elseif self.output.out then
-            write(self)
+            self:write()
         elseif self.is_over or (self.end_by_s and now() >= self.end_by_s) then
             return
         else

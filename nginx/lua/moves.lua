@@ -2,7 +2,8 @@
 -- node that took it, or without one when `hold_s` is over.
 --
 -- After a node with thousands of sessions all of them want to move at once. So few of them ask at a time: who asks next
--- waits for an answer to another.
+-- waits for an answer to another. What had come for its client is written meanwhile where that takes longer, but in
+-- nobody's way: a client that reads nothing holds its writer.
 
 local frames = require "trunk_frames"
 local metrics = require "metrics"
@@ -12,6 +13,7 @@ local settings = require "settings"
 local trunks = require "trunks"
 
 local max = math.max
+local min = math.min
 local now = ngx.now
 local pcall = pcall
 local random = math.random
@@ -20,6 +22,7 @@ local sleep = ngx.sleep
 local AT_ONCE = 256 -- that ask
 local ANSWER_S = 5
 local ROUND_S = 0.1 -- between two rounds of all nodes
+local SOON_S = 0.5 -- whose turn has not come by then writes first
 local LEAST_S = 0.001
 
 local turns = semaphore.new(AT_ONCE)
@@ -54,6 +57,21 @@ local function ask(session, node)
 end
 
 
+-- Whether it may ask.
+local function take_turn(session, seconds)
+    session.has_turn = turns:wait(max(seconds, LEAST_S)) and true or false
+    return session.has_turn
+end
+
+
+local function give_turn(session)
+    if session.has_turn then
+        session.has_turn = false
+        turns:post(1)
+    end
+end
+
+
 local function resume(session, until_s)
     local last = ngx.ctx.node
     local tried = last and { [last.name] = true } or {}
@@ -70,9 +88,15 @@ local function resume(session, until_s)
             nodes.leave()
         else
             tried = {}
-            sleep(ROUND_S * (1 + random()))
+            if session.output.out then
+                give_turn(session)
+                session:write()
+                take_turn(session, until_s - now())
+            else
+                sleep(ROUND_S * (1 + random()))
+            end
         end
-        if now() >= until_s then
+        if now() >= until_s or not session.has_turn then
             return false
         end
     end
@@ -84,10 +108,17 @@ end
 function _M.resume(session)
     local begun_s, why = now(), session.moves
     metrics.add("tidegate_edge_held", 1)
-    local is_there = turns:wait(max(settings.hold_s, LEAST_S)) and true or false
+    local until_s = begun_s + settings.hold_s
+    local is_there = take_turn(session, min(settings.hold_s, SOON_S))
+    if not is_there then
+        if session.output.out then
+            session:write()
+        end
+        is_there = not session.has_closed and take_turn(session, until_s - now())
+    end
     if is_there then
-        local ok, found = pcall(resume, session, begun_s + settings.hold_s)
-        turns:post(1) -- whatever happened: a turn that is lost is lost until nginx restarts
+        local ok, found = pcall(resume, session, until_s)
+        give_turn(session) -- whatever happened: a turn that is lost is lost until nginx restarts
         if not ok then
             ngx.log(ngx.ERR, "a move failed: ", found)
         end
