@@ -10,6 +10,7 @@ local metrics = require "metrics"
 local nodes = require "nodes"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
+local timetable = require "timetable"
 local trunks = require "trunks"
 
 local max = math.max
@@ -72,6 +73,17 @@ local function give_turn(session)
 end
 
 
+-- Where nginx stops: this worker makes no trunks any more, so that a node that comes back later is not found here. Who
+-- is held is sent away when its turn comes, as others are.
+local function must_leave(session)
+    if not session.must_go then
+        return false
+    end
+    session.times = session.times or timetable.new(false)
+    return now() >= session.times.goes_s
+end
+
+
 local function resume(session, until_s)
     local last = ngx.ctx.node
     local tried = last and { [last.name] = true } or {}
@@ -96,7 +108,7 @@ local function resume(session, until_s)
                 sleep(ROUND_S * (1 + random()))
             end
         end
-        if now() >= until_s or not session.has_turn then
+        if now() >= until_s or not session.has_turn or must_leave(session) then
             return false
         end
     end

@@ -160,6 +160,17 @@ async def test_who_stalls_when_nginx_reloads_gets_what_was_before(edge: str) -> 
         assert [event["data"]["n"] for event in events if event["type"] == "message"] == list(range(HELD))
 
 
+@pytest.mark.slow
+async def test_who_is_held_when_nginx_reloads_is_not_held_by_one_that_stops() -> None:
+    """It takes nobody up any more: it makes no trunks. The new one would."""
+    async with stand("openresty-trunk", EDGE__SHUTDOWN_TIMEOUT_S=4, EDGE__HOLD_S=30) as s, s.peer("alice") as alice:
+        s.provoked(PROVOKED)
+        await alice.event()
+        await kill(s)
+        await s.edge.reload()
+        assert await alice.ended(4) in (1001, 1012)
+
+
 # Who takes nothing for too long
 
 
