@@ -21,6 +21,7 @@ from tests.http.node import Answer, Link, head
 from tests.peer import PING, Peer, Refusal, frame
 from tests.scripted import server
 from tests.support import eventually
+from tidegate.doctor import nodes
 from tidegate.nginx import certificate
 
 
@@ -217,6 +218,14 @@ class EdgeContract(Contract):
         assert samples["tidegate_edge_connections_limit"] == edge.workers * edge.worker_connections
         ends_s = certificate.ends_s(Path(edge.tls_dir) / "fullchain.pem")
         assert samples["tidegate_edge_certificate_end_seconds"] == ends_s
+
+    async def test_the_doctor_measures_it_by_its_own_connections(self, s: Stand) -> None:
+        """A node's settings, which the doctor has from its API, may be those of another machine."""
+        settings = {"internal": f"127.0.0.1:{s.edge.internal}", "workers": 1, "worker_connections": 1}
+        finding = await asyncio.to_thread(nodes.edge, {"settings": {"edge": settings}, "nodes": [{"trunks": []}]}, None)
+        edge = s.edge.config.edge
+        assert finding.level == "ok"
+        assert finding.how.endswith(f" of {edge.workers * edge.worker_connections} are used")
 
     def websockets(self, metrics: str) -> int:
         """Live WebSockets, from what ``/metrics`` said."""

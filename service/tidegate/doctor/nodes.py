@@ -201,11 +201,13 @@ def edge(health: Mapping[str, Any], address: str | None) -> list[Finding]:
         ]
     variant = re.findall(r'variant="(\w+)"', metrics)
     trunks = re.findall(r"^tidegate_edge_trunks (\d+)", metrics, re.MULTILINE)
+    limit = re.findall(r"^tidegate_edge_connections_limit (\d{1,12})$", metrics, re.MULTILINE)
     trunked = any(node["trunks"] for node in health["nodes"])
     each = {"njs": 4, "openresty": 1 if trunked else 2}.get(variant[0] if variant else "", 2)
     # With njs nginx counts its connections to itself among the active ones.
     used = active * (2 if each == 4 else each)
-    most = settings["workers"] * settings["worker_connections"]
+    # A node's settings need not be the edge's: it may be another machine. Edges before 0.3 do not say theirs.
+    most = int(limit[0]) if limit else settings["workers"] * settings["worker_connections"]
     if used > NEAR * most:
         do = "raise edge.worker_connections and edge.nofile, render, and reload"
         room = weak("worker_connections", f"about {used} of {most} are used", do)
