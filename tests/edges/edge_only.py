@@ -221,8 +221,9 @@ class EdgeContract(Contract):
 
     async def test_the_doctor_measures_it_by_its_own_connections(self, s: Stand) -> None:
         """A node's settings, which the doctor has from its API, may be those of another machine."""
-        settings = {"internal": f"127.0.0.1:{s.edge.internal}", "workers": 1, "worker_connections": 1}
-        finding = await asyncio.to_thread(nodes.edge, {"settings": {"edge": settings}, "nodes": [{"trunks": []}]}, None)
+        theirs = {"internal": f"127.0.0.1:{s.edge.internal}", "workers": 1, "worker_connections": 1, "trunk": False}
+        health = {"settings": {"edge": theirs, "trunk": {}}, "nodes": [{"trunks": []}]}
+        (finding,) = await asyncio.to_thread(nodes.edge, health, None)
         edge = s.edge.config.edge
         assert finding.level == "ok"
         assert finding.how.endswith(f" of {edge.workers * edge.worker_connections} are used")

@@ -13,8 +13,7 @@ socket does not take waits for it to become writable. A message to many is writt
 wherever nothing waits. Too much waiting is the peer's ``on_slow``; no progress at all is for the heartbeat to see
 (``stalled_since``).
 
-Closing.   OPEN ---- close(): we start ----> CLOSING, the close frame goes out after what waits; parse only for the
-answer
+Closing.   OPEN ---- close(): we start ----> CLOSING, our close frame follows what waits; only the answer is parsed
            OPEN ---- a close frame comes --> ANSWERING, ours goes out, then the socket is closed
            OPEN ---- the peer breaks the protocol --> DEAF, our close frame and the end of file go out, what comes is
                      thrown away until the peer's end of file (a socket closed with unread bytes is reset, and the
