@@ -2,8 +2,8 @@
 -- A node ends in an orderly way. Who is the last says farewell: all that was ever written is before this.
 -- Source: docs/decisions/0084. KEYS[3] infos. ARGV: generation node incarnation channel farewell_ms.
 -- farewell_ms: how long it may be believed; 0: not at all.
--- life has: parted, the farewell: "<when, ms> <until> <writes> <roster>"; unsaved: until when one might be believed that
--- is over, as long as it is not known that the disk has that.
+-- life has: parted, the farewell: "<when, ms> <until> <writes> <roster>"; unsaved: until when one might be believed
+-- that is over, as long as it is not known that the disk has that.
 --@common
 if stale() then
   return STALE
