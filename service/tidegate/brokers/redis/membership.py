@@ -388,7 +388,7 @@ class ClusterMembership:
             if pause_s == 0.02:
                 log.info("redis.awaited", message=_UNSAVED)
             self._error = _UNSAVED
-            if self._patience is not None:
+            if self._patience is not None and not self._patience.expired():
                 self._patience.reschedule(_now_s() + self.timing.start_s)
             await self._beat(pipeline)
             pause_s = min(2 * pause_s, self.timing.beat_s)
