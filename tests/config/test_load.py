@@ -459,6 +459,7 @@ def test_a_short_secret_is_refused_with_its_length_and_the_way_to_a_good_one() -
         ("auth: {keys: [{kid: a, key_file: /k, key: x}]}", "auth.keys", "either key or key_file"),
         ("auth: {mode: jwt, jwks_file: /j, keys: [{kid: a, key_file: /k}]}", "auth.keys", "beside auth.jwks_file"),
         ("auth: {mode: callback}", "auth.callback_url", "is needed"),
+        ("auth: {mode: callback, callback_url: 'http://a/', recheck_s: 0.001}", "auth.recheck_s", "at least 0.1"),
         ("auth: {mode: callback, callback_url: /who}", "auth.callback_url", "http://host"),
         ("auth: {mode: callback, callback_url: 'http://me:pw@h/'}", "auth.callback_url", "without user"),
     ],

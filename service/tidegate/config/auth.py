@@ -11,6 +11,7 @@ from tidegate.config.endpoints import Url
 from tidegate.config.section import Section
 from tidegate.config.texts import ApiKey, Name, Pattern, Text, Word
 
+LEAST_RECHECK_S = 0.1
 ANSWER_S = 3.0  # that the application has to say who a client is, in mode callback
 
 
@@ -92,6 +93,6 @@ class AuthSettings(Section, frozen=True):
         Meta(
             ge=0,
             le=86400,
-            description="callback: seconds within which it is asked again for each connection; 0: never.",
+            description="callback: seconds within which it is asked again for each connection, 0.1 at least; 0: never.",
         ),
     ] = 300

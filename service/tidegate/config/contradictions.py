@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from tidegate.config.auth import ANSWER_S, NamedApiKey, NamedKey
+from tidegate.config.auth import ANSWER_S, LEAST_RECHECK_S, NamedApiKey, NamedKey
 from tidegate.config.edge import EdgeSettings
 from tidegate.config.endpoints import UNIX, bracketed, overlap
 from tidegate.config.settings import ENVELOPE_BYTES, Config
@@ -62,6 +62,11 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     if auth.mode == "callback" and auth.callback_url is None:
         yield "auth.callback_url", "is needed for auth.mode callback: where the application is asked who a client is"
+    if 0 < auth.recheck_s < LEAST_RECHECK_S:
+        yield (
+            "auth.recheck_s",
+            f"must be 0 (never) or at least {LEAST_RECHECK_S:g}, or the application is asked without end; 300 is usual",
+        )
     if auth.jwks_file is not None and auth.keys:
         yield "auth.keys", "cannot be beside auth.jwks_file, which has several keys itself; leave one of them out"
     yield from _items("auth.keys", "kid", auth.keys)
