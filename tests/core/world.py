@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.core.late_broker import LateBroker
 from tidegate.auth.grants import unrestricted
@@ -35,6 +35,8 @@ from tidegate.gateway.requests import HandshakeRequest
 from tidegate.metrics import Metrics
 from tidegate.tasks import Tasks
 from tidegate.turn import SHARE_S, Shares
+
+T = TypeVar("T")
 
 LINE_BYTES = 1 << 12  # four messages that were not taken, and there is no room for more
 POLICIES = {"news": {"slow": "latest"}, "chat": {"slow": "replay"}}
@@ -143,7 +145,7 @@ class Client:
         gateway, rights = self.world.gateway, unrestricted(self.name)
         self.world.numbers += 1
         wire = self.world.transport_of(self.line)
-        self.admission = self.world.loop.create_task(gateway.admit(asked, rights, f"n-{self.world.numbers}", wire))
+        self.admission = self.world.begin(gateway.admit(asked, rights, f"n-{self.world.numbers}", wire))
 
     def open(self) -> None:
         """The 101 answer arrives, or a refusal."""
@@ -423,6 +425,13 @@ class World:
     def transport_of(self, line: Line) -> Transport:
         """What the gateway is given of it."""
         return line
+
+    def begin(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task whose end a client may never look at: a fault that is found ends the test at once, and what failed by
+        then would be told to the log when it is collected."""
+        task = self.loop.create_task(coro)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return task
 
     def push(self, stream: str, data: Any, word: str | None = None) -> None:
         publication = Publication(stream, json.dumps(data).encode(), conflate=word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -35,6 +36,24 @@ def tries_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_order_of_events_makes_a_silent_hole_a_repeat_or_a_second_welcome() -> None:
     run_state_machine_as_test(LinkedPromises, settings=settings(max_examples=100, stateful_step_count=40))
+
+
+def test_what_failed_when_a_fault_ends_a_world_is_not_told_to_the_log() -> None:
+    world = LinkedWorld()
+    for client in world.clients.values():
+        client.connect(["news"], with_cursor=False)
+    world.calm()
+    world.push("group:news", 1)
+    world.calm()
+    world.moving["alice"].move(drained=False)
+    world.broker.failing = 1
+    while world.broker.waiting:
+        world.release()
+    assert world.moving["alice"].resuming is not None
+    assert not world.broker.failing
+    world.end()
+    del client, world
+    gc.collect()  # now asyncio would tell it
 
 
 hear = Link.hear

@@ -257,7 +257,7 @@ class MovingClient(Client):
         device, heard = "" if self.last else None, self.world.broker.orders_heard
         asked = Resumption(self.name, session.connection, self.term, cursor, device, heard)
         resume = self.world.moves.resume(asked, unrestricted(self.name), self.line.transport)
-        self.resuming = self.world.loop.create_task(resume)
+        self.resuming = self.world.begin(resume)
         self.world.run()
 
     def _arrive(self) -> None:
