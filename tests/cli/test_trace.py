@@ -509,6 +509,27 @@ async def test_two_nodes_answer_as_one_until_one_dies(capsys: pytest.CaptureFixt
             await two.tasks.cancel_all()
 
 
+async def test_what_redis_has_lost_is_not_said_to_have_never_been_journalled(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever asks by the offset alone asks for the present epoch, which the message never had."""
+    with RedisServer() as redis:
+        async with running(BROKER__KIND="redis", BROKER__URL=redis.url) as app:
+            operator = Operator(capsys, app)
+            async with Peer(app.public_port, client="alice", groups="news") as alice:
+                lost = await push(app, "group:news")
+                await arrives(alice)
+                redis.command("FLUSHALL")
+                await alice.until(lambda event: event["type"] == "gap" and event["reason"] == "reset")
+                for offset in ((), ("1",)):
+                    (words,) = await operator.told("group:news", *offset)
+                    assert words.startswith("group:news was started anew: its epoch is another one than ")
+                    assert f"group:news {lost.epoch}:1 is gone" in words
+                assert "heard, and handed to 1 connection at once" in await operator.runs("group:news", "1")
+                (words,) = await operator.told("group:news", "2")
+                assert words.startswith("group:news has no message 2: its newest is ")
+
+
 async def test_what_is_off_says_so_and_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     async with running(TRACE__ENABLED="false") as app, Peer(app.public_port, client="alice", groups="news") as alice:
         operator = Operator(capsys, app)

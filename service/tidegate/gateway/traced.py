@@ -56,7 +56,8 @@ _TROUBLE = ("gap", "slow")
 
 
 class Question(msgspec.Struct, omit_defaults=True):
-    """What is asked of every node. ``time_ms``: when the message was journalled, as far as that is known."""
+    """What is asked of every node. ``time_ms``: when the message was journalled, as far as that is known. ``earlier``:
+    whether the stream had another epoch before this one, too."""
 
     about: Literal["message", "client", "refusals"]
     limit: int
@@ -65,6 +66,7 @@ class Question(msgspec.Struct, omit_defaults=True):
     epoch: str = ""
     offset: int = 0
     time_ms: int | None = None
+    earlier: bool = False
 
 
 class Delivery(msgspec.Struct, omit_defaults=True):
@@ -114,6 +116,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     follows: bool = False
     position: Position | None = None
     heard: Fanned | None = None
+    earlier: Position | None = None
     counts: dict[str, int] = {}
     workers: dict[str, int] = {}
     deliveries: list[Delivery] = []
@@ -180,6 +183,13 @@ class Traced:
                 return fanned
         return None
 
+    async def _earlier(self, stream: str, epoch: str) -> Position | None:
+        """The newest of the stream's messages that went out here under another epoch."""
+        async for name, end, _, _ in _sliced(self._trace.fan_outs()):
+            if name == stream and end.epoch != epoch:
+                return end
+        return None
+
     def on_node(self, node: str, what: NodeChange) -> None:
         self._trace.node(node, what)
 
@@ -206,6 +216,8 @@ class Traced:
         if audience is not None:
             answer.follows, answer.position = True, audience.position
         answer.heard = await self.heard(question.stream, Position(question.epoch, question.offset))
+        if question.earlier:
+            answer.earlier = await self._earlier(question.stream, question.epoch)
         known: dict[str, _Connection] = {}
         told: list[Step] = []  # gaps that all were told who were live
         steps: list[Step] = []

@@ -41,10 +41,19 @@ class Tracing:
     async def message(
         self, stream: str, epoch: str | None, offset: int | None, client: str | None, limit: int
     ) -> dict[str, Any]:
-        """Of the message at this position: None for the present epoch, and for the newest message."""
+        """Of the message at this position: None for the present epoch, and for the newest message. Where the present
+        epoch has no such offset and a node remembers one before it that had, that one is meant."""
         position, journal = await self._journal(stream, epoch, offset)
         asked = Question("message", limit, client, stream, position.epoch, position.offset, journal.time)
+        asked.earlier = epoch is None and journal.state == "none"
         answers, silent = await self._ask(asked)
+        earlier = [each for each in (answer.earlier for answer in answers) if each and each.offset >= position.offset]
+        if earlier:
+            position = Position(earlier[0].epoch, position.offset or earlier[0].offset)
+            journal = Journal("reset", journal.top)
+            answers, silent = await self._ask(
+                Question("message", limit, client, stream, position.epoch, position.offset)
+            )
         deliveries = [(answer.node, each) for answer in answers for each in answer.deliveries]
         counts = _summed(answer.counts for answer in answers)
         steps = _merged(answers)
