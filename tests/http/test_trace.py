@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from tests.brokers.server import RedisServer
 from tests.cli.test_trace import later
 from tests.http.node import BEARER, KEY, KEYED, node
 from tests.peer import Peer, Refusal
@@ -130,6 +131,25 @@ async def test_what_a_newer_node_says_is_taken_as_far_as_it_is_known(monkeypatch
         found = (await n.call("GET", "/api/trace?stream=group:news&offset=1")).json
         assert [verdict["code"] for verdict in found["verdicts"]] == ["no_answer", "no_answer", "too_old", "delivered"]
         assert (await n.call("GET", "/api/trace?client=bob")).status == 200
+
+
+async def test_what_was_before_a_node_began_is_not_said_to_have_had_no_followers() -> None:
+    """As behind each rolling upgrade: who followed, and who was connected, has gone with the nodes."""
+    with RedisServer() as redis:
+        settings = {"BROKER__KIND": "redis", "BROKER__URL": redis.url}
+        async with node(**settings) as n, Peer(n.app.public_port, client="alice", groups="news") as alice:
+            await n.push("groups/news", 1)
+            await alice.until(lambda event: event["type"] == "message")
+        await later()
+        async with node(**settings) as n:
+            for query in ("", "&client=alice"):
+                found = (await n.call("GET", f"/api/trace?stream=group:news&offset=1{query}")).json
+                (verdict,) = found["verdicts"]
+                assert verdict["code"] == "too_old"
+                assert "is not known any more (nothing is remembered of before " in verdict["words"]
+            async with Peer(n.app.public_port, client="alice"):
+                found = (await n.call("GET", "/api/trace?stream=group:news&offset=1&client=alice")).json
+                assert [verdict["code"] for verdict in found["verdicts"]] == ["too_old"]
 
 
 async def test_the_span_that_pushed_a_message_is_shown() -> None:

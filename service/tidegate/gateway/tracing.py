@@ -17,8 +17,9 @@ from tidegate.core.errors import BrokerDown, Refused
 from tidegate.core.hub import Hub
 from tidegate.core.model import Position
 from tidegate.gateway import verdicts
+from tidegate.gateway.step_words import words_of
 from tidegate.gateway.traced import GOOD, Answer, Question, Traced, read_answer
-from tidegate.gateway.verdicts import Asked, Journal, JournalState, Verdict, words_of
+from tidegate.gateway.verdicts import Asked, Journal, JournalState, Verdict
 from tidegate.trace import Step, Trace
 
 STREAMS = 20  # of a client, whose newest message is looked up

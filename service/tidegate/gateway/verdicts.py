@@ -7,13 +7,13 @@ Worst first. Each is drawn from what nodes remember (traced.py), and says no mor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from tidegate.core.errors import CloseCode
 from tidegate.core.model import Position, kind_of
+from tidegate.gateway.step_words import at, count, words_of
 from tidegate.gateway.traced import CLAIMS, GOOD, Delivery
 from tidegate.trace import Step
 
@@ -100,12 +100,6 @@ class Asked(msgspec.Struct):
         return f"{self.stream} {self.epoch}:{self.offset}"
 
 
-def at(time_ms: int) -> str:
-    return (
-        datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
-    )
-
-
 # A message
 
 
@@ -185,11 +179,11 @@ def _of_all(asked: Asked) -> list[Verdict]:
     good = sum(asked.counts.get(state, 0) for state in GOOD)
     if good:
         confirmed = asked.counts.get("confirmed", 0)
-        words = f"{asked.name} went to {_count(good, 'connection')}, {confirmed} of which confirmed it"
+        words = f"{asked.name} went to {count(good, 'connection')}, {confirmed} of which confirmed it"
         found.append(Verdict("delivered", words))
     elif not asked.followers:
         words = f"nobody followed {asked.stream} when {asked.name} came, as far as any node that answers remembers"
-        found.append(Verdict("nobody_followed", words + _as_far_as(asked)))
+        found.append(_if_remembered(asked, Verdict("nobody_followed", words), f"anybody followed {asked.stream}"))
     return found
 
 
@@ -242,10 +236,10 @@ def _never(asked: Asked, client: str, mine: Sequence[Delivery]) -> list[Verdict]
             words = (
                 f"{client} was never in {asked.stream}: it was connected ({', '.join(names[:5])}) and did not join it"
             )
-            found.append(Verdict("never_joined", words + _as_far_as(asked), client))
+            found.append(_if_remembered(asked, Verdict("never_joined", words, client), f"{client} was in it"))
     else:
         words = f"{client} was not connected to any node that answers, and is not now"
-        found.append(Verdict("never_connected", words + _as_far_as(asked), client))
+        found.append(_if_remembered(asked, Verdict("never_connected", words, client), f"{client} was connected"))
     return found
 
 
@@ -284,6 +278,13 @@ def _as_far_as(asked: Asked) -> str:
     if time_ms is None or time_ms < asked.since_ms:
         return f" (nothing is remembered of before {at(asked.since_ms)})"
     return ""
+
+
+def _if_remembered(asked: Asked, verdict: Verdict, what: str) -> Verdict:
+    """The verdict, which says that something never was; where that is forgotten, that ``what`` is not known."""
+    older = _as_far_as(asked)
+    words = f"whether {what} when {asked.name} came is not known any more{older}"
+    return Verdict("too_old", words, verdict.client) if older else verdict
 
 
 def _unsent(asked: Asked, each: Delivery) -> str:
@@ -381,15 +382,11 @@ def _join_refused(stream: str | None, step: Step) -> Verdict:
 def _handshake_refused(client: str, shakes: Sequence[Step]) -> Verdict:
     newest = shakes[-1]
     words = (
-        f"{_count(len(shakes), 'handshake')}{' or more' if len(shakes) >= CLAIMS else ''} that named {client} "
+        f"{count(len(shakes), 'handshake')}{' or more' if len(shakes) >= CLAIMS else ''} that named {client} "
         f"{'was' if len(shakes) == 1 else 'were'} refused, the "
         f"newest at {at(newest.time_ms)}: {newest.status} {newest.code}, {newest.message}"
     )
     return Verdict("handshake_refused", words, client)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # A client
@@ -418,7 +415,7 @@ def of_client(client: str, connections: Sequence[str], steps: Sequence[Step], si
         if code is None:  # of a newer node; the step itself is shown
             continue
         newest = f"the newest at {at(told[-1].time_ms)} on connection {told[-1].connection}: {words_of(told[-1])}"
-        found.append(Verdict(code, f"{client} was told {_count(len(told), 'gap')} ({reason}), {newest}", client))
+        found.append(Verdict(code, f"{client} was told {count(len(told), 'gap')} ({reason}), {newest}", client))
     cut = {step.connection for step in mine if step.kind == "closed" and step.code == CloseCode.SLOW_CONSUMER}
     slow = [
         step
@@ -426,7 +423,7 @@ def of_client(client: str, connections: Sequence[str], steps: Sequence[Step], si
         if step.kind == "ended" and (step.code == CloseCode.SLOW_CONSUMER or step.connection in cut)
     ]
     for step in slow[-1:]:
-        words = f"{client} was closed as a slow consumer (4008) {_count(len(slow), 'time')}, the newest at "
+        words = f"{client} was closed as a slow consumer (4008) {count(len(slow), 'time')}, the newest at "
         words += f"{at(step.time_ms)}: {step.unsent_bytes} bytes were thrown away"
         found.append(Verdict("slow_closed", words, client))
     found += [Verdict("no_answer", f"node {node} did not answer: what it knows is missing here") for node in silent]
@@ -450,57 +447,3 @@ def behind(client: str, connection: str, places: Mapping[str, Position], tops: M
             words = f"{client} has not got {some} of {stream}, which connection {connection} had not come to"
             found.append(Verdict("behind", words + ": it gets what the journal holds, from there on", client))
     return found
-
-
-# Steps
-
-
-def words_of(step: Step) -> str:
-    """A step in words, without its time, its node and whose it is."""
-    match step.kind:
-        case "journalled":
-            return f"journalled as {step.epoch}:{step.offset}"
-        case "heard":
-            return f"heard, and handed to {_count(int(step.code or 0), 'connection')} at once"
-        case "connected" | "resumed":
-            streams = ", ".join(
-                f"{name} after {where.offset}" for name, where in list((step.streams or {}).items())[:10]
-            )
-            how = "connected" if step.kind == "connected" else "taken up from another node"
-            return f"{how}{_over(step)}: {streams}"
-        case "refused":
-            return f"handshake refused: {step.status} {step.code}, {step.message}"
-        case "lost":
-            return f"node {step.about} died with this connection"
-        case "moved":
-            return "goes on at another node"
-        case "joined":
-            return f"joined {step.stream} after {step.offset}"
-        case "join_refused":
-            return f"join of {step.stream or 'a group'} refused: {step.code}, {step.message}"
-        case "left":
-            return f"left {step.stream} ({step.reason})" + ("" if step.offset is None else f" at {step.offset}")
-        case "gap" if step.first is None:
-            return f"told a gap in {step.stream} ({step.reason}): it goes on after {step.last} of epoch {step.epoch}"
-        case "gap":
-            rest = f", but for {len(step.kept)} of them" if step.kept else ""
-            return f"told a gap in {step.stream} ({step.reason}): {step.first} to {step.last}{rest}"
-        case "slow":
-            return f"too slow for {step.stream}: back to its journal ({step.reason}), {step.unsent_bytes} bytes unsent"
-        case "ended":
-            who = f"we close with {step.code}" if step.code is not None else "the peer ends it, or must end"
-            return f"nothing more is queued: {who}, {step.unsent_bytes} bytes unsent"
-        case "closed":
-            return f"closed with {step.code}" + (", all before it confirmed" if step.answered else "")
-        case "node_came" | "node_stopped" | "node_died":
-            return f"node {step.about} {step.kind.removeprefix('node_')}"
-        case "broker_lost":
-            return f"lost the broker ({step.message})"
-        case "broker_ready":
-            return "has the broker again"
-        case _:
-            return step.kind
-
-
-def _over(step: Step) -> str:
-    return "" if step.worker is None else f" over the edge's worker {step.worker}"
