@@ -528,6 +528,12 @@ async def test_what_redis_has_lost_is_not_said_to_have_never_been_journalled(
                 assert "heard, and handed to 1 connection at once" in await operator.runs("group:news", "1")
                 (words,) = await operator.told("group:news", "2")
                 assert words.startswith("group:news has no message 2: its newest is ")
+                await push(app, "group:news")  # another one with that offset
+                await arrives(alice)
+                *of_it, last = await operator.told("group:news", "1")
+                assert len(of_it) == 1
+                assert f"before that {lost.epoch}:1 was another message" in last
+                assert len(await operator.told("group:news")) == 1, "the newest is meant"
 
 
 async def test_what_is_off_says_so_and_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

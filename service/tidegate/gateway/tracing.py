@@ -42,14 +42,14 @@ class Tracing:
     async def message(
         self, stream: str, epoch: str | None, offset: int | None, client: str | None, limit: int
     ) -> dict[str, Any]:
-        """Of the message at this position: None for the present epoch, and for the newest message. Where the present
-        epoch has no such offset and a node remembers one before it that had, that one is meant."""
+        """Of the message at this position: None for the present epoch, and for the newest message. Where a node
+        remembers an epoch before it that had such an offset, that is meant if the present one has none, else said."""
         position, journal = await self._journal(stream, epoch, offset)
         asked = Question("message", limit, client, stream, position.epoch, position.offset, journal.time)
-        asked.earlier = epoch is None and journal.state == "none"
+        asked.earlier = epoch is None and (journal.state == "none" or offset is not None)
         answers, silent = await self._ask(asked)
         earlier = [each for each in (answer.earlier for answer in answers) if each and each.offset >= position.offset]
-        if earlier:
+        if earlier and journal.state == "none":
             position = Position(earlier[0].epoch, position.offset or earlier[0].offset)
             journal = Journal("reset", journal.top)
             answers, silent = await self._ask(
@@ -108,7 +108,7 @@ class Tracing:
             "counts": counts,
             "workers": _summed(answer.workers for answer in answers),
             "more": sum(counts.values()) > len(deliveries[:limit]),
-            "verdicts": [*_off(answers), *verdicts.of_message(result)],
+            "verdicts": [*_off(answers), *verdicts.of_message(result), *verdicts.namesake(result, earlier)],
             "steps": [_shown(step) for step in timeline],
         }
 

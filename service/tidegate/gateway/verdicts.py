@@ -114,6 +114,16 @@ def of_message(asked: Asked) -> list[Verdict]:
     return found
 
 
+def namesake(asked: Asked, earlier: Sequence[Position]) -> list[Verdict]:
+    """``earlier``: where the stream was in other epochs, at the offset or beyond it."""
+    if asked.epoch in ("", *(each.epoch for each in earlier[:1])):
+        return []  # it is the one that was asked about
+    words = (
+        f"{asked.stream} was started anew: before that {{}} was another message, which is gone; ask for it by that name"
+    )
+    return [Verdict("reset", words.format(f"{each.epoch}:{asked.offset}")) for each in earlier[:1]]
+
+
 def _of_journal(asked: Asked) -> list[Verdict]:
     journal, name = asked.journal, asked.name
     match journal.state:
