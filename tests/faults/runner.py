@@ -272,8 +272,8 @@ class Scenario(Pushers):
         pushing_s, idle_s = time.monotonic() - pushing_s, _idle_s() - idle_s
         self.pushes_per_second = len(self.ledger.pushes) / pushing_s
         self.busy_share = 1 - idle_s / pushing_s / (os.cpu_count() or 1)
-        # A Redis whose disk was full waits with its log for as long as its clock was set back meanwhile (flushAppendOnlyFile
-        # in aof.c), and refuses all writes until then.
+        # A Redis whose disk was full waits with its log for as long as its clock was set back meanwhile; it refuses all
+        # writes until then (flushAppendOnlyFile in its aof.c).
         self._clocks["redis"].set(0)
         # The last messages come while nobody listens: only looking finds them.
         self._say("kill_pubsub, then the last messages")
