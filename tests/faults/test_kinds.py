@@ -46,7 +46,7 @@ def resets_that_nothing_excuses(kind: str, scenario: Scenario) -> int:
 @pytest.mark.parametrize("round", range(3))
 @pytest.mark.parametrize("kind", KINDS)
 def test_faults_of_each_kind_for_a_short_time(tmp_path, kind, round):
-    scenario = run(tmp_path, 10, **KINDS[kind])
+    scenario = run(tmp_path, 9, **KINDS[kind])
     print("\n".join(scenario.log))
     assert resets_that_nothing_excuses(kind, scenario) <= 0
 
