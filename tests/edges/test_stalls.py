@@ -194,8 +194,10 @@ async def test_who_takes_nothing_for_the_write_timeout_is_cut_also_when_its_node
 @pytest.mark.soak
 @pytest.mark.parametrize("edge", ["openresty-trunk", "openresty", "njs", "plain"])
 async def test_who_takes_a_byte_now_and_then_is_not_there_for_ever(edge: str) -> None:
-    """A kernel that has room for so little does not say so: for the other side that is no progress."""
-    async with stand(edge, HEARTBEAT__WRITE_TIMEOUT_S=1.5) as s:
+    """A kernel that has room for so little does not say so: for the other side that is no progress. With njs nginx
+    takes it all; there it is a client that answers no pings."""
+    heartbeat = {"HEARTBEAT__WEBSOCKET_PING_INTERVAL": 1, "HEARTBEAT__WEBSOCKET_PING_TIMEOUT": 3}
+    async with stand(edge, HEARTBEAT__WRITE_TIMEOUT_S=1.5, **heartbeat) as s:
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", s.port))
