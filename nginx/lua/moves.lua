@@ -73,6 +73,16 @@ local function give_turn(session)
 end
 
 
+-- Writes what waits, while others ask; for how long. It is no time in which no node took the session: a client that
+-- reads nothing meanwhile is not sent away for that, but after `write_timeout_s`.
+local function write(session)
+    local begun_s = now()
+    give_turn(session)
+    session:write()
+    return now() - begun_s
+end
+
+
 -- Where nginx stops: this worker makes no trunks any more, so that a node that comes back later is not found here. Who
 -- is held is sent away when its turn comes, as others are.
 local function must_leave(session)
@@ -101,8 +111,7 @@ local function resume(session, until_s)
         else
             tried = {}
             if session.output.out then
-                give_turn(session)
-                session:write()
+                until_s = until_s + write(session)
                 take_turn(session, until_s - now())
             else
                 sleep(ROUND_S * (1 + random()))
@@ -124,7 +133,7 @@ function _M.resume(session)
     local is_there = take_turn(session, min(settings.hold_s, SOON_S))
     if not is_there then
         if session.output.out then
-            session:write()
+            until_s = until_s + write(session)
         end
         is_there = not session.has_closed and take_turn(session, until_s - now())
     end

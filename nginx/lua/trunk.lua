@@ -38,6 +38,7 @@ local PULSE_S = 1
 local SILENT_S = 5 -- nothing from the node for so long: it is gone, or hangs
 local LATE_S = 1 -- a pulse of ours that is later than this says that we were held up, and judges nobody
 local DIAL_S = 2
+local ENDING_S = 1 -- after it takes nothing more
 local ANY_BYTES = 65536
 local LONG_S = 86400
 local PAUSE_S = 0.001
@@ -226,6 +227,8 @@ local function write(self)
             self.out, self.out_count = {}, 0
             local ok, err = sock:send(out)
             if not ok then
+                self.is_up = false
+                sleep(ENDING_S) -- what the node has said last is read first: where its sessions go on
                 return err
             end
         else

@@ -396,7 +396,7 @@ class App:
         self._lag.stop()
         for server in self._servers:
             await server.close_all_connections()
-        self._trunks.stop()
+        await self._trunks.stop()
         await self.tasks.cancel_all()
         await self._stop_asking()
         await self.broker.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,32 @@ async def test_who_waits_to_be_let_in_is_no_connection_yet(tmp_path: Path) -> No
         alice.gone()
         await eventually(lambda: b"tidegate_trunk_connections 1.0" in app.metrics.text())
         assert (app._public(), app.metrics.open_connections) == (0, 1)
+
+
+async def test_a_node_ends_when_its_last_words_were_taken(tmp_path: Path) -> None:
+    """By an edge that is late, and says something itself meanwhile: where a client goes on comes last."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with running(TRUNK__SOCKET=str(tmp_path / "t.sock")) as app:
+            worker = await stack.enter_async_context(linked(str(tmp_path / "t.sock")))
+            client, _ = await worker.welcome("client=alice&groups=news")
+            worker.transport.pause_reading()
+            for _ in range(40):
+                await push(app, "group:news", b'"%b"' % (b"x" * 60_000))
+            for session in list(app.hub.sessions()):
+                session.wire.hand_over()
+            client.says("pong")
+            asyncio.get_running_loop().call_later(0.2, worker.transport.resume_reading)
+        assert worker.lost
+        assert client.cursor is not None
+
+
+async def test_a_node_does_not_wait_for_an_edge_that_takes_nothing(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with running(TRUNK__SOCKET=str(tmp_path / "t.sock")) as app:
+            worker = await stack.enter_async_context(linked(str(tmp_path / "t.sock")))
+            await worker.welcome("client=alice&groups=news")
+            worker.transport.pause_reading()
+            for _ in range(40):
+                await push(app, "group:news", b'"%b"' % (b"x" * 60_000))
+            begun_s = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - begun_s < 3

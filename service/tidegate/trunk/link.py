@@ -86,6 +86,7 @@ class Link(asyncio.Protocol):
         self.sessions: dict[int, LinkedTransport] = {}
         self._is_full = False  # the kernel takes no more
         self._is_going_on = False
+        self._is_ending = False  # nothing more is said or heard
         self.said = 0  # bytes that were said in this turn to sessions alone
         self.accepted = 0  # sessions that are connections; others are handshakes
         self.worker = ""
@@ -102,6 +103,8 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.worker:
             self.seen = monotonic()  # a stranger has its time, whatever it sends
+        if self._is_ending:
+            return
         self._splitter.feed(data)
         if not self._waits:
             self._take()
@@ -148,7 +151,7 @@ class Link(asyncio.Protocol):
     def _take(self) -> None:
         """A share of the frames that came."""
         self._waits = False
-        if self._transport is None:
+        if self._transport is None or self._is_ending:
             return
         taken = 0
         try:
@@ -260,7 +263,7 @@ class Link(asyncio.Protocol):
         self._out += [codec.frame(Kind.DONE, number, codec.count(one.answered)) for number, one in done.items()]
         out, self._out = self._out, []
         self.said = 0
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._is_ending or self._transport.is_closing():
             return
         self._transport.write(b"".join(out))
         if self.unsent > UNSENT_BYTES:
@@ -283,9 +286,13 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Ends it when what was said has gone out."""
-        if self._transport is not None:
-            self._transport.close()
+        """Ends it when what was said has gone out, and the edge has ended it too: a socket that is closed while
+        something is unread takes back what is under way (RFC 1122, 4.2.2.13)."""
+        if self._transport is not None and not self._is_ending:
+            self.flush()
+            self._is_ending = True
+            self._transport.resume_reading()  # or the edge's end is not seen
+            self._transport.write_eof()
 
     # Sessions and streams
 

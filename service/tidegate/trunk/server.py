@@ -13,6 +13,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Any, cast
 
 from tornado.httputil import HTTPConnection, HTTPInputError, parse_request_start_line
@@ -36,6 +37,7 @@ from tidegate.websocket.peer import Peer
 VERSIONS = (1, 1)  # lowest and highest that we speak; a release speaks its predecessor's too
 PULSE_S = 1.0
 SILENT_S = 5.0  # nothing from the other side for so long: it is gone, or hangs
+ENDING_S = 1.0  # in which an edge takes a node's last words
 LATE_S = 1.0  # a beat that comes later than this says that we were held up, and judges nobody
 
 
@@ -71,13 +73,18 @@ class TrunkServer:
         while self._ends:
             self._ends.pop()()
 
-    def stop(self) -> None:
-        """Ends all links, when what was said has gone out."""
+    async def stop(self) -> None:
+        """Ends all links, when what was said has gone out: the last words of a node are where its clients go on."""
         self.stop_listening()
         if self._timer is not None:
             self._timer.cancel()
         for link in list(self._links):
             link.close()
+        deadline_s = monotonic() + ENDING_S
+        while self._links and monotonic() < deadline_s:  # noqa: ASYNC110 - once in its life
+            await asyncio.sleep(0.01)
+        for link in list(self._links):
+            link.abort()
         for sock in self._sockets:
             sock.close()
 
