@@ -11,6 +11,8 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.nginx.judge import Client, Stand, Started, handshake, stand
 from tidegate.config.settings import Config
 from tidegate.nginx.check import check_file
@@ -74,6 +76,7 @@ async def wrongly_judged(s: Stand, files: list[Path]) -> list[str]:
     return [line for each in wrong for line in each]
 
 
+@pytest.mark.slow
 async def test_what_breaks_is_what_a_real_nginx_breaks() -> None:
     assert len(FILES) >= 40
     async with stand() as s:
