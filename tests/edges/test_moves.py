@@ -24,7 +24,9 @@ async def two_nodes() -> AsyncIterator[Stand]:
     """Two nodes on one Redis behind an edge with trunks."""
     with RedisServer() as redis:
         async with stand("openresty-trunk", nodes=2, **settings(redis)) as s:
-            s.provoked("the trunk to .* has ended|no trunk to|Connection refused|reset by peer|Broken pipe|no handshake with")
+            s.provoked(
+                "the trunk to .* has ended|no trunk to|Connection refused|reset by peer|Broken pipe|no handshake with"
+            )
             yield s
 
 

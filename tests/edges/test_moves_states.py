@@ -20,7 +20,9 @@ from tests.peer import Peer
 from tests.support import eventually
 from tests.tokens import SECRET
 
-PROVOKED = "the trunk to .* has ended|no trunk to|Connection refused|reset by peer|Broken pipe|no handshake|No such file"
+PROVOKED = (
+    "the trunk to .* has ended|no trunk to|Connection refused|reset by peer|Broken pipe|no handshake|No such file"
+)
 
 
 @contextlib.asynccontextmanager

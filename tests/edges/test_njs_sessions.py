@@ -29,7 +29,9 @@ def s() -> Iterator[Stand]:
 @pytest.mark.parametrize(
     ("first", "cheap", "count"),
     [
-        pytest.param(frame(TEXT, b"a", fin=False), frame(0, b"b", fin=False), 20_000, id="fragments", marks=pytest.mark.slow),
+        pytest.param(
+            frame(TEXT, b"a", fin=False), frame(0, b"b", fin=False), 20_000, id="fragments", marks=pytest.mark.slow
+        ),
         pytest.param(b"", frame(TEXT, b"pong"), 20_000, id="text pongs", marks=pytest.mark.slow),
         pytest.param(b"", frame(TEXT, b"ping"), 4_000, id="text pings"),
         pytest.param(b"", frame(PONG), 20_000, id="pongs", marks=pytest.mark.slow),
