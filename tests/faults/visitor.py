@@ -32,6 +32,7 @@ class Visitor(picows.WSListener):
         self.error: Exception | None = None
         self.code: int | None = None
         self.ended_s: float | None = None
+        self.has_stalled = False
         self._begun_s = time.monotonic()
         self._reader = reader
         self._transport: Any = None
@@ -67,6 +68,7 @@ class Visitor(picows.WSListener):
     def stall(self) -> None:
         """Reads nothing, so that it does not see its end either, until it goes on."""
         if not self.gone.is_set():
+            self.has_stalled = True
             self._reader.reads(False)
             self._transport.underlying_transport.pause_reading()
 
@@ -87,10 +89,13 @@ class Visitor(picows.WSListener):
 async def visit(port: int, reader: Reader, query: Mapping[str, str], rcvbuf: int | None = None) -> Visitor:
     """Raises one of ``TROUBLE``. ``rcvbuf`` is that of one who is to stall."""
 
+    sockets: list[socket.socket] = []
+
     def make_socket(url: Any) -> socket.socket | None:
         if rcvbuf is None:
             return None
         sock = socket.socket()
+        sockets.append(sock)
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
@@ -98,7 +103,14 @@ async def visit(port: int, reader: Reader, query: Mapping[str, str], rcvbuf: int
 
     url = f"ws://127.0.0.1:{port}/ws-notifications/?{urlencode({'client': reader.name, **query})}"
     visitor = Visitor(reader)
-    await picows.ws_connect(lambda: visitor, url, websocket_handshake_timeout=scaled(10), socket_factory=make_socket)
+    try:
+        await picows.ws_connect(
+            lambda: visitor, url, websocket_handshake_timeout=scaled(10), socket_factory=make_socket
+        )
+    except BaseException:
+        for sock in sockets:  # picows 2.3 leaves it open where nobody answers
+            sock.close()
+        raise
     if not visitor.connected:  # picows 2.3 returns where the node died before it had answered
         raise ConnectionError("cut in the handshake")
     return visitor
