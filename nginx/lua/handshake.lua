@@ -173,10 +173,10 @@ end
 
 
 -- The answer that counts; nil where no node gave one, and whether that is because the client has gone. After a 101,
--- `nodes.leave` when the session has ended. A node
--- that is dead or takes no handshakes (503) is passed over; where all are, one answer is enough. Not so without its
--- Redis, or while too many come at once: that may be so for all nodes alike, and over in the next moment. Where the
--- application does not say who a client is, another node would not hear it either.
+-- `nodes.leave` when the session has ended. A node that is dead or takes no handshakes (503) is passed over; where all
+-- are, one answer is enough. Not so without its Redis, or while too many come at once: that may be so for all nodes
+-- alike, and over in the next moment. Where the application does not say who a client is, another node would not hear
+-- it either.
 function _M.dial()
     local text, tried, refusal = request(), {}, nil
     local until_s = now() + settings.tries * settings.connect_timeout_s

@@ -171,24 +171,29 @@ class Traced:
         audience = self._hub.audiences.get(stream)
         if audience is not None:
             return audience.position
-        async for name, end, _, _ in _sliced(self._trace.fan_outs()):
-            if name == stream:
-                return end
+        async for end, _, _ in self._fan_outs(stream):
+            return end
         return Position("", 0)
 
     async def heard(self, stream: str, position: Position) -> Fanned | None:
         """When a message went out here. None: it did not, or that is forgotten."""
-        async for name, end, messages, fanned in _sliced(self._trace.fan_outs()):
-            if name == stream and end.epoch == position.epoch and 0 <= end.offset - position.offset < messages:
+        async for end, messages, fanned in self._fan_outs(stream):
+            if end.epoch == position.epoch and 0 <= end.offset - position.offset < messages:
                 return fanned
         return None
 
     async def _earlier(self, stream: str, epoch: str) -> Position | None:
         """The newest of the stream's messages that went out here under another epoch."""
-        async for name, end, _, _ in _sliced(self._trace.fan_outs()):
-            if name == stream and end.epoch != epoch:
+        async for end, _, _ in self._fan_outs(stream):
+            if end.epoch != epoch:
                 return end
         return None
+
+    async def _fan_outs(self, stream: str) -> AsyncIterator[tuple[Position, int, Fanned]]:
+        """Those of the stream, as ``Trace.fan_outs`` has them."""
+        async for name, end, messages, fanned in _sliced(self._trace.fan_outs()):
+            if name == stream:
+                yield end, messages, fanned
 
     def on_node(self, node: str, what: NodeChange) -> None:
         self._trace.node(node, what)

@@ -116,12 +116,11 @@ def of_message(asked: Asked) -> list[Verdict]:
 
 def namesake(asked: Asked, earlier: Sequence[Position]) -> list[Verdict]:
     """``earlier``: where the stream was in other epochs, at the offset or beyond it."""
-    if asked.epoch in ("", *(each.epoch for each in earlier[:1])):
+    if not earlier or asked.epoch in ("", earlier[0].epoch):
         return []  # it is the one that was asked about
-    words = (
-        f"{asked.stream} was started anew: before that {{}} was another message, which is gone; ask for it by that name"
-    )
-    return [Verdict("reset", words.format(f"{each.epoch}:{asked.offset}")) for each in earlier[:1]]
+    name = f"{earlier[0].epoch}:{asked.offset}"
+    words = f"{asked.stream} was started anew: before that {name} was another message, which is gone"
+    return [Verdict("reset", f"{words}; ask for it by that name")]
 
 
 def _of_journal(asked: Asked) -> list[Verdict]:

@@ -151,12 +151,14 @@ def _object(properties: Schema, optional: Iterable[str] = ()) -> Schema:
     }
 
 
-def _or_null(schema: Schema) -> Schema:
-    """What is optional may be null too, as libraries of typed languages write what is not there."""
-    return {"oneOf": [schema, {"type": "null"}]}
-
-
 _NULL = {"type": "null"}
+
+
+def _or_null(schema: Schema) -> Schema:
+    """Also what is optional in a request: libraries of typed languages write null for what is not there."""
+    return {"oneOf": [schema, _NULL]}
+
+
 _ADDRESSES = {  # of an item of a batch: where it goes, and where it does not
     "client": ({"type": "string"}, _NULL),
     "group": ({"type": "string"}, _NULL),
@@ -273,9 +275,9 @@ def _schemas(operations: Operations, config: Config) -> Schema:
                 "trouble": {"type": ["string", "null"], "description": "Why it is not ready."},
                 "ports": {"type": ["integer", "null"], "description": "That this machine has for connections."},
                 "settings": {"type": "object", "description": "Of this node, all of them; secrets are masked."},
-                "nodes": _list(_object({**node, "health": {"oneOf": [_ref("NodeHealth"), {"type": "null"}]}})),
+                "nodes": _list(_object({**node, "health": _or_null(_ref("NodeHealth"))})),
                 "broker": {"enum": ["memory", "redis"]},
-                "server": {"oneOf": [_ref("Server"), {"type": "null"}]},
+                "server": _or_null(_ref("Server")),
             }
         ),
         "NodeHealth": _object(
