@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests import callee
+from tests.brokers.contract_words import SPAN
 from tests.http.node import Node, node
 from tests.peer import Peer
 from tests.support import ROOT, Process, eventually, free_port, scaled
@@ -24,7 +25,6 @@ from tidegate.cli.main import main
 from tidegate.config.auth import AuthSettings
 
 SECRET = "a shared secret of more than 32 bytes"
-SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 API_KEY = "a-key-for-the-api-made-for-this-test"
 
 WAITS = "tidegate: waiting for messages of {}; Ctrl-C ends it\n"

@@ -12,11 +12,11 @@ import pytest
 
 import tidegate
 from clients.js.tests.node import LIBRARY, TESTS, application, node, run, tool
+from tests.brokers.contract_words import SPAN
 from tests.browser.chromium import Service
 from tests.callee import answering, serving
 from tests.support import ROOT, Process
 
-SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 MOST_BYTES = 8192  # minified and gzipped
 
 pytestmark = pytest.mark.timeout(seconds=180)  # the first run installs packages

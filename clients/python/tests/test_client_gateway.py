@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.brokers.contract_words import SPAN
 from tests.callee import answering, serving
 from tests.service_fixture import running
 from tests.support import eventually
@@ -18,8 +19,6 @@ from tidegate.app import App
 from tidegate.core.model import Position as At
 from tidegate.core.model import Publication
 from tidegate_client import Client, CommandRefused, Message
-
-SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def url_of(app: App) -> str:

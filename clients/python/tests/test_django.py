@@ -17,6 +17,7 @@ from typing import Any
 import django
 import pytest
 
+from tests.brokers.contract_words import SPAN
 from tests.brokers.server import until
 from tests.publishers import Between, answer
 from tests.support import Logs, Process
@@ -93,7 +94,6 @@ def waiting() -> int:
     return OutboxPush.objects.filter(done_at=None).count()
 
 
-SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-00"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.brokers.contract_words import SPAN
 from tests.publishers import KINDS, Between, Kind, answer, fake_publisher, publisher
 from tests.support import Logs, free_port
 from tidegate_client.publisher import (
@@ -27,7 +28,6 @@ from tidegate_client.publisher import (
 from tidegate_client.publisher.fake import FakePublisher
 from tidegate_client.pytest import Gateway, gateway
 
-SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-00"
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.brokers.contract_words import SPAN
 from tests.brokers.server import RedisServer, SentinelServer, sentinel_url
 from tests.publishers import KINDS, Between, Kind, publisher
 from tests.support import free_port, scaled
 from tidegate_client.publisher import BadPush, NotConfirmed, NotThroughRedis, Publisher, Push, PushFailed, Refused
 from tidegate_client.pytest import Gateway, gateway
 
-SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-00"
 
 
