@@ -47,6 +47,13 @@ def restarted(server: RedisServer) -> None:
     server.start()
 
 
+def restored(server: RedisServer) -> None:
+    """It begins with what was copied."""
+    server.kill()
+    server.restore()
+    server.start()
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -112,9 +119,7 @@ async def test_what_was_served_after_a_farewell_and_lost_is_told(
             server.copy()
         (lost,) = await push(node.broker, "group:a", b"lost")
         await node.die()
-        server.kill()
-        server.restore()
-        server.start()
+        restored(server)
         async with Node(server, "n3", timing=QUICK) as node:
             await push(node.broker, "group:a", b"other", b"more")
             assert not await told_that_all_is_well(node, "group:a", lost)
@@ -238,9 +243,7 @@ async def test_what_a_node_remembers_goes_before_a_farewell(went_back: None):
         server.copy()
         async with Node(server, "n2") as node:
             (lost,) = await push(node.broker, "group:a", b"lost")
-            server.kill()
-            server.restore()
-            server.start()
+            restored(server)
             await node.up()
             await push(node.broker, "group:a", b"other")
             assert not await told_that_all_is_well(node, "group:a", lost)
@@ -297,9 +300,7 @@ async def test_a_copy_is_not_believed_once_its_farewell_was_taken_away(went_back
         server.copy()
         async with Node(server, "n2") as node:
             (lost,) = await push(node.broker, "group:a", b"lost")
-        server.kill()
-        server.restore()
-        server.start()
+        restored(server)
         assert server.command("HDEL", LIFE, "parted") == 1
         async with Node(server, "n3", timing=QUICK) as node:
             await push(node.broker, "group:a", b"other", b"more")
