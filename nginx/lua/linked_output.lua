@@ -3,7 +3,12 @@
 -- What waits and what is under way count as `size`. Over the limit the node hears SLOW, and lets the session fall back
 -- to its journals or closes it; over twice the limit there is no waiting for that. What a socket is given goes in
 -- pieces, because nginx keeps the largest that it ever had to copy until the connection ends.
+--
+-- One thread writes. While it waits for something to write, what is said to many goes to the socket at once and wakes
+-- nobody, which is most of what a message would cost here (docs/decisions/0090). What the kernel does not take of it is
+-- the writer's: the rest of a frame that has begun, which goes first and is never dropped.
 
+local client_socket = require "client_socket"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
 
@@ -13,6 +18,7 @@ local concat = table.concat
 local ipairs = ipairs
 local max = math.max
 local rshift = bit.rshift
+local send_at_once = client_socket.send
 local setmetatable = setmetatable
 local sub = string.sub
 local type = type
@@ -40,8 +46,8 @@ function _M.frame(first, payload)
 end
 
 
--- What one session writes. It is a table of its own because each message to many looks at it, and at little else of a
--- session: what is asked for together lies together.
+-- What one session writes, whose request this is. A table of its own because each message to many looks at it, and
+-- at little else of a session: what is asked for together lies together.
 function _M.new(session)
     return {
         session = session,
@@ -50,6 +56,9 @@ function _M.new(session)
         slow_at = settings.outbox_bytes, -- `size` at which the node hears of it
         is_shut = false, -- nothing follows
         writer_waits = false,
+        client = client_socket.current(), -- nil where it cannot be written to at once
+        idle_client = nil, -- the same while the writer waits for something to write, and nothing has come
+        begun = nil, -- the rest of what was written at once and not taken whole
         is_called = false, -- more has happened than that a stream of its said something
         news = semaphore.new(0), -- something has happened that the writer must know
     }
@@ -57,12 +66,18 @@ end
 
 
 -- The writer, if it waits: counts that are left over would make it spin.
-function _M.wake(self)
-    self.is_called = true
+local function call_writer(self)
     if self.writer_waits then
-        self.writer_waits = false
+        self.writer_waits, self.idle_client = false, nil
         self.news:post(1)
     end
+end
+
+
+-- Something has happened that the writer must look at.
+function _M.wake(self)
+    self.is_called = true
+    call_writer(self)
 end
 
 
@@ -76,7 +91,7 @@ end
 
 -- Bytes that are to be written, unless nothing may follow. True where that is too much, for the first time or by
 -- another quarter of the limit.
-function _M.put(self, bytes)
+local function put(self, bytes)
     if self.is_shut then
         return false
     end
@@ -85,10 +100,7 @@ function _M.put(self, bytes)
     self.size = size
     if not out then
         self.out = bytes
-        if self.writer_waits then
-            self.writer_waits = false
-            self.news:post(1)
-        end
+        call_writer(self)
     elseif type(out) == "string" then
         self.out = { out, bytes }
         blocked[self] = true
@@ -99,6 +111,29 @@ function _M.put(self, bytes)
         self.slow_at = size + rshift(settings.outbox_bytes, 2)
         return true
     end
+    return false
+end
+_M.put = put
+
+
+-- The same for bytes that nobody has to account for, which go out at once where nothing is before them. What is large
+-- has its turn with the others, and is not copied for each who takes a part of it.
+function _M.hear(self, bytes)
+    local client = self.idle_client
+    local size = #bytes
+    if not client or size > PIECE_BYTES then
+        return put(self, bytes)
+    end
+    local sent = send_at_once(client, bytes)
+    if sent == size then
+        return false
+    end
+    if sent == 0 then
+        return put(self, bytes)
+    end
+    self.begun = sub(bytes, sent + 1)
+    self.size = self.size + size - sent
+    call_writer(self)
     return false
 end
 
@@ -146,7 +181,7 @@ end
 
 -- Bytes that nothing may follow.
 function _M.put_last(self, bytes)
-    _M.put(self, bytes)
+    put(self, bytes)
     self.is_shut = true
 end
 
@@ -207,6 +242,20 @@ function _M.write(self, sock)
 end
 
 
+-- Waits, while what is heard may go out at once. False and why where its rest is not taken.
+local function wait_idle(self, sock)
+    self.idle_client = self.client
+    _M.wait(self, LONG_S)
+    self.idle_client = nil
+    local begun = self.begun
+    if not begun then
+        return true
+    end
+    self.begun = nil
+    return send(self, sock, begun)
+end
+
+
 -- Waits, and writes what comes, until something else has happened to the session; nil and why where the client takes
 -- nothing more. A message to many costs each of them what is touched here: these few fields lie together, and those of
 -- a session do not.
@@ -217,7 +266,7 @@ function _M.pump(self, sock)
         if self.out then -- also what came while the last piece was written, of which nobody is woken
             ok, err = _M.write(self, sock)
         else
-            _M.wait(self, LONG_S)
+            ok, err = wait_idle(self, sock)
         end
     end
     return ok, err

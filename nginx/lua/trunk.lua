@@ -11,6 +11,7 @@
 local addresses = require "addresses"
 local frames = require "trunk_frames"
 local metrics = require "metrics"
+local output = require "linked_output"
 local semaphore = require "ngx.semaphore"
 local settings = require "settings"
 local streams = require "trunk_streams"
@@ -18,7 +19,6 @@ local streams = require "trunk_streams"
 local exiting = ngx.worker.exiting
 local kill = ngx.thread.kill
 local now = ngx.now
-local put = require("linked_output").put
 local next = next
 local pairs = pairs
 local pcall = pcall
@@ -58,7 +58,7 @@ end
 
 
 local function hear(out, bytes)
-    if put(out, bytes) then
+    if output.hear(out, bytes) then
         out.session:note_slow()
     end
 end
