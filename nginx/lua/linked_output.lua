@@ -118,7 +118,7 @@ _M.put = put
 
 -- The same for bytes that nobody has to account for, which go out at once where nothing is before them. What is large
 -- has its turn with the others, and is not copied for each who takes a part of it.
-function _M.hear(self, bytes)
+function _M.send_or_put(self, bytes)
     local client = self.idle_client
     local size = #bytes
     if not client or size > PIECE_BYTES then

@@ -57,8 +57,9 @@ local function me()
 end
 
 
-local function hear(out, bytes)
-    if output.hear(out, bytes) then
+-- Where more has come behind it, it waits to be written together with that.
+local function hear(out, bytes, is_last)
+    if (is_last and output.send_or_put or output.put)(out, bytes) then
         out.session:note_slow()
     end
 end
@@ -140,7 +141,7 @@ local function on_heard(self, number, data, first, last)
     local before, after
     before, first = frames.read_position(data, first)
     after, first = frames.read_position(data, first)
-    return self.streams:hear(number, before, after, sub(data, first, last))
+    return self.streams:hear(number, before, after, sub(data, first, last), last == #data)
 end
 
 

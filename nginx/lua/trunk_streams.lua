@@ -20,7 +20,7 @@ local _M = {}
 local mt = { __index = _M }
 
 
--- `pause` lets others run; `hear` gives bytes to an output.
+-- `pause` lets others run; `hear` gives bytes to an output, and is told whether they are the last for now.
 function _M.new(pause, hear)
     return setmetatable({ by_number = {}, pause = pause, hear_one = hear, rest = nil }, mt)
 end
@@ -158,14 +158,14 @@ end
 -- One slice of a broadcast; whether another is left.
 local function go_on(self)
     local rest = self.rest
-    local list, hear, bytes = rest.stream.list, self.hear_one, rest.bytes
+    local list, hear, bytes, is_last = rest.stream.list, self.hear_one, rest.bytes, rest.is_last
     local first = rest.place
     local last = min(first + SLICE - 1, rest.count)
     rest.place = last + 1
     for at = first, last do
         local out = list[at]
         if out then
-            hear(out, bytes)
+            hear(out, bytes, is_last)
         end
     end
     return last < rest.count
@@ -190,8 +190,9 @@ function _M.finish(self)
 end
 
 
--- These bytes to all who are there; the stream is at `after` then. False where it was not at `before`.
-function _M.hear(self, number, before, after, bytes)
+-- These bytes to all who are there; the stream is at `after` then. False where it was not at `before`. `is_last`: so
+-- far nothing has come behind them.
+function _M.hear(self, number, before, after, bytes, is_last)
     local stream = self.by_number[number]
     if not stream or stream.live == 0 then
         return true -- its last session has just gone
@@ -204,7 +205,7 @@ function _M.hear(self, number, before, after, bytes)
         return true
     end
     stream.is_busy = true
-    self.rest = { stream = stream, bytes = bytes, place = 1, count = stream.count }
+    self.rest = { stream = stream, bytes = bytes, is_last = is_last, place = 1, count = stream.count }
     while go_on(self) do
         self.pause()
     end
