@@ -6,7 +6,7 @@ Tornado checks each header by itself, by expressions that weigh alternatives for
 request has a future and a timer of its own: together a fifth of what a handshake cost (decision 0040). Here one
 expression checks the headers as a block and another takes them apart; a block that the first does not match is left to
 Tornado's parser, which refuses it or knows a leniency that this one does not. And since all waits are equally long,
-those that wait stand in a queue, whose oldest alone is watched.
+the oldest alone is watched (``process.deadlines``).
 
 And nobody is cut without an answer who has asked something, however badly: an edge could not tell that from a node
 that dies, and would pass it over for everybody.
@@ -41,6 +41,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from tidegate import log
 from tidegate.core.errors import BadRequest, HeadersTooLarge, Refused, TooSlow
+from tidegate.process.deadlines import Deadlines
 from tidegate.process.listener import Listener
 
 # mask(key of four bytes, data): RFC 6455, 5.3; in C where Tornado has it.
@@ -85,7 +86,6 @@ class Request(HTTPServerRequest):
 
 
 LINGER_S = 2.0  # how long a peer that was refused may go on sending: closed before, it would not see why
-LATE_S = 1.0  # a timer that comes later than this says that the process was held up
 
 _MALFORMED = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # what Tornado answers, and closes
 
@@ -174,11 +174,8 @@ class HttpServer(HTTPServer):
         assert self.conn_params.header_timeout is not None
         self._idle_s: float = self.conn_params.header_timeout
         self.conn_params.header_timeout = None  # Tornado would watch by a timer for each request
-        self._loop = asyncio.get_running_loop()
-        self._waiting: dict[object, float] = {}  # connection -> until when it may wait; the oldest first
-        self._watch: asyncio.TimerHandle | None = None
-        self._unsent: dict[Future[None], tuple[Stream, float]] = {}  # whose answer, until when; the oldest first
-        self._unsent_watch: asyncio.TimerHandle | None = None
+        self._idle: Deadlines[object] = Deadlines(self._idle_s, self._end_the_idle)
+        self._unread: Deadlines[tuple[Stream, Future[None]]] = Deadlines(self._idle_s, self._end_the_unread)
         self.lingering: set[Lingering] = set()
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
@@ -193,27 +190,17 @@ class HttpServer(HTTPServer):
 
     def note_unsent(self, stream: Stream, written: Future[None]) -> None:
         """Its peer has not taken all of an answer at once. Tornado would wait for ever, with the answer in memory."""
-        due_s = self._loop.time() + self._idle_s
-        self._unsent[written] = (stream, due_s)
-        if self._unsent_watch is None:
-            self._unsent_watch = self._loop.call_at(due_s, self._end_the_unread)
+        answer = stream, written
+        self._unread.begin(answer)
+        written.add_done_callback(lambda _: self._unread.end(answer))
 
-    def _end_the_unread(self) -> None:
-        self._unsent_watch = None
-        for written, (stream, until_s) in list(self._unsent.items()):
-            if written.done():  # taken, or the connection has ended
-                del self._unsent[written]
-            elif until_s <= self._loop.time():
-                del self._unsent[written]
-                log.info("request.unread", seconds=self._idle_s)
-                stream.close()
-            else:
-                self._unsent_watch = self._loop.call_at(until_s, self._end_the_unread)
-                return
+    def _end_the_unread(self, answer: tuple[Stream, Future[None]]) -> None:
+        log.info("request.unread", seconds=self._idle_s)
+        answer[0].close()
 
     async def close_all_connections(self) -> None:
-        if self._unsent_watch is not None:
-            self._unsent_watch.cancel()
+        self._idle.stop()
+        self._unread.stop()
         for one in list(self.lingering):
             one.end()
         await super().close_all_connections()
@@ -230,38 +217,24 @@ class HttpServer(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         connection = cast(HTTP1Connection, request_conn)
-        self._waiting[server_conn] = self._loop.time() + self._idle_s
-        if self._watch is None:
-            self._watch_until(self._loop.time() + self._idle_s)
+        self._idle.begin(server_conn)
         # There is no public seam for either (Tornado 6.6).
         connection._parse_headers = partial(self._read, server_conn)  # type: ignore[method-assign]
         return super().start_request(server_conn, request_conn)
 
     def _read(self, server_conn: object, data: bytes) -> tuple[str, HTTPHeaders]:
-        self._waiting.pop(server_conn, None)
+        self._idle.end(server_conn)
         return parse(data)
 
     def on_close(self, server_conn: object) -> None:
-        self._waiting.pop(server_conn, None)
+        self._idle.end(server_conn)
         super().on_close(server_conn)
 
-    def _watch_until(self, until_s: float) -> None:
-        self._watch = self._loop.call_at(until_s, self._end_the_idle, until_s)
-
-    def _end_the_idle(self, due_s: float) -> None:
-        now_s = self._loop.time()
-        if now_s - due_s > LATE_S:  # what they have sent meanwhile has not been read yet
-            self._waiting = {asks: max(until_s, now_s + LATE_S) for asks, until_s in self._waiting.items()}
-        for server_conn, until_s in list(self._waiting.items()):
-            if until_s > now_s:
-                self._watch_until(until_s)
-                return
-            del self._waiting[server_conn]
-            stream = cast(Stream, cast(HTTP1ServerConnection, server_conn).stream)
-            if stream._read_buffer_size:  # it has begun to ask
-                stream.refuse(TooSlow("the request's headers did not come in time"))
-            stream.close()
-        self._watch = None
+    def _end_the_idle(self, server_conn: object) -> None:
+        stream = cast(Stream, cast(HTTP1ServerConnection, server_conn).stream)
+        if stream._read_buffer_size:  # it has begun to ask
+            stream.refuse(TooSlow("the request's headers did not come in time"))
+        stream.close()
 
 
 def parse(data: bytes) -> tuple[str, HTTPHeaders]:

@@ -92,7 +92,7 @@ async def test_who_waits_too_long_with_a_request_is_cut_and_the_others_are_not(
             end.close()
         await asyncio.wait_for(ended(busy), scaled(3))
         assert not await gone.read()
-        await eventually(lambda: not server._waiting and server._watch is None)
+        await eventually(lambda: not server._idle)
         writer.close()
 
 
@@ -110,7 +110,7 @@ async def test_an_answer_that_is_not_taken_in_time_ends_its_connection_alone(mon
                 slow.connect(("127.0.0.1", app.internal_port))
                 slow.setblocking(False)
                 slow.sendall(ask * 40)  # more than the kernel takes for it
-                await eventually(lambda: any(stream.writing() for stream, _ in app._internal_server._unsent.values()))
+                await eventually(lambda: len(app._internal_server._unread))
 
                 def taken(slow: socket.socket = slow, drip: int = drip) -> bool:
                     with contextlib.suppress(BlockingIOError, ConnectionError):
@@ -184,10 +184,10 @@ async def test_what_an_edge_lets_pass_is_not_too_large() -> None:
 
 
 async def test_who_asked_while_the_process_was_held_up_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.tornado_seam.LATE_S", 0.1)
+    monkeypatch.setattr("tidegate.process.deadlines.LATE_S", 0.1)
     async with running(SERVER__HEADER_TIMEOUT_S=0.1) as app:
         reader, writer = await asyncio.open_connection("127.0.0.1", app.public_port)
-        await eventually(lambda: any(server._waiting for server in app._servers))
+        await eventually(lambda: any(server._idle for server in app._servers))
         writer.write(handshake())
         time.sleep(0.4)  # noqa: ASYNC251 - this is what is tested
         assert await asyncio.wait_for(reader.readuntil(b"\r\n"), scaled(5)) == b"HTTP/1.1 101 Switching Protocols\r\n"
