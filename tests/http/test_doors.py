@@ -209,7 +209,24 @@ async def test_a_body_that_does_not_come_is_not_waited_for(header: str) -> None:
         )
         writer.write(request.encode())
         async with asyncio.timeout(scaled(5)):
-            assert await reader.read() == b""
+            answer = await reader.read()  # and the connection ends
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"Connection: close\r\n" in answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_slow"
+        assert app.metrics.refusals["too_slow",] == 1
+        writer.close()
+
+
+async def test_a_body_that_comes_in_time_is_not_hurried_afterwards() -> None:
+    async with running(SERVER__HEADER_TIMEOUT_S=0.3) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.internal_port)
+        fields = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n"
+        for _ in range(3):
+            writer.write(f"POST /api/all/push HTTP/1.1\r\n{fields}\r\n".encode() + b'{"data"')
+            await asyncio.sleep(0.2)
+            writer.write(b":1}")
+            assert b" 202 " in await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"}")
         writer.close()
 
 

@@ -7,6 +7,7 @@ connection, and the peer never sees the answer. Source: docs/protocol.md, HTTP A
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import sys
@@ -46,6 +47,7 @@ from tidegate.core.errors import (
     Refused,
     TooDeep,
     TooLarge,
+    TooSlow,
     UnsupportedMediaType,
 )
 from tidegate.core.model import group_stream, is_id
@@ -183,6 +185,7 @@ class ApiHandler(AnswerHandler):
         self._length = 0  # of the body, as the headers say
         self._chunks: list[bytes] = []
         self._bytes = 0  # received
+        self._late: asyncio.TimerHandle | None = None  # when a body must be whole that was not at once
         self._query: dict[str, list[bytes]] = {}
         self.caller = ANYBODY
         self.pushes: int | None = None  # of a batch, once it is read
@@ -209,7 +212,8 @@ class ApiHandler(AnswerHandler):
         length = self.request.headers.get("Content-Length", "")
         self._length = int(length[:19]) if length.isdecimal() else 0  # what is malformed Tornado is about to refuse
         if self._length > bytes_received(connection.stream) or "Transfer-Encoding" in self.request.headers:
-            connection.set_body_timeout(self.api.config.server.header_timeout_s)  # a timer costs a push 4 %
+            seconds = self.api.config.server.header_timeout_s
+            self._late = asyncio.get_running_loop().call_later(seconds, self._end_the_late)  # costs a push 4 %
         try:
             self._admit()
         except Refused as exc:
@@ -315,6 +319,19 @@ class ApiHandler(AnswerHandler):
         if self._bytes > _THROWN_AWAY_BYTES:
             self._refuse_and_close(self._refusal)
 
+    def _end_the_late(self) -> None:
+        self._late = None
+        self._refuse_and_close(self._refusal or TooSlow("the request's body did not come in time"))
+
+    def _hurry_no_more(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def on_connection_close(self) -> None:
+        self._hurry_no_more()
+        super().on_connection_close()
+
     def decode(self, decoder: msgspec.json.Decoder[_T]) -> _T:
         """The body. Raises BadRequest or TooDeep."""
         return decode(decoder, b"".join(self._chunks), "the body")
@@ -327,6 +344,7 @@ class ApiHandler(AnswerHandler):
     # The answer
 
     async def _serve(self, **names: str) -> None:
+        self._hurry_no_more()
         try:
             if self._refusal is not None:
                 raise self._refusal
@@ -387,6 +405,7 @@ class ApiHandler(AnswerHandler):
         return ""
 
     def _refuse_and_close(self, error: Refused) -> None:
+        self._hurry_no_more()
         self.set_header("Connection", "close")  # Tornado closes, because the body is unread, but does not say so
         self._refuse(error)
 
