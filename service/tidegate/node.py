@@ -19,7 +19,7 @@ from tidegate.auth.api_keys import ApiKeys
 from tidegate.config import load as configuration
 from tidegate.config.settings import Config
 from tidegate.core.errors import Refused, Unusable
-from tidegate.process import open_files, signals
+from tidegate.process import memory, open_files, signals
 from tidegate.process.addresses import backlog_limit, url_host
 from tidegate.process.manager import Manager
 
@@ -55,6 +55,7 @@ async def serve(config: Config, node: str, load_config: Callable[[], Config]) ->
     hung_up = asyncio.Event()
     asked = signals.listen(config.server.drain_s, hung_up.set)
     open_files.raise_limit()
+    memory.keep_large_blocks_out_of_the_heap()
     app = App(config, node)
     app.tasks.spawn(_follow(app, hung_up, load_config), "settings")
     warn_of_few(app.files, config)
