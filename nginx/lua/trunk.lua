@@ -2,11 +2,14 @@
 -- once. Source: docs/trunk.md.
 --
 -- A cosocket belongs to the request or timer that made it. So a trunk lives in a timer of its own, with its threads: a
--- reader, a writer that takes what others have put into `out`, and a watch. Each dial has a new timer.
+-- reader, a writer that takes what others have put into `out`, a watch and a ticker. Each dial has a new timer.
 --
--- The reader reads on when what it has read is with its sessions. Between the slices of a broadcast it gives others a
--- turn: a timer that is due at once runs when nginx has looked for what has come and served it. Sleeping for 0 s gives
--- nobody a turn in nginx, and for 1 ms leaves the worker idle: a broadcast to 2,000 took a seventh longer.
+-- The reader reads on when what it has read is with its sessions. Between the slices of a broadcast it waits for the
+-- ticker, which runs when what the slice has woken has run. Once all that has taken a millisecond others get their
+-- turn: the ticker sets nginx' clock, and the reader's wait, which counts from what that was before, is over when nginx
+-- has looked for what has come and served it. So the worker is never idle. Nothing simpler does everywhere: sleeping
+-- for 0 s gives nobody a turn, and a timer that is due at once takes one of nginx' connections, for which a client's is
+-- closed where few are left, and in OpenResty what it posts waits for the next event.
 
 local addresses = require "addresses"
 local frames = require "trunk_frames"
@@ -16,6 +19,7 @@ local semaphore = require "ngx.semaphore"
 local settings = require "settings"
 local streams = require "trunk_streams"
 
+local clock = os.clock
 local exiting = ngx.worker.exiting
 local kill = ngx.thread.kill
 local now = ngx.now
@@ -29,8 +33,8 @@ local spawn = ngx.thread.spawn
 local sub = string.sub
 local tcp = ngx.socket.tcp
 local thread_wait = ngx.thread.wait
-local timer_at = ngx.timer.at
 local tonumber = tonumber
+local update_time = ngx.update_time
 
 local HELLO, PULSE, GONE = frames.HELLO, frames.PULSE, frames.GONE
 local LOWEST, HIGHEST = 1, 1 -- versions that we speak
@@ -41,7 +45,7 @@ local DIAL_S = 2
 local ENDING_S = 1 -- after it takes nothing more
 local ANY_BYTES = 65536
 local LONG_S = 86400
-local TURN_S = 0.01 -- at most, where nginx has no room for more timers
+local TURN_S = 0.001
 
 local worker_id
 
@@ -65,11 +69,6 @@ local function hear(out, bytes, is_last)
 end
 
 
-local function go_on(_, turn)
-    turn:post(1)
-end
-
-
 -- `address` is {host, port}, as a socket's connect takes them; `name` the node's, for the log.
 function _M.new(name, address)
     local self = setmetatable({
@@ -82,7 +81,11 @@ function _M.new(name, address)
         out_count = 0,
         news = semaphore.new(0), -- the writer waits for it
         writer_waits = false,
-        turn = semaphore.new(0), -- the reader's, after a pause
+        turn_s = clock(), -- since when others had no turn, in seconds that the worker has worked
+        turn = semaphore.new(0), -- the reader waits for it between two slices
+        reader_waits = false,
+        tick = semaphore.new(0),
+        ticker_waits = false,
         is_up = false,
         seen_s = now(),
         early = "",
@@ -93,8 +96,15 @@ end
 
 
 function _M.pause(self)
-    timer_at(0, go_on, self.turn)
-    self.turn:wait(TURN_S)
+    if self.ticker_waits then
+        self.ticker_waits = false
+        self.tick:post(1)
+    end
+    self.reader_waits = true
+    if not self.turn:wait(TURN_S) then
+        self.turn_s = clock()
+    end
+    self.reader_waits = false
 end
 
 
@@ -206,7 +216,7 @@ local function read(self)
     while true do
         local data, err = sock:receiveany(ANY_BYTES)
         if data then
-            self.seen_s = now()
+            self.seen_s, self.turn_s = now(), clock()
             rest = frames.split(rest == "" and data or rest .. data, take)
             if not rest then
                 return "what came is no frame"
@@ -237,6 +247,20 @@ local function write(self)
             self.writer_waits = true
             self.news:wait(LONG_S)
             self.writer_waits = false
+        end
+    end
+end
+
+
+local function tick(self)
+    while true do
+        self.ticker_waits = true
+        self.tick:wait(LONG_S)
+        if clock() - self.turn_s >= TURN_S then
+            update_time()
+        elseif self.reader_waits then
+            self.reader_waits = false
+            self.turn:post(1)
         end
     end
 end
@@ -345,12 +369,14 @@ function _M.run(self, on_up)
     metrics.add("tidegate_edge_trunks", 1)
     on_up(nil)
     local threads = { spawn(read, self), spawn(write, self), spawn(watch, self) }
+    local ticker = spawn(tick, self)
     local _, why = thread_wait(threads[1], threads[2], threads[3])
     self.is_up = false
     metrics.add("tidegate_edge_trunks", -1)
     for _, thread in pairs(threads) do
         kill(thread)
     end
+    kill(ticker)
     self.sock:close()
     self.streams:finish()
     if why ~= "nginx stops" then

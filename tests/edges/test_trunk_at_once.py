@@ -29,6 +29,8 @@ RCVBUF = 4096
 SIZE = 9_973  # of a message: a prime, so that sockets take parts of some
 MANY = 80  # of them are more than a socket takes, and less than may wait
 LAST = 3  # of them come in one turn
+CONNECTIONS = 256  # of nginx' worker
+SLICE = 100  # sessions
 READ_BYTES = 32_768  # of the trunk at a time, here
 _TOLD = """
 local send = _M.send
@@ -212,6 +214,22 @@ async def test_a_client_that_has_gone_is_not_written_to() -> None:
         node.raw(heard(range(3)))
         assert [await bob.raw() for _ in range(3)] == [text(number) for number in range(3)]
         await eventually(lambda: [kind for kind, _, _ in node.said].count(Kind.GONE) == 1)
+
+
+async def test_a_pause_between_slices_takes_no_connection_of_nginx() -> None:
+    """A timer takes one. Where few are left nginx closes a client's for it that has said nothing yet, and where none
+    is, it complains, and the reader waits in vain."""
+    node = ScriptedNode()
+    async with scripted(node, EDGE__WORKER_CONNECTIONS=CONNECTIONS) as edge, contextlib.AsyncExitStack() as stack:
+        edge.provoked("worker_connections are not enough|lua failed to run timer with .*/(clock|metrics|unsent).lua")
+        peers: list[Peer] = []
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while len(peers) < CONNECTIONS:
+                peers.append(await stack.enter_async_context(Peer(edge.port, client=f"c{len(peers)}")))
+                assert await peers[-1].raw() == b"welcome"
+        assert SLICE < len(peers) < CONNECTIONS
+        node.raw(heard(range(1)))
+        assert {await peer.raw() for peer in peers} == {text(0)}
 
 
 async def test_over_tls_it_is_written_by_who_has_the_socket() -> None:
