@@ -232,6 +232,52 @@ async def test_a_pause_between_slices_takes_no_connection_of_nginx() -> None:
         assert {await peer.raw() for peer in peers} == {text(0)}
 
 
+_LATE = """
+local send = _M.send
+function _M.send(client, bytes)
+    local until_s = os.clock() + 0.0002
+    repeat until os.clock() > until_s
+    ngx.log(ngx.NOTICE, "heard")
+    return send(client, bytes)
+end
+
+
+return _M
+"""
+_ANSWERED = """
+local say_text = _M.say_text
+function _M.say_text(self, text)
+    ngx.log(ngx.NOTICE, "answered")
+    return say_text(self, text)
+end
+
+
+return _M
+"""
+
+
+async def test_others_have_their_turn_between_slices() -> None:
+    """What comes during a broadcast is looked at before it ends; a session takes 0.2 ms here."""
+    node = ScriptedNode()
+    async with scripted(node) as edge, contextlib.AsyncExitStack() as stack:
+        for name, code in (("client_socket", _LATE), ("linked", _ANSWERED)):
+            file = edge.folder / f"lua/{name}.lua"
+            file.write_text(file.read_text().replace("\nreturn _M\n", code))
+        await eventually(edge.workers)
+        await edge.reload()
+        await eventually(lambda: len(edge.workers()) == 1)
+        peers = [await stack.enter_async_context(Peer(edge.port, client=f"c{n}")) for n in range(4 * SLICE)]
+        assert {await peer.raw() for peer in peers} == {b"welcome"}
+        node.raw(heard(range(1)))
+        await eventually(lambda: "heard" in edge.process.stderr)
+        for _ in range(2 * SLICE):
+            peers[0].send_text("ping")
+            await asyncio.sleep(0.0005)
+        await eventually(lambda: edge.process.stderr.count("heard") == len(peers))
+        slices = [part.count("heard") for part in edge.process.stderr.split("answered")]
+        assert max(slices) < len(peers)
+
+
 async def test_over_tls_it_is_written_by_who_has_the_socket() -> None:
     node = ScriptedNode()
     async with telling(node) as edge:
