@@ -28,10 +28,10 @@ SLOW_CONSUMER = 4008
 RCVBUF = 4096
 SIZE = 9_973  # of a message: a prime, so that sockets take parts of some
 MANY = 80  # of them are more than a socket takes, and less than may wait
-LAST = 3  # of them come in one turn
+LAST = 5  # of them come in one turn
 CONNECTIONS = 256  # of nginx' worker
 SLICE = 100  # sessions
-READ_BYTES = 32_768  # of the trunk at a time, here
+READ_BYTES = 16_384  # of the trunk at a time, here
 _TOLD = """
 local send = _M.send
 function _M.send(client, bytes)
@@ -186,7 +186,7 @@ async def test_the_rest_of_what_has_begun_is_before_all_that_comes_in_the_same_t
     """Anything else in the middle of a frame would be read as a part of it. At 4008 what waits is dropped."""
     node = ScriptedNode()
     async with telling(node) as edge:
-        first = await room(node, edge) - 1
+        first = await room(node, edge) - LAST // 2
         async with stalled(edge) as alice:
             await fill(node, range(first))
             count = first + LAST
