@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.support import ROOT
 from tidegate.process.memory import LARGE_BYTES
 
 # `hblks` of mallinfo(3) are the blocks that malloc has from the kernel; glibc 2.33 or newer.
@@ -31,7 +32,8 @@ print(mallinfo2().hblks - before)
 
 def blocks_of_the_kernel(call: str) -> int:
     program = PROGRAM.replace("CALL", call)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "service")
     return int(done.stdout)
 
 
