@@ -105,11 +105,11 @@ EDGE_PLANTS = {
         """        if self.out then -- also what came while the last piece was written, of which nobody is woken
             ok, err = _M.write(self, sock)
         else
-            _M.wait(self, LONG_S)
+            ok, err = wait_idle(self, sock)
         end
 """,
-        """        _M.wait(self, LONG_S)
-        if self.out and not self.is_called then
+        """        ok, err = wait_idle(self, sock)
+        if ok and self.out and not self.is_called then
             ok, err = _M.write(self, sock)
         end
 """,
