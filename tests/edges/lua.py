@@ -64,6 +64,23 @@ async def _change(edge: Edge, lua: Mapping[str, float]) -> None:
         text, count = re.subn(rf'(\["{name}"\])=[0-9.]+', rf"\1={value}", text)
         assert count == 1, name
     file.write_text(text)
+    await _take_over(edge)
+
+
+async def rewrite(edge: Edge, files: Mapping[str, Mapping[str, str]]) -> None:
+    """What was rendered: file -> what stands there once -> what stands there then. Returns when only a new worker is
+    there."""
+    for name, replaced in files.items():
+        file = edge.folder / name
+        text = file.read_text()
+        for old, new in replaced.items():
+            assert text.count(old) == 1, (name, old)
+            text = text.replace(old, new)
+        file.write_text(text)
+    await _take_over(edge)
+
+
+async def _take_over(edge: Edge) -> None:
     await eventually(edge.workers)  # before, nginx may lose the signal
     await edge.reload()
     await eventually(lambda: len(edge.workers()) == 1)

@@ -9,13 +9,15 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from tests.edges.edge import Edge
 from tests.edges.edge_only import tls_context
+from tests.edges.lua import rewrite
 from tests.edges.lua_code import Lua
 from tests.edges.trunk_node import ROOM, ScriptedNode, at, scripted
 from tests.handshakes import handshake
@@ -32,6 +34,7 @@ LAST = 5  # of them come in one turn
 CONNECTIONS = 256  # of nginx' worker
 SLICE = 100  # sessions
 READ_BYTES = 16_384  # of the trunk at a time, here
+_END = "\nreturn _M\n"
 _TOLD = """
 local send = _M.send
 function _M.send(client, bytes)
@@ -46,19 +49,14 @@ return _M
 
 
 @contextlib.asynccontextmanager
-async def telling(node: ScriptedNode, change: Callable[[str], str] = str) -> AsyncIterator[Edge]:
+async def telling(node: ScriptedNode, changes: Mapping[str, str] = MappingProxyType({})) -> AsyncIterator[Edge]:
+    """``changes``: others, in ``client_socket.lua``."""
     async with scripted(node) as edge:
-        file = edge.folder / "lua/client_socket.lua"
-        code = change(file.read_text())
-        assert code.count("\nreturn _M\n") == 1
-        file.write_text(code.replace("\nreturn _M\n", _TOLD))
-        file = edge.folder / "lua/trunk.lua"
-        code = file.read_text()
-        assert code.count("ANY_BYTES = 65536") == 1
-        file.write_text(code.replace("ANY_BYTES = 65536", f"ANY_BYTES = {READ_BYTES}"))
-        await eventually(edge.workers)
-        await edge.reload()
-        await eventually(lambda: len(edge.workers()) == 1)
+        files = {
+            "lua/client_socket.lua": {_END: _TOLD, **changes},
+            "lua/trunk.lua": {"ANY_BYTES = 65536": f"ANY_BYTES = {READ_BYTES}"},
+        }
+        await rewrite(edge, files)
         yield edge
 
 
@@ -260,12 +258,7 @@ async def test_others_have_their_turn_between_slices() -> None:
     """What comes during a broadcast is looked at before it ends; a session takes 0.2 ms here."""
     node = ScriptedNode()
     async with scripted(node) as edge, contextlib.AsyncExitStack() as stack:
-        for name, code in (("client_socket", _LATE), ("linked", _ANSWERED)):
-            file = edge.folder / f"lua/{name}.lua"
-            file.write_text(file.read_text().replace("\nreturn _M\n", code))
-        await eventually(edge.workers)
-        await edge.reload()
-        await eventually(lambda: len(edge.workers()) == 1)
+        await rewrite(edge, {"lua/client_socket.lua": {_END: _LATE}, "lua/linked.lua": {_END: _ANSWERED}})
         peers = [await stack.enter_async_context(Peer(edge.port, client=f"c{n}")) for n in range(4 * SLICE)]
         assert {await peer.raw() for peer in peers} == {b"welcome"}
         node.raw(heard(range(1)))
@@ -293,10 +286,7 @@ async def test_over_tls_it_is_written_by_who_has_the_socket() -> None:
 
 
 async def test_where_nginx_has_other_structs_it_is_written_by_who_has_the_socket() -> None:
-    def other(code: str) -> str:
-        assert code.count("void *recv; void *send;") == 1
-        return code.replace("void *recv; void *send;", "void *send; void *recv;")
-
+    other = {"void *recv; void *send;": "void *send; void *recv;"}
     node = ScriptedNode()
     async with telling(node, other) as edge, Peer(edge.port, client="alice") as alice:
         assert await alice.raw() == b"welcome"

@@ -92,7 +92,7 @@ async def test_who_waits_too_long_with_a_request_is_cut_and_the_others_are_not(
             end.close()
         await asyncio.wait_for(ended(busy), scaled(3))
         assert not await gone.read()
-        await eventually(lambda: not server._idle)
+        await eventually(lambda: not server._idle and server._idle._timer is None)
         writer.close()
 
 
@@ -110,7 +110,7 @@ async def test_an_answer_that_is_not_taken_in_time_ends_its_connection_alone(mon
                 slow.connect(("127.0.0.1", app.internal_port))
                 slow.setblocking(False)
                 slow.sendall(ask * 40)  # more than the kernel takes for it
-                await eventually(lambda: len(app._internal_server._unread))
+                await eventually(lambda: any(stream.writing() for stream, _ in app._internal_server._unread._due_s))
 
                 def taken(slow: socket.socket = slow, drip: int = drip) -> bool:
                     with contextlib.suppress(BlockingIOError, ConnectionError):
